@@ -1,0 +1,2 @@
+//! Poseidon.
+fn main() {}

@@ -1,0 +1,91 @@
+//! The Triton message: five fields, written as one line of XML.
+//!
+//! This module does no I/O. `docs/protocol.md` section 1 is its specification; the format is the first
+//! Triton's ("Format" in its read-me).
+
+pub mod id;
+pub mod payload;
+pub mod text;
+mod xml;
+
+pub use payload::{ErrorCode, PayloadError};
+pub use xml::{DecodeError, EncodeError};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Default limit for one message, in bytes of XML.
+pub const DEFAULT_LIMIT: usize = 1 << 20;
+
+/// The version that every message type of protocol 1 has.
+pub const VERSION: u32 = 1;
+
+/// One Triton message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// What the message is, such as `heartbeat`.
+    pub kind: String,
+    /// Version of the type.
+    pub version: u32,
+    /// Unique id of this message.
+    pub id: String,
+    /// Id of the message that began the conversation.
+    pub conversation_id: String,
+    /// Content: JSON, or XML where it begins with `<`.
+    pub payload: Option<String>,
+}
+
+impl Message {
+    /// A message that begins a conversation, without payload.
+    pub fn new(kind: &str) -> Self {
+        let id = id::random();
+        Self {
+            kind: kind.to_owned(),
+            version: VERSION,
+            conversation_id: id.clone(),
+            id,
+            payload: None,
+        }
+    }
+
+    /// A message that begins a conversation, with a JSON payload.
+    pub fn with<T: Serialize>(kind: &str, payload: &T) -> Self {
+        Self {
+            payload: Some(payload::to_json(payload)),
+            ..Self::new(kind)
+        }
+    }
+
+    /// A message in the conversation `conversation_id`.
+    pub fn within<T: Serialize>(conversation_id: &str, kind: &str, payload: &T) -> Self {
+        Self {
+            conversation_id: conversation_id.to_owned(),
+            ..Self::with(kind, payload)
+        }
+    }
+
+    /// A reply to `self`.
+    pub fn reply<T: Serialize>(&self, kind: &str, payload: &T) -> Self {
+        Self::within(&self.conversation_id, kind, payload)
+    }
+
+    /// An `error` reply to `self`.
+    pub fn reply_error(&self, code: ErrorCode, message: impl Into<String>) -> Self {
+        self.reply(payload::ERROR, &payload::Error::new(code, message))
+    }
+
+    /// Reads the payload, JSON or XML, as `T`. A missing payload is read as an empty object.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
+        payload::from_text(self.payload.as_deref())
+    }
+
+    /// Writes the message as one line of XML.
+    pub fn encode(&self) -> Result<String, EncodeError> {
+        xml::encode(self)
+    }
+
+    /// Reads a message from XML of at most `limit` bytes.
+    pub fn decode(bytes: &[u8], limit: usize) -> Result<Self, DecodeError> {
+        xml::decode(bytes, limit)
+    }
+}

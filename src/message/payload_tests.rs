@@ -1,0 +1,102 @@
+use super::*;
+
+fn xml<T: DeserializeOwned>(text: &str) -> Result<T, PayloadError> {
+    from_text(Some(text))
+}
+
+#[test]
+fn an_xml_payload_reads_as_its_json_form() {
+    let from_xml: Command = xml(
+        "<command><argv>sh</argv><argv>-c</argv><argv> echo  a &amp; b </argv><env><A>1</A><B/></env>\
+         <timeoutSeconds>1.5</timeoutSeconds><nice>-3</nice><memoryBytes>1000000</memoryBytes><output>collect</output></command>",
+    )
+    .unwrap();
+    let from_json: Command = from_text(Some(
+        r#"{"argv":["sh","-c"," echo  a & b "],"env":{"A":"1","B":""},"timeoutSeconds":1.5,"nice":-3,"memoryBytes":1000000,"output":"collect"}"#,
+    ))
+    .unwrap();
+    assert_eq!(from_xml, from_json);
+}
+
+#[test]
+fn an_xml_heartbeat_of_the_first_triton_is_read() {
+    let beat: Heartbeat = xml(
+        "<heartbeat>\n <uptime>81234</uptime>\n <systemLoad>0.25</systemLoad> <processorLoad>0.5</processorLoad><processorLoad>0</processorLoad>\
+         <fileSystems><mount>/</mount><type>ext4</type><name>/dev/sda1</name><spaceTotal>10</spaceTotal><spaceUsed>4</spaceUsed><spaceAvailable>6</spaceAvailable></fileSystems>\
+         <unknown><x>1</x></unknown></heartbeat>",
+    )
+    .unwrap();
+    assert_eq!(beat.uptime, Some(81234.0));
+    assert_eq!(beat.processor_load, Some(vec![0.5, 0.0]));
+    assert_eq!(beat.file_systems.unwrap()[0].space_available, 6);
+}
+
+#[test]
+fn xml_payloads_of_every_shape_are_read() {
+    let output: Output = xml("<o><stream>stderr</stream><offset>7</offset><data>aGk=</data><encoding>base64</encoding></o>").unwrap();
+    assert_eq!(
+        (output.stream, output.offset, output.into_bytes().unwrap()),
+        (Stream::Stderr, 7, b"hi".to_vec())
+    );
+    let result: JobResult = xml("<r><status>timed-out</status><signal>15</signal><tail><stdout><data>x</data></stdout></tail></r>").unwrap();
+    assert_eq!(
+        (
+            result.status,
+            result.signal,
+            result.tail.stdout.data.as_str()
+        ),
+        (Status::TimedOut, Some(15), "x")
+    );
+    let error: Error = xml("<e><code>busy</code><message>later</message></e>").unwrap();
+    assert_eq!(error.code, ErrorCode::Busy);
+    let welcome: Welcome = xml("<w><name>n</name><attributes><site>attic</site></attributes><heartbeatSeconds>5</heartbeatSeconds></w>").unwrap();
+    assert_eq!(
+        (
+            welcome.heartbeat_seconds,
+            welcome.attributes["site"].as_str()
+        ),
+        (Some(5), "attic")
+    );
+    let hello: Hello = xml("<h><agent><version>1</version><protocol>1</protocol></agent><instance>i</instance><capabilities>command</capabilities></h>").unwrap();
+    assert_eq!(
+        (hello.instance.as_str(), hello.capabilities.len()),
+        ("i", 1)
+    );
+}
+
+#[test]
+fn bad_payloads_are_refused_with_a_reason() {
+    for text in [
+        "{",
+        "[]x",
+        "{\"argv\":1}",
+        "<a",
+        "<a></b>",
+        "<a>&b;</a>",
+        "<!DOCTYPE a [<!ENTITY b \"c\">]><a><argv>&b;</argv></a>",
+    ] {
+        let error = xml::<Command>(text).expect_err(text);
+        assert!(
+            error
+                .to_string()
+                .starts_with("the payload cannot be read: "),
+            "{error}"
+        );
+    }
+    assert!(from_text::<Cancel>(None).is_err());
+    assert_eq!(from_text::<Command>(None).unwrap(), Command::default());
+}
+
+#[test]
+fn unknown_error_codes_stay_as_they_are() {
+    let error: Error = xml(r#"{"code":"untrusted","message":"no key"}"#).unwrap();
+    assert_eq!(error.code, ErrorCode::Other("untrusted".into()));
+    assert!(to_json(&error).contains("\"untrusted\""));
+}
+
+#[test]
+fn absent_values_are_not_sent() {
+    assert_eq!(to_json(&Heartbeat::default()), "{}");
+    assert_eq!(to_json(&Accepted::default()), "{}");
+    assert_eq!(to_json(&Welcome::default()), "{}");
+}

@@ -1,0 +1,347 @@
+//! The XML form of a message.
+
+use super::payload::ErrorCode;
+use super::{Message, VERSION};
+use quick_xml::Reader;
+use quick_xml::events::{BytesRef, Event};
+use std::fmt;
+
+const ROOT: &str = "tritonMessage";
+/// Longest `id` and `conversationId`, in characters.
+const ID_LIMIT: usize = 128;
+
+/// Why a document is no message. The connection lives on; the peer gets an `error` with this code and text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeError {
+    /// `too-large` or `invalid`.
+    pub code: ErrorCode,
+    /// What is wrong, for the peer and the log.
+    pub reason: String,
+    /// The conversation to answer in, where it could be read.
+    pub conversation_id: Option<String>,
+}
+
+impl DecodeError {
+    fn invalid(reason: impl Into<String>) -> Self {
+        Self {
+            code: ErrorCode::Invalid,
+            reason: reason.into(),
+            conversation_id: None,
+        }
+    }
+
+    /// The `error` message that tells the peer.
+    pub fn to_message(&self) -> Message {
+        let payload = super::payload::Error::new(self.code.clone(), &self.reason);
+        match &self.conversation_id {
+            Some(id) => Message::within(id, super::payload::ERROR, &payload),
+            None => Message::with(super::payload::ERROR, &payload),
+        }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// A field holds a character that XML 1.0 cannot carry, so that the message cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodeError {
+    /// The field.
+    pub field: &'static str,
+    /// The character.
+    pub character: char,
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the field {} holds U+{:04X}, which XML cannot carry; send such content in base64",
+            self.field,
+            u32::from(self.character)
+        )
+    }
+}
+
+impl std::error::Error for EncodeError {}
+
+/// XML 1.0, production 2.
+fn is_xml_char(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
+}
+
+pub(super) fn encode(message: &Message) -> Result<String, EncodeError> {
+    let payload = message.payload.as_deref();
+    let mut out = String::with_capacity(200 + payload.map_or(0, |p| p.len() + p.len() / 8));
+    out.push_str("<tritonMessage>");
+    element(&mut out, "type", &message.kind)?;
+    element(&mut out, "version", &message.version.to_string())?;
+    element(&mut out, "id", &message.id)?;
+    element(&mut out, "conversationId", &message.conversation_id)?;
+    if let Some(payload) = payload {
+        element(&mut out, "payload", payload)?;
+    }
+    out.push_str("</tritonMessage>");
+    Ok(out)
+}
+
+fn element(out: &mut String, field: &'static str, text: &str) -> Result<(), EncodeError> {
+    out.push('<');
+    out.push_str(field);
+    out.push('>');
+    let mut plain = 0;
+    for (at, c) in text.char_indices() {
+        let reference = match c {
+            '<' => "&lt;",
+            '>' => "&gt;",
+            '&' => "&amp;",
+            // One message per line on sockets and pipes; CR would also be read back as LF.
+            '\n' => "&#10;",
+            '\r' => "&#13;",
+            _ if is_xml_char(c) => continue,
+            _ => {
+                return Err(EncodeError {
+                    field,
+                    character: c,
+                });
+            }
+        };
+        out.push_str(&text[plain..at]);
+        out.push_str(reference);
+        plain = at + c.len_utf8();
+    }
+    out.push_str(&text[plain..]);
+    out.push_str("</");
+    out.push_str(field);
+    out.push('>');
+    Ok(())
+}
+
+/// The fields, as far as they were read: an error still finds the conversation it belongs to.
+#[derive(Default)]
+struct Fields {
+    kind: Option<String>,
+    version: Option<String>,
+    id: Option<String>,
+    conversation_id: Option<String>,
+    payload: Option<String>,
+}
+
+impl Fields {
+    fn slot(&mut self, name: &str) -> Option<&mut Option<String>> {
+        match name {
+            "type" => Some(&mut self.kind),
+            "version" => Some(&mut self.version),
+            "id" => Some(&mut self.id),
+            "conversationId" => Some(&mut self.conversation_id),
+            "payload" => Some(&mut self.payload),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn decode(bytes: &[u8], limit: usize) -> Result<Message, DecodeError> {
+    if bytes.len() > limit {
+        return Err(DecodeError {
+            code: ErrorCode::TooLarge,
+            ..DecodeError::invalid(format!(
+                "the message has {} bytes, more than the limit of {limit}",
+                bytes.len()
+            ))
+        });
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| DecodeError::invalid(format!("invalid UTF-8 at byte {}", e.valid_up_to())))?;
+    if let Some((at, c)) = text.char_indices().find(|(_, c)| !is_xml_char(*c)) {
+        return Err(DecodeError::invalid(format!(
+            "U+{:04X} at byte {at} is not allowed in XML",
+            u32::from(c)
+        )));
+    }
+    let mut fields = Fields::default();
+    read_document(text, &mut fields)
+        .and_then(|()| check(&mut fields))
+        .map_err(|reason| DecodeError {
+            conversation_id: conversation(&fields),
+            ..DecodeError::invalid(reason)
+        })
+}
+
+fn conversation(fields: &Fields) -> Option<String> {
+    let named = [&fields.conversation_id, &fields.id];
+    let first = named.into_iter().flatten().find(|id| !id.is_empty())?;
+    (first.chars().count() <= ID_LIMIT).then(|| first.clone())
+}
+
+fn check(fields: &mut Fields) -> Result<Message, String> {
+    if fields.kind.as_ref().is_none_or(String::is_empty) {
+        return Err("the type is missing".to_owned());
+    }
+    let id = match &fields.id {
+        Some(id) if !id.is_empty() => id.clone(),
+        _ => return Err("the id is missing".to_owned()),
+    };
+    let conversation_id = match &fields.conversation_id {
+        Some(conversation) if !conversation.is_empty() => conversation.clone(),
+        _ => id.clone(),
+    };
+    for (name, value) in [("id", &id), ("conversationId", &conversation_id)] {
+        let length = value.chars().count();
+        if length > ID_LIMIT {
+            return Err(format!(
+                "the {name} has {length} characters, more than {ID_LIMIT}"
+            ));
+        }
+    }
+    let version = match fields.version.as_deref().map(str::trim) {
+        None | Some("") => VERSION,
+        Some(text) => text
+            .parse()
+            .map_err(|_| "the version is not a whole number".to_owned())?,
+    };
+    Ok(Message {
+        kind: fields.kind.take().unwrap_or_default(),
+        version,
+        id,
+        conversation_id,
+        payload: fields.payload.take(),
+    })
+}
+
+/// Walks the document once, without recursion: nested unknown elements cost a counter, not stack.
+fn read_document(text: &str, fields: &mut Fields) -> Result<(), String> {
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    let mut reader = Reader::from_str(text);
+    reader.config_mut().expand_empty_elements = true;
+    let mut depth = 0_usize;
+    let mut rooted = false;
+    // The field being read at depth 2; None inside an unknown element.
+    let mut field: Option<String> = None;
+    loop {
+        let start = reader.buffer_position();
+        let event = reader.read_event().map_err(|e| {
+            format!(
+                "not well-formed XML near byte {}: {e}",
+                reader.error_position()
+            )
+        })?;
+        match event {
+            Event::Start(tag) => {
+                let name = tag.name();
+                let name = name.as_ref();
+                // Attributes mean nothing here, but a document with broken ones is no XML.
+                for attribute in tag.attributes() {
+                    attribute.map_err(|e| format!("broken attribute near byte {start}: {e}"))?;
+                }
+                depth += 1;
+                match depth {
+                    1 if rooted => return Err("a second root element".to_owned()),
+                    1 if name != ROOT => {
+                        return Err(format!("the root element is not {ROOT}"));
+                    }
+                    1 => rooted = true,
+                    2 => {
+                        if let Some(slot) = fields.slot(name) {
+                            if slot.is_some() {
+                                return Err(format!("the field {name} stands twice"));
+                            }
+                            *slot = Some(String::new());
+                            field = Some(name.to_owned());
+                        }
+                    }
+                    _ if field.is_some() => {
+                        return Err(format!(
+                            "an element inside the field {}: write it as text, with references or CDATA",
+                            field.unwrap_or_default()
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+            Event::End(_) => {
+                depth -= 1;
+                if depth == 1 {
+                    field = None;
+                }
+            }
+            Event::Text(text) => append(fields, field.as_deref(), depth, &text.xml10_content())?,
+            Event::CData(data) => {
+                if depth == 0 {
+                    return Err("text outside the root element".to_owned());
+                }
+                append(fields, field.as_deref(), depth, &data.xml10_content())?;
+            }
+            Event::GeneralRef(reference) => {
+                let c = resolve(&reference)?;
+                if depth == 0 {
+                    return Err("text outside the root element".to_owned());
+                }
+                append(fields, field.as_deref(), depth, c.encode_utf8(&mut [0; 4]))?;
+            }
+            Event::Decl(_) if start == 0 => {}
+            Event::Decl(_) => return Err("an XML declaration that is not at the start".to_owned()),
+            Event::DocType(_) => return Err("a DOCTYPE is not accepted".to_owned()),
+            Event::Comment(_) | Event::PI(_) => {}
+            Event::Empty(_) => unreachable!("expand_empty_elements is on"),
+            Event::Eof => break,
+        }
+    }
+    if depth > 0 {
+        return Err("the document ends before its root element does".to_owned());
+    }
+    if !rooted {
+        return Err("there is no XML element".to_owned());
+    }
+    Ok(())
+}
+
+/// Text belongs to the field around it; between fields only white space may stand.
+fn append(
+    fields: &mut Fields,
+    field: Option<&str>,
+    depth: usize,
+    text: &str,
+) -> Result<(), String> {
+    if let Some(slot) = field.and_then(|name| fields.slot(name)) {
+        slot.get_or_insert_default().push_str(text);
+    } else if depth <= 1 && !text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
+        let place = if depth == 0 {
+            "outside the root element"
+        } else {
+            "between the fields"
+        };
+        return Err(format!("text {place}"));
+    }
+    Ok(())
+}
+
+fn resolve(reference: &BytesRef<'_>) -> Result<char, String> {
+    let broken = |e| format!("broken character reference: {e}");
+    if let Some(c) = reference.resolve_char_ref().map_err(broken)? {
+        return if is_xml_char(c) {
+            Ok(c)
+        } else {
+            Err(format!(
+                "a reference to U+{:04X}, which XML does not allow",
+                u32::from(c)
+            ))
+        };
+    }
+    match reference.xml10_content().as_ref() {
+        "lt" => Ok('<'),
+        "gt" => Ok('>'),
+        "amp" => Ok('&'),
+        "apos" => Ok('\''),
+        "quot" => Ok('"'),
+        _ => Err("an entity other than lt, gt, amp, apos, quot".to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[path = "xml_tests.rs"]
+mod tests;

@@ -1,0 +1,10 @@
+//! The operating system: the only unsafe code of the agent, each block with its reason.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod poll;
+pub mod process;
+pub mod signal;
+pub mod socket;
+pub mod user;
+pub mod wake;
