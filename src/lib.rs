@@ -1,7 +1,15 @@
 //! Triton: a remote-management agent for small devices. `ARCHITECTURE.md` has the map of the house.
 
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod dispatch;
+pub mod error;
+pub mod heartbeat;
+pub mod identity;
 pub mod job;
 pub mod link;
+pub mod local;
 pub mod message;
 pub mod outbox;
 pub mod plugin;

@@ -183,6 +183,11 @@ impl Outbox {
             && !(state.control.is_empty() && state.output.is_empty() && state.heartbeat.is_none())
     }
 
+    /// Whether so many answers wait that the peer should not be asked for more requests.
+    pub fn is_congested(&self) -> bool {
+        self.state().control.len() >= self.limits.control / 2
+    }
+
     /// Says whether there is a connection. Without one, output is dropped by who offers it; what was queued
     /// waits for the next one.
     pub fn set_online(&self, online: bool) {

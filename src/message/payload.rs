@@ -510,6 +510,25 @@ pub struct JobResult {
     pub message: Option<String>,
 }
 
+impl JobResult {
+    /// The end of a request that was carried out at once, without a process.
+    pub fn done() -> Self {
+        Self {
+            status: Status::Succeeded,
+            exit_code: None,
+            signal: None,
+            started_at: None,
+            elapsed_ms: 0,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            dropped: 0,
+            leaked: false,
+            tail: Tail::default(),
+            message: None,
+        }
+    }
+}
+
 /// The last bytes of each stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

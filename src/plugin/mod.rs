@@ -1,1 +1,48 @@
-//! To come.
+//! What acts on messages. The core knows plugins only by this trait.
+
+pub mod agent;
+pub mod command;
+
+use crate::message::Message;
+use crate::message::payload::PluginState;
+use crate::outbox::Outbox;
+use std::sync::Arc;
+
+/// Who sent a message, and where the answers go.
+#[derive(Clone)]
+pub struct Peer {
+    /// Takes the answers.
+    pub outbox: Arc<Outbox>,
+    /// Which side it is.
+    pub origin: Origin,
+}
+
+/// The sides that messages come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The WebSocket.
+    Poseidon,
+    /// The local socket.
+    Local,
+}
+
+/// A part of the agent that acts on some message types.
+pub trait Plugin: Send + Sync {
+    /// Its name in `hello` and `status`.
+    fn name(&self) -> &'static str;
+
+    /// The message types it acts on, all in version 1.
+    fn types(&self) -> &'static [&'static str];
+
+    /// Answers into the peer's outbox, now or later. It must not block: what takes time is a job.
+    fn handle(&self, message: &Message, from: &Peer);
+
+    /// How it is.
+    fn state(&self) -> PluginState {
+        PluginState {
+            name: self.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: "running".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The daemon: puts the parts together, waits, and ends them in order.
+
+use crate::config::Config;
+use crate::dispatch::Dispatcher;
+use crate::error::{Error, Result};
+use crate::heartbeat::{Heartbeat, Sources};
+use crate::identity;
+use crate::job::{self, Pool};
+use crate::link::control::Control;
+use crate::link::resolve::Resolver;
+use crate::link::status::LinkStatus;
+use crate::link::{LinkSettings, supervisor};
+use crate::local::server::{self, Socket};
+use crate::outbox::{Limits, Outbox};
+use crate::plugin::agent::Status;
+use crate::plugin::command::Commands;
+use crate::sys::poll::{IN, PollSet};
+use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
+use crate::sys::wake::Wake;
+use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
+use std::fs::{File, TryLockError};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Jobs get this long to end after SIGTERM when the agent stops. With what follows it stays within the 5 s that
+/// procd gives before it kills.
+const JOB_GRACE: Duration = Duration::from_secs(2);
+/// How long the threads may take to end after that.
+const THREADS_GRACE: Duration = Duration::from_secs(2);
+
+/// How the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was asked to.
+    Stopped,
+    /// A thread panicked; the rest was ended in order.
+    Broken,
+}
+
+/// Runs the daemon until a signal or an internal error ends it. `reload` reads the configuration anew.
+///
+/// Call it before any thread is started: it blocks the signals that it waits for.
+pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outcome> {
+    let signals = Signals::receive(&[SIGTERM, SIGINT, SIGHUP])
+        .map_err(|e| Error::because("cannot receive signals", e))?;
+    let alarm = Arc::new(Alarm::new()?);
+    let crew = {
+        let alarm = Arc::clone(&alarm);
+        Crew::new(move |thread| alarm.sound(thread))
+    };
+    crew.install_panic_hook();
+
+    identity::create_folder(&config.state)?;
+    // Held until the process ends: two agents with one identity would take each other's place for ever.
+    let _lock = lock(&config.state)?;
+    let instance = identity::instance(&config.state)?;
+    let link_settings = LinkSettings::from_config(config)?;
+    log_start(config, &link_settings, &instance);
+
+    let io = |what| move |e| Error::because(format!("cannot {what}"), e);
+    let queues = queues(config);
+    let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
+    let pool = Pool::start(job_settings(config), &crew).map_err(io("start the workers"))?;
+    let status = Arc::new(LinkStatus::default());
+    let dispatcher = Arc::new(Dispatcher::new(vec![
+        Box::new(Commands::new(Arc::clone(&pool))),
+        Box::new(Status::new(
+            instance.clone(),
+            link_settings.options.identifier.fingerprint(),
+            Arc::clone(&status),
+            Arc::clone(&pool),
+            Arc::clone(&outbox),
+        )),
+    ]));
+    let heartbeat = Arc::new(Heartbeat::new());
+    let control = Arc::new(Control::new(link_settings).map_err(io("create a wake-up"))?);
+
+    let local_settings = server::Settings {
+        path: config.socket.clone(),
+        group: config.socket_group.clone(),
+        clients: usize::try_from(config.limits.local_clients).unwrap_or(usize::MAX),
+        message_limit: message_limit(config),
+        queues,
+    };
+    let socket = Socket::bind(&local_settings)?;
+    let local = Arc::new(server::Handle::new().map_err(io("create a wake-up"))?);
+
+    let mut threads = Vec::new();
+    let local_thread = {
+        let (local, dispatcher, pool) =
+            (Arc::clone(&local), Arc::clone(&dispatcher), Arc::clone(&pool));
+        crew.spawn("local", SMALL_STACK, move || {
+            server::serve(&socket, &local_settings, &dispatcher, &pool, &local);
+        })
+    };
+    threads.push(local_thread.map_err(io("start the thread local"))?);
+    let beat_thread = {
+        let heartbeat = Arc::clone(&heartbeat);
+        let sources = Sources {
+            outbox: Arc::clone(&outbox),
+            pool: Arc::clone(&pool),
+            link: Arc::clone(&status),
+        };
+        crew.spawn("heartbeat", SMALL_STACK, move || heartbeat.run(&sources))
+    };
+    threads.push(beat_thread.map_err(io("start the thread heartbeat"))?);
+    let parts = supervisor::Parts {
+        outbox,
+        dispatcher,
+        heartbeat: Arc::clone(&heartbeat),
+        status,
+        control: Arc::clone(&control),
+        resolver: Resolver::new(&crew),
+        instance,
+    };
+    let link_thread = crew.spawn("link", LARGE_STACK, move || supervisor::run(&parts));
+    threads.push(link_thread.map_err(io("start the thread link"))?);
+
+    let outcome = wait(&signals, &alarm, &control, reload);
+    // First what makes work, then what reports its end.
+    pool.stop(JOB_GRACE);
+    heartbeat.stop();
+    control.stop();
+    local.stop();
+    join(threads);
+    log::info!("triton has stopped");
+    Ok(outcome)
+}
+
+/// Sounded by a thread that panicked.
+struct Alarm {
+    sounded: AtomicBool,
+    thread: Mutex<String>,
+    wake: Wake,
+}
+
+impl Alarm {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            sounded: AtomicBool::new(false),
+            thread: Mutex::default(),
+            wake: Wake::new().map_err(|e| Error::because("cannot create a wake-up", e))?,
+        })
+    }
+
+    fn sound(&self, thread: &str) {
+        thread.clone_into(&mut self.thread.lock().unwrap_or_else(PoisonError::into_inner));
+        self.sounded.store(true, Ordering::Release);
+        self.wake.ring();
+    }
+}
+
+fn wait(
+    signals: &Signals,
+    alarm: &Alarm,
+    control: &Control,
+    reload: &dyn Fn() -> Result<Config>,
+) -> Outcome {
+    loop {
+        let mut set = PollSet::new();
+        set.add(signals.as_fd(), IN);
+        set.add(alarm.wake.as_fd(), IN);
+        if let Err(e) = set.wait(None) {
+            log::error!("poll fails: {e}; stopping");
+            return Outcome::Broken;
+        }
+        if alarm.sounded.load(Ordering::Acquire) {
+            let thread = alarm.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            log::error!("the thread {thread} died of an internal error; stopping in order");
+            return Outcome::Broken;
+        }
+        match signals.next() {
+            Some(SIGHUP) => {
+                let settings = reload().and_then(|config| {
+                    log::set_max_level(config.log);
+                    LinkSettings::from_config(&config)
+                });
+                match settings {
+                    Ok(settings) => {
+                        log::info!("configuration read anew");
+                        control.reload(settings);
+                    }
+                    Err(e) => log::error!("the old configuration stays in force: {e}"),
+                }
+            }
+            Some(signal) => {
+                log::info!("stopping (signal {signal})");
+                return Outcome::Stopped;
+            }
+            None => {}
+        }
+    }
+}
+
+/// Waits for the threads, but not for ever: one that hangs must not keep the process.
+fn join(threads: Vec<JoinHandle<()>>) {
+    let deadline = Instant::now() + THREADS_GRACE;
+    for thread in threads {
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                log::warn!("the thread {name} does not end; leaving it behind");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Path) -> Result<File> {
+    let path = state.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| Error::at("open", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(format!(
+            "another triton uses the state folder {}; stop it, or name another folder with --state",
+            state.display()
+        ))),
+        Err(TryLockError::Error(e)) => Err(Error::at("lock", &path, e)),
+    }
+}
+
+fn message_limit(config: &Config) -> usize {
+    usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX)
+}
+
+fn queues(config: &Config) -> Limits {
+    Limits {
+        control: usize::try_from(config.limits.control_messages).unwrap_or(usize::MAX),
+        output_bytes: usize::try_from(config.limits.output_bytes).unwrap_or(usize::MAX),
+    }
+}
+
+fn job_settings(config: &Config) -> job::Settings {
+    let jobs = &config.jobs;
+    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    job::Settings {
+        workers: count(jobs.workers),
+        queue: count(jobs.queue),
+        grace: Duration::from_secs(jobs.grace_seconds),
+        timeout: (jobs.timeout_seconds > 0).then(|| Duration::from_secs(jobs.timeout_seconds)),
+        collect_bytes: count(jobs.collect_bytes),
+        remembered: count(jobs.remembered),
+        socket: config.socket.clone(),
+        ..job::Settings::default()
+    }
+}
+
+fn log_start(config: &Config, settings: &LinkSettings, instance: &str) {
+    log::info!(
+        "triton {} starts: instance {instance}, identifier {} (fingerprint), socket {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.options.identifier.fingerprint(),
+        config.socket.display()
+    );
+    if settings.options.urls.is_empty() {
+        log::info!("no url is configured: working offline, through the local socket only");
+    }
+}

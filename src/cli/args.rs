@@ -1,0 +1,284 @@
+//! The command line.
+
+use crate::config::{OVERRIDES, Override};
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::{Parser, ValueExt as _};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the command line says.
+pub struct Args {
+    /// What to do.
+    pub command: Command,
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// Settings given as flags.
+    pub overrides: Vec<(&'static Override, String)>,
+}
+
+/// The commands.
+pub enum Command {
+    Help(Option<String>),
+    Version,
+    Run,
+    Status { json: bool },
+    Exec(Exec),
+    Identifier { fingerprint: bool },
+    CheckConfig,
+    Doctor,
+}
+
+/// `triton exec`.
+#[derive(Debug, Default)]
+pub struct Exec {
+    pub argv: Vec<String>,
+    pub shell: Option<String>,
+    pub env: BTreeMap<String, String>,
+    pub cwd: Option<String>,
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub timeout: Option<f64>,
+    pub nice: Option<i32>,
+    pub memory: Option<u64>,
+    pub stdin: bool,
+}
+
+impl Command {
+    /// Exit code when the command itself fails. `exec` keeps the small codes for what it runs, as env(1) does.
+    pub fn failure_code(&self) -> u8 {
+        match self {
+            Self::Exec(_) => super::exec::OWN_FAILURE,
+            _ => 1,
+        }
+    }
+}
+
+impl Args {
+    pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let mut parser = Parser::from_args(args);
+        let mut flags = Flags::default();
+        let mut command: Option<String> = None;
+        let mut exec = Exec::default();
+        loop {
+            // Everything behind the first word of the program that exec runs is the program's.
+            if command.as_deref() == Some("exec")
+                && let Some(raw) = parser.try_raw_args()
+                && raw.peek().is_some_and(|a| a.to_str().is_none_or(|a| !a.starts_with('-')))
+            {
+                exec.argv = words(raw)?;
+                break;
+            }
+            match parser.next().map_err(|e| e.to_string())? {
+                None => break,
+                Some(Long("help") | Short('h')) => flags.help = true,
+                Some(Long("version") | Short('V')) => flags.version = true,
+                Some(Long("config") | Short('c')) => {
+                    flags.config = Some(parser.value().map_err(|e| e.to_string())?.into());
+                }
+                Some(Long("json")) => flags.json = true,
+                Some(Long("fingerprint")) => flags.fingerprint = true,
+                Some(Long(name)) => {
+                    let name = name.to_owned();
+                    if command.as_deref() == Some("exec") && exec.take(&name, &mut parser)? {
+                        continue;
+                    }
+                    let over = OVERRIDES
+                        .iter()
+                        .find(|o| o.flag == Some(name.as_str()))
+                        .ok_or_else(|| unknown(&name, command.as_deref()))?;
+                    flags.overrides.push((over, value(&name, &mut parser)?));
+                }
+                Some(Value(word)) if command.is_none() => {
+                    command = Some(word.string().map_err(|e| e.to_string())?);
+                }
+                // Behind `--`, with nothing before it.
+                Some(Value(word)) if command.as_deref() == Some("exec") => {
+                    exec.argv = vec![text(word)?];
+                    exec.argv.extend(words(parser.raw_args().map_err(|e| e.to_string())?)?);
+                    break;
+                }
+                Some(Value(word)) if flags.topic.is_none() && command.as_deref() == Some("help") => {
+                    flags.topic = Some(text(word)?);
+                }
+                Some(other) => return Err(other.unexpected().to_string()),
+            }
+        }
+        flags.finish(command, exec)
+    }
+}
+
+fn words(raw: impl Iterator<Item = OsString>) -> Result<Vec<String>, String> {
+    raw.skip_while({
+        let mut first = true;
+        move |word| std::mem::take(&mut first) && word == "--"
+    })
+    .map(text)
+    .collect()
+}
+
+fn text(word: OsString) -> Result<String, String> {
+    word.into_string()
+        .map_err(|word| format!("the argument {} is not UTF-8, and messages are", word.display()))
+}
+
+fn unknown(name: &str, command: Option<&str>) -> String {
+    if name == "identifier" {
+        return "there is no --identifier: everyone may read the arguments of a process; \
+                use --identifier-file or TRITON_IDENTIFIER"
+            .to_owned();
+    }
+    let place = command.map(|c| format!(" of 'triton {c}'")).unwrap_or_default();
+    format!("--{name} is no option{place}")
+}
+
+fn value(name: &str, parser: &mut Parser) -> Result<String, String> {
+    let value = parser.value().map_err(|e| e.to_string())?;
+    value
+        .into_string()
+        .map_err(|_| format!("the value of --{name} is not UTF-8"))
+}
+
+fn number<T: std::str::FromStr>(name: &str, parser: &mut Parser) -> Result<T, String> {
+    value(name, parser)?
+        .parse()
+        .map_err(|_| format!("--{name} takes a number"))
+}
+
+impl Exec {
+    /// Takes an option of `exec`; false where it is none.
+    fn take(&mut self, name: &str, parser: &mut Parser) -> Result<bool, String> {
+        match name {
+            "shell" => self.shell = Some(value(name, parser)?),
+            "env" => {
+                let pair = value(name, parser)?;
+                let (key, value) = pair
+                    .split_once('=')
+                    .ok_or("--env takes NAME=VALUE".to_owned())?;
+                self.env.insert(key.to_owned(), value.to_owned());
+            }
+            "cwd" => self.cwd = Some(value(name, parser)?),
+            "user" => self.user = Some(value(name, parser)?),
+            "group" => self.group = Some(value(name, parser)?),
+            "timeout" => self.timeout = Some(number(name, parser)?),
+            "nice" => self.nice = Some(number(name, parser)?),
+            "memory" => self.memory = Some(number(name, parser)?),
+            "stdin" => self.stdin = true,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+#[derive(Default)]
+struct Flags {
+    help: bool,
+    version: bool,
+    json: bool,
+    fingerprint: bool,
+    topic: Option<String>,
+    config: Option<PathBuf>,
+    overrides: Vec<(&'static Override, String)>,
+}
+
+impl Flags {
+    fn finish(self, command: Option<String>, exec: Exec) -> Result<Args, String> {
+        let command = if self.help {
+            Command::Help(command)
+        } else if self.version {
+            Command::Version
+        } else {
+            self.command(command, exec)?
+        };
+        Ok(Args {
+            command,
+            config: self.config,
+            overrides: self.overrides,
+        })
+    }
+
+    fn command(&self, command: Option<String>, exec: Exec) -> Result<Command, String> {
+        let name = command.ok_or("say what to do".to_owned())?;
+        if self.json && name != "status" {
+            return Err(unknown("json", Some(&name)));
+        }
+        if self.fingerprint && name != "identifier" {
+            return Err(unknown("fingerprint", Some(&name)));
+        }
+        Ok(match name.as_str() {
+            "help" => Command::Help(self.topic.clone()),
+            "version" => Command::Version,
+            "run" => Command::Run,
+            "status" => Command::Status { json: self.json },
+            "exec" if exec.argv.is_empty() == exec.shell.is_none() => {
+                return Err("exec takes either a command behind '--' or --shell TEXT".to_owned());
+            }
+            "exec" => Command::Exec(exec),
+            "identifier" => Command::Identifier {
+                fingerprint: self.fingerprint,
+            },
+            "check-config" => Command::CheckConfig,
+            "doctor" => Command::Doctor,
+            other => return Err(format!("{other:?} is no command")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Args, String> {
+        Args::parse(line.iter().map(OsString::from))
+    }
+
+    fn exec(line: &[&str]) -> Exec {
+        match parse(line).unwrap().command {
+            Command::Exec(exec) => exec,
+            _ => panic!("no exec"),
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_the_program_is_the_programs() {
+        for line in [
+            &["exec", "--", "ls", "-l", "--json", "--", "x"][..],
+            &["exec", "ls", "-l", "--json", "--", "x"],
+            &["--socket", "/s", "exec", "--", "ls", "-l", "--json", "--", "x"],
+            &["exec", "--timeout", "3", "--socket=/s", "--", "ls", "-l", "--json", "--", "x"],
+        ] {
+            assert_eq!(exec(line).argv, ["ls", "-l", "--json", "--", "x"], "{line:?}");
+        }
+        assert_eq!(exec(&["exec", "--timeout", "3", "true"]).timeout, Some(3.0));
+        assert_eq!(exec(&["exec", "--", "-x"]).argv, ["-x"]);
+        assert_eq!(exec(&["exec", "--shell", "a|b", "--env", "A=b=c"]).env["A"], "b=c");
+    }
+
+    #[test]
+    fn wrong_lines_say_what_is_wrong() {
+        for (line, part) in [
+            (&[][..], "say what to do"),
+            (&["dance"], "\"dance\" is no command"),
+            (&["run", "--fast"], "--fast is no option of 'triton run'"),
+            (&["run", "--identifier", "x"], "--identifier-file or TRITON_IDENTIFIER"),
+            (&["exec"], "behind '--'"),
+            (&["exec", "--shell", "x", "--", "y"], "either"),
+            (&["exec", "--nice", "x", "y"], "--nice takes a number"),
+            (&["exec", "--env", "x", "y"], "NAME=VALUE"),
+            (&["run", "--json"], "--json is no option"),
+            (&["status", "extra"], "unexpected argument \"extra\""),
+            (&["run", "--url"], "missing argument"),
+        ] {
+            let Err(said) = parse(line) else { panic!("accepted: {line:?}") };
+            assert!(said.contains(part), "{line:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_win() {
+        assert!(matches!(parse(&["--help"]).unwrap().command, Command::Help(None)));
+        assert!(matches!(parse(&["exec", "-h"]).unwrap().command, Command::Help(Some(c)) if c == "exec"));
+        assert!(matches!(parse(&["help", "exec"]).unwrap().command, Command::Help(Some(c)) if c == "exec"));
+        assert!(matches!(parse(&["-V"]).unwrap().command, Command::Version));
+    }
+}

@@ -1,0 +1,35 @@
+//! `triton check-config`: what is wrong with the configuration, before the daemon finds out.
+
+use super::args::Args;
+use super::{load, logging, print};
+use crate::error::Result;
+use crate::identity;
+use crate::link::LinkSettings;
+use std::fmt::Write as _;
+
+pub fn run(args: &Args) -> Result<u8> {
+    logging::start(log::LevelFilter::Warn);
+    let config = load(args)?;
+    // Reads the authorities and the identifier too, but creates nothing.
+    let mut text = String::from("The configuration is right.\n");
+    let settings = LinkSettings::check(&config)?;
+    for url in &settings {
+        let _ = writeln!(text, "url         {url}");
+    }
+    if settings.is_empty() {
+        text.push_str("url         none: the agent works offline, through the local socket\n");
+    }
+    let identifier = if config.identifier.is_some() {
+        "given in the configuration or the environment".to_owned()
+    } else if let Some(path) = &config.identifier_file {
+        identity::identifier(&config)?;
+        format!("from {}", path.display())
+    } else {
+        format!("generated, in {}", config.state.join("identifier").display())
+    };
+    let _ = writeln!(text, "identifier  {identifier}");
+    let _ = writeln!(text, "state       {}", config.state.display());
+    let _ = writeln!(text, "socket      {}", config.socket.display());
+    print(&text);
+    Ok(0)
+}

@@ -1,0 +1,146 @@
+//! `triton exec`: a job of the daemon, on this terminal.
+
+use super::args::Exec;
+use super::unexpected;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::local::client::{Client, Event};
+use crate::message::payload::{self, Cancel, Command, ErrorCode, JobResult, Output, Status, Stream};
+use crate::message::{Message, text};
+use crate::sys::signal::{SIGINT, SIGTERM, Signals};
+use std::io::{self, Read as _, Write as _};
+
+/// The command itself failed, not what it ran. These codes are those of env(1) and timeout(1).
+pub const OWN_FAILURE: u8 = 125;
+const TIMED_OUT: u8 = 124;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+const CANCELLED: u8 = 130;
+
+/// Bytes of standard input that fit a message in base64, with room for the rest of it.
+const STDIN_LIMIT: u64 = 700 * 1024;
+
+pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
+    let signals = Signals::receive(&[SIGINT, SIGTERM])
+        .map_err(|e| Error::because("cannot receive signals", e))?;
+    let limit = usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX);
+    let mut client = Client::connect(&config.socket, limit)?;
+    let request = Message::with(payload::COMMAND, &command(exec)?);
+    client.send(&request)?;
+    let mut written = [0; 2];
+    loop {
+        match client.next(Some(&signals), None)? {
+            Event::Signal(_) => {
+                let cancel = Cancel {
+                    job: request.id.clone(),
+                    grace_seconds: None,
+                };
+                client.send(&Message::with(payload::CANCEL, &cancel))?;
+            }
+            Event::Message(m) if m.conversation_id != request.id => {}
+            Event::Message(m) => match m.kind.as_str() {
+                payload::ACCEPTED | payload::PROGRESS => {}
+                payload::OUTPUT => pass_on(&m, &mut written)?,
+                payload::RESULT => return Ok(end(&read(&m)?)),
+                payload::ERROR => return Ok(failed(&read(&m)?)),
+                other => return Err(unexpected(other)),
+            },
+            Event::Closed => {
+                return Err(Error::new("the daemon went away before the job ended; see its log"));
+            }
+            Event::TimedOut => {}
+        }
+    }
+}
+
+fn command(exec: &Exec) -> Result<Command> {
+    let stdin = if exec.stdin { Some(read_stdin()?) } else { None };
+    Ok(Command {
+        argv: (!exec.argv.is_empty()).then(|| exec.argv.clone()),
+        shell: exec.shell.clone(),
+        env: exec.env.clone(),
+        cwd: exec.cwd.clone(),
+        stdin,
+        user: exec.user.clone(),
+        group: exec.group.clone(),
+        timeout_seconds: exec.timeout,
+        nice: exec.nice,
+        memory_bytes: exec.memory,
+        ..Command::default()
+    })
+}
+
+fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .take(STDIN_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::because("cannot read standard input", e))?;
+    if bytes.len() as u64 > STDIN_LIMIT {
+        return Err(Error::new(format!(
+            "standard input is longer than {STDIN_LIMIT} bytes; put it into a file"
+        )));
+    }
+    Ok(text::encode(&bytes))
+}
+
+fn read<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T> {
+    message
+        .read()
+        .map_err(|e| Error::because(format!("a {} of the daemon", message.kind), e))
+}
+
+/// Writes a piece of output; says so where bytes are missing before it.
+fn pass_on(message: &Message, written: &mut [u64; 2]) -> Result<()> {
+    let output: Output = read(message)?;
+    let (stream, offset) = (output.stream, output.offset);
+    let bytes = output
+        .into_bytes()
+        .ok_or_else(|| Error::new("an output of the daemon has wrong base64"))?;
+    let place = &mut written[usize::from(stream == Stream::Stderr)];
+    if offset > *place {
+        eprintln!("triton: {} bytes of output are missing here", offset - *place);
+    }
+    *place = offset + bytes.len() as u64;
+    let done = match stream {
+        Stream::Stdout => {
+            let mut out = io::stdout().lock();
+            out.write_all(&bytes).and_then(|()| out.flush())
+        }
+        Stream::Stderr => io::stderr().lock().write_all(&bytes),
+    };
+    // The daemon cancels the job when this process ends.
+    done.map_err(|e| Error::because("cannot write the job's output", e))
+}
+
+fn end(result: &JobResult) -> u8 {
+    if let Some(message) = &result.message {
+        eprintln!("triton: {}", super::printable(message));
+    }
+    match result.status {
+        Status::TimedOut => {
+            eprintln!("triton: the job ran out of time and was ended");
+            TIMED_OUT
+        }
+        Status::Cancelled => CANCELLED,
+        Status::Interrupted | Status::Expired => OWN_FAILURE,
+        Status::Succeeded | Status::Failed => match (result.exit_code, result.signal) {
+            (Some(code), _) => u8::try_from(code).unwrap_or(1),
+            (None, Some(signal)) => {
+                eprintln!("triton: ended by signal {signal}");
+                u8::try_from(128 + signal).unwrap_or(1)
+            }
+            (None, None) => OWN_FAILURE,
+        },
+    }
+}
+
+fn failed(error: &payload::Error) -> u8 {
+    eprintln!("triton: {}: {}", error.code, super::printable(&error.message));
+    match error.code {
+        ErrorCode::NotFound => NOT_FOUND,
+        ErrorCode::Io | ErrorCode::Refused => NOT_EXECUTABLE,
+        _ => OWN_FAILURE,
+    }
+}

@@ -1,0 +1,112 @@
+//! `triton status`: what the running agent does.
+
+use super::{print, printable, unexpected};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::local::client::Client;
+use crate::message::Message;
+use crate::message::payload::AGENT_STATUS;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+/// The daemon answers at once or not at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the daemon for its status.
+pub fn ask(config: &Config) -> Result<Value> {
+    let limit = usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX);
+    let mut client = Client::connect(&config.socket, limit)?;
+    let answer = client.ask(&Message::new(AGENT_STATUS), Instant::now() + PATIENCE)?;
+    if answer.kind != AGENT_STATUS {
+        return Err(unexpected(&answer.kind));
+    }
+    answer
+        .read()
+        .map_err(|e| Error::because("the daemon's status", e))
+}
+
+pub fn run(config: &Config, json: bool) -> Result<u8> {
+    let status = ask(config)?;
+    if json {
+        print(&format!("{status:#}\n"));
+    } else {
+        print(&describe(&status));
+    }
+    Ok(0)
+}
+
+fn describe(status: &Value) -> String {
+    let text = |pointer: &str| status.pointer(pointer).map(plain).unwrap_or_default();
+    let seconds = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64);
+    let now = seconds("/time").unwrap_or_default();
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            let _ = writeln!(out, "{name:<11} {value}");
+        }
+    };
+    let running = seconds("/startedAt").map_or(String::new(), |at| age(now - at));
+    line(
+        "triton",
+        &format!("{}, process {}, running for {running}", text("/version"), text("/pid")),
+    );
+    line("instance", &text("/instance"));
+    line("identifier", &format!("{} (fingerprint)", text("/identifier")));
+    let since = seconds("/link/since").map_or(String::new(), |at| age(now - at));
+    let place = text("/link/url");
+    line(
+        "Poseidon",
+        &match text("/link/state").as_str() {
+            "connected" => format!("connected to {place} for {since}"),
+            "waiting" => {
+                let left = seconds("/link/nextAttempt").map_or(0.0, |at| (at - now).max(0.0));
+                format!("not connected for {since}; next attempt in {}", age(left))
+            }
+            "connecting" => "connecting".to_owned(),
+            _ => "no url is configured: working offline".to_owned(),
+        },
+    );
+    line("name", &text("/link/name"));
+    line("last error", &text("/link/lastError"));
+    line(
+        "jobs",
+        &format!("{} running, {} waiting", text("/jobs/running"), text("/jobs/waiting")),
+    );
+    if let Some(rss) = seconds("/rss") {
+        line("memory", &format!("{:.1} MB resident", rss / 1e6));
+    }
+    out
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => printable(text),
+        other => other.to_string(),
+    }
+}
+
+fn age(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_status_reads_well_and_obeys_no_terminal_codes() {
+        let text = super::describe(&serde_json::json!({
+            "version": "1", "pid": 7, "startedAt": 0.0, "time": 100.0, "instance": "i", "identifier": "f",
+            "link": {"state": "waiting", "since": 40.0, "nextAttempt": 105.0, "lastError": "tcp: \u{1b}[2J"},
+            "jobs": {"running": 1, "waiting": 2}, "rss": 2_000_000,
+        }));
+        assert!(text.contains("not connected for 60 s; next attempt in 5 s"), "{text}");
+        assert!(text.contains("1 running, 2 waiting") && text.contains("2.0 MB"), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,345 @@
+//! Settings: defaults < file < environment < flags. Every limit of the agent has its name here.
+
+mod check;
+mod overlay;
+
+pub use overlay::{OVERRIDES, Override};
+
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where the file is looked for when `--config` and `TRITON_CONFIG` say nothing. It need not exist.
+pub const DEFAULT_FILE: &str = "/etc/triton/triton.toml";
+
+/// Longest configuration file, in bytes.
+const FILE_LIMIT: u64 = 256 * 1024;
+
+/// All settings. The table in `README.md` is the users' side of this.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where Poseidon is; several are tried in turn. Empty: the agent works offline only.
+    #[serde(deserialize_with = "check::urls")]
+    pub url: Vec<String>,
+    /// The identifier (API key) itself.
+    #[serde(deserialize_with = "check::identifier")]
+    pub identifier: Option<String>,
+    /// A file that holds it.
+    pub identifier_file: Option<PathBuf>,
+    /// Folder of the agent's own files: identifier, instance.
+    #[serde(deserialize_with = "check::absolute")]
+    pub state: PathBuf,
+    /// The local Unix socket.
+    #[serde(deserialize_with = "check::socket")]
+    pub socket: PathBuf,
+    /// Group that may use the socket besides root and the agent's own user.
+    pub socket_group: Option<String>,
+    /// Seconds between heartbeats, unless Poseidon says otherwise.
+    #[serde(deserialize_with = "check::whole::<_, 1, 86_400>")]
+    pub heartbeat_seconds: u64,
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`.
+    #[serde(deserialize_with = "check::log_level")]
+    pub log: log::LevelFilter,
+    /// Free labels, told to Poseidon.
+    #[serde(deserialize_with = "check::labels")]
+    pub labels: BTreeMap<String, String>,
+    #[allow(missing_docs)]
+    pub tls: Tls,
+    #[allow(missing_docs)]
+    pub proxy: Proxy,
+    #[allow(missing_docs)]
+    pub connect: Connect,
+    #[allow(missing_docs)]
+    pub jobs: Jobs,
+    #[allow(missing_docs)]
+    pub limits: Limits,
+}
+
+/// `[tls]`: whom to trust.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Authorities in PEM, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// SHA-256 of the server's public key, and of backup keys. Without `ca_file` they take the place of the
+    /// authorities; with it both must hold.
+    #[serde(deserialize_with = "check::pins")]
+    pub pins: Vec<String>,
+}
+
+/// `[proxy]`: an HTTP proxy by CONNECT.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    /// `http://[user:password@]host:port`, or `none`. Absent: `https_proxy`, `http_proxy` and `all_proxy`.
+    #[serde(deserialize_with = "check::proxy")]
+    pub url: Option<String>,
+    /// Hosts reached without it, as in `no_proxy`. Absent: the environment's `no_proxy`.
+    pub no_proxy: Option<String>,
+}
+
+/// `[connect]`: a deadline in seconds for each phase, and the pauses between attempts.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Connect {
+    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
+    pub dns_seconds: u64,
+    /// For each address.
+    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
+    pub tcp_seconds: u64,
+    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
+    pub proxy_seconds: u64,
+    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
+    pub tls_seconds: u64,
+    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
+    pub http_seconds: u64,
+    /// For `welcome` after `hello`; then the server counts as a plain one.
+    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
+    pub hello_seconds: u64,
+    /// For the answer to a keep-alive ping.
+    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
+    pub pong_seconds: u64,
+}
+
+/// `[jobs]`: what runs commands.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Jobs {
+    /// Jobs at once.
+    #[serde(deserialize_with = "check::whole::<_, 1, 64>")]
+    pub workers: u64,
+    /// Jobs that wait for a worker or their time; one more is answered `busy`.
+    #[serde(deserialize_with = "check::whole::<_, 0, 1_000>")]
+    pub queue: u64,
+    /// Seconds from SIGTERM to SIGKILL.
+    #[serde(deserialize_with = "check::whole::<_, 0, 3_600>")]
+    pub grace_seconds: u64,
+    /// Time-out of a job that names none; 0: none.
+    #[serde(deserialize_with = "check::whole::<_, 0, 31_536_000>")]
+    pub timeout_seconds: u64,
+    /// Bytes of each stream kept for a result in `collect` mode.
+    #[serde(deserialize_with = "check::whole::<_, 4_096, 262_144>")]
+    pub collect_bytes: u64,
+    /// Ended jobs remembered, so that a request that arrives again starts nothing.
+    #[serde(deserialize_with = "check::whole::<_, 16, 10_000>")]
+    pub remembered: u64,
+}
+
+/// `[limits]`: what bounds memory.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Limits {
+    /// One message, in bytes of XML.
+    #[serde(deserialize_with = "check::whole::<_, 16_384, 16_777_216>")]
+    pub message_bytes: u64,
+    /// Output that waits for one peer.
+    #[serde(deserialize_with = "check::whole::<_, 32_768, 16_777_216>")]
+    pub output_bytes: u64,
+    /// Other messages that wait for one peer.
+    #[serde(deserialize_with = "check::whole::<_, 64, 10_000>")]
+    pub control_messages: u64,
+    /// Connections to the local socket.
+    #[serde(deserialize_with = "check::whole::<_, 1, 64>")]
+    pub local_clients: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: Vec::new(),
+            identifier: None,
+            identifier_file: None,
+            state: PathBuf::from("/var/lib/triton"),
+            socket: PathBuf::from("/var/run/triton/triton.sock"),
+            socket_group: None,
+            heartbeat_seconds: 15,
+            log: log::LevelFilter::Info,
+            labels: BTreeMap::new(),
+            tls: Tls::default(),
+            proxy: Proxy::default(),
+            connect: Connect::default(),
+            jobs: Jobs::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self {
+            dns_seconds: 10,
+            tcp_seconds: 10,
+            proxy_seconds: 10,
+            tls_seconds: 15,
+            http_seconds: 10,
+            hello_seconds: 10,
+            pong_seconds: 10,
+        }
+    }
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            queue: 16,
+            grace_seconds: 5,
+            timeout_seconds: 0,
+            collect_bytes: 65_536,
+            remembered: 256,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: crate::message::DEFAULT_LIMIT as u64,
+            output_bytes: 131_072,
+            control_messages: 1_024,
+            local_clients: 16,
+        }
+    }
+}
+
+impl Config {
+    /// Reads file and environment, then lays `flags` over them: pairs of a name in [`OVERRIDES`] and a value.
+    ///
+    /// A file that was named must exist; the default one need not.
+    pub fn load(
+        file: Option<&Path>,
+        environment: &dyn Fn(&str) -> Option<String>,
+        flags: &[(&'static Override, String)],
+    ) -> Result<Self> {
+        let named = file
+            .map(Path::to_owned)
+            .or_else(|| environment("TRITON_CONFIG").map(PathBuf::from));
+        let mut config = match named {
+            Some(path) => Self::from_file(&path)?,
+            None if Path::new(DEFAULT_FILE).exists() => Self::from_file(Path::new(DEFAULT_FILE))?,
+            None => Self::default(),
+        };
+        overlay::apply(&mut config, environment, flags)?;
+        Ok(config)
+    }
+
+    fn from_file(path: &Path) -> Result<Self> {
+        use std::io::Read as _;
+        let fail = |e| Error::at("read the configuration", path, e);
+        let file = std::fs::File::open(path).map_err(fail)?;
+        let mut text = String::new();
+        file.take(FILE_LIMIT + 1).read_to_string(&mut text).map_err(fail)?;
+        if text.len() as u64 > FILE_LIMIT {
+            return Err(Error::new(format!(
+                "{}: the configuration is longer than {FILE_LIMIT} bytes",
+                path.display()
+            )));
+        }
+        let config = Self::from_toml(&text).map_err(|reason| {
+            Error::new(format!("{}:{reason}", path.display()))
+        })?;
+        if config.identifier.is_some() && others_may_read(path) {
+            log::warn!(
+                "{} holds the identifier and others may read it: chmod 600 {}",
+                path.display(),
+                path.display()
+            );
+        }
+        Ok(config)
+    }
+
+    /// Reads TOML; the error begins with the number of the line.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|e| {
+            let line = e
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map_or(1, |before| before.matches('\n').count() + 1);
+            format!("{line}: {}", e.message().trim_end())
+        })
+    }
+}
+
+fn others_may_read(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).is_ok_and(|m| m.mode() & 0o044 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        match Config::from_toml(text) {
+            Ok(_) => panic!("accepted: {text}"),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_line_and_what_is_allowed() {
+        for (text, parts) in [
+            ("\n\nheartbeat = 5", &["3: ", "unknown field `heartbeat`", "heartbeat_seconds"][..]),
+            ("heartbeat_seconds = 0", &["1: ", "from 1 to 86400"]),
+            ("heartbeat_seconds = -1", &["1: ", "from 1 to 86400"]),
+            ("heartbeat_seconds = \"x\"", &["1: ", "from 1 to 86400"]),
+            ("state = \"/a\"\n[jobs]\nworkers = 65", &["3: ", "from 1 to 64"]),
+            ("[jobs]\nworker = 1", &["2: ", "unknown field `worker`", "`workers`"]),
+            ("log = \"loud\"", &["1: ", "error, warn, info"]),
+            ("url = \"ftp://x\"", &["1: ", "ws, wss, http or https"]),
+            ("url = [\"ws://a\", \"\"]", &["1: "]),
+            ("state = \"relative\"", &["1: ", "absolute"]),
+            ("identifier = \"a b\"", &["1: ", "identifier"]),
+            ("[tls]\npins = [\"abc\"]", &["2: ", "sha256//"]),
+            ("[proxy]\nurl = \"socks5://x\"", &["2: ", "http://"]),
+            ("a = ", &["1: "]),
+        ] {
+            let said = error(text);
+            for part in parts {
+                assert!(said.contains(part), "{text:?}: {said}");
+            }
+            assert!(!said.contains("a b"), "an identifier is not repeated: {said}");
+        }
+    }
+
+    #[test]
+    fn one_url_or_several() {
+        let one = Config::from_toml("url = \"ws://a\"").unwrap();
+        assert_eq!(one.url, ["ws://a"]);
+        let two = Config::from_toml("url = [\"wss://a/{identifier}\", \"https://b:8443/x\"]").unwrap();
+        assert_eq!(two.url.len(), 2);
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "url=\"ws://file\"\nstate=\"/file\"\nheartbeat_seconds=1").unwrap();
+        let environment = |name: &str| match name {
+            "TRITON_URL" => Some("ws://env1, ws://env2".to_owned()),
+            "TRITON_HEARTBEAT" => Some("2".to_owned()),
+            "TRITON_LOG" => Some(String::new()),
+            _ => None,
+        };
+        let flag = |name: &str| OVERRIDES.iter().find(|o| o.flag == Some(name)).unwrap();
+        let flags = [(flag("heartbeat"), "3".to_owned()), (flag("pin"), "00".repeat(32))];
+        let config = Config::load(Some(file.path()), &environment, &flags).unwrap();
+        assert_eq!(config.url, ["ws://env1", "ws://env2"]);
+        assert_eq!(config.state, Path::new("/file"));
+        assert_eq!(config.heartbeat_seconds, 3);
+        assert_eq!(config.tls.pins.len(), 1);
+        let wrong = Config::load(None, &|n| (n == "TRITON_HEARTBEAT").then(|| "x".into()), &[]);
+        let said = wrong.err().unwrap().to_string();
+        assert!(said.contains("TRITON_HEARTBEAT") && said.contains("from 1 to 86400"), "{said}");
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let said = Config::load(Some(Path::new("/nonexistent/t.toml")), &|_| None, &[]).err().unwrap();
+        assert!(said.to_string().contains("/nonexistent/t.toml"));
+    }
+}

@@ -1,0 +1,113 @@
+//! The heartbeat's timer: while there is a connection it reads the health at each interval and hands it to the
+//! outbox. Without one it sleeps.
+
+use crate::job::Pool;
+use crate::link::status::LinkStatus;
+use crate::message::Message;
+use crate::message::payload::{self, AgentHealth};
+use crate::outbox::Outbox;
+use crate::plugin::health::{self, Health};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Tells the timer what the connection does.
+#[derive(Default)]
+pub struct Heartbeat {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Set while there is a connection.
+    interval: Option<Duration>,
+    next: Option<Instant>,
+    stopping: bool,
+}
+
+/// What a heartbeat says about the agent comes from here.
+pub struct Sources {
+    /// Gets the heartbeats.
+    pub outbox: Arc<Outbox>,
+    /// Knows the jobs.
+    pub pool: Arc<Pool>,
+    /// Knows the reconnects.
+    pub link: Arc<LinkStatus>,
+}
+
+impl Heartbeat {
+    /// A timer without connection.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection stands: the first heartbeat goes at once.
+    pub fn start(&self, interval: Duration) {
+        let mut state = self.state();
+        state.interval = Some(interval);
+        state.next = Some(Instant::now());
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The connection is gone. Nobody is woken: the timer finds out at its next beat.
+    pub fn pause(&self) {
+        self.state().interval = None;
+    }
+
+    /// Ends [`Heartbeat::run`].
+    pub fn stop(&self) {
+        self.state().stopping = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until a heartbeat is due; false when stopped.
+    fn wait(&self) -> bool {
+        let mut state = self.state();
+        loop {
+            if state.stopping {
+                return false;
+            }
+            let (Some(interval), Some(next)) = (state.interval, state.next) else {
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let now = Instant::now();
+            if now >= next {
+                // From the plan, not from now, so that the beat does not drift; a missed one is not made up for.
+                let planned = next + interval;
+                state.next = Some(if planned > now { planned } else { now + interval });
+                return true;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, next - now)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The body of the thread `heartbeat`.
+    pub fn run(&self, sources: &Sources) {
+        let mut health = Health::new();
+        while self.wait() {
+            let mut beat = health.read();
+            beat.agent = Some(AgentHealth {
+                rss: health::agent_rss().unwrap_or_default(),
+                queue: sources.outbox.len() as u64,
+                jobs: (sources.pool.running() + sources.pool.waiting()) as u64,
+                reconnects: sources.link.reconnects(),
+            });
+            sources
+                .outbox
+                .set_heartbeat(Message::with(payload::HEARTBEAT, &beat));
+        }
+    }
+}

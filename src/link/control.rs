@@ -1,0 +1,99 @@
+//! Orders to the thread `link`.
+
+use super::LinkSettings;
+use crate::sys::wake::Wake;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the thread is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    None,
+    /// Send what waits, say bye, end.
+    Stop,
+    /// Begin anew with other settings.
+    Reload,
+}
+
+/// The desk where orders wait.
+pub struct Control {
+    state: Mutex<State>,
+    wake: Wake,
+}
+
+struct State {
+    stop: bool,
+    reload: bool,
+    retry: bool,
+    settings: Arc<LinkSettings>,
+}
+
+impl Control {
+    /// A desk without orders.
+    pub fn new(settings: LinkSettings) -> io::Result<Self> {
+        Ok(Self {
+            state: Mutex::new(State {
+                stop: false,
+                reload: false,
+                retry: false,
+                settings: Arc::new(settings),
+            }),
+            wake: Wake::new()?,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rung at each order.
+    pub fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Orders the end.
+    pub fn stop(&self) {
+        self.state().stop = true;
+        self.wake.ring();
+    }
+
+    /// Puts other settings in force. A connection that they would not change stays; who waits for the next
+    /// attempt tries at once.
+    pub fn reload(&self, settings: LinkSettings) {
+        let mut state = self.state();
+        if *state.settings != settings {
+            state.settings = Arc::new(settings);
+            state.reload = true;
+        }
+        state.retry = true;
+        drop(state);
+        self.wake.ring();
+    }
+
+    /// The order that holds now.
+    pub fn order(&self) -> Order {
+        let state = self.state();
+        if state.stop {
+            Order::Stop
+        } else if state.reload {
+            Order::Reload
+        } else {
+            Order::None
+        }
+    }
+
+    /// The settings in force; from here on a reload counts as carried out.
+    pub fn settings(&self) -> Arc<LinkSettings> {
+        let mut state = self.state();
+        state.reload = false;
+        state.retry = false;
+        Arc::clone(&state.settings)
+    }
+
+    /// Whether to try again before the time.
+    pub fn wants_retry(&self) -> bool {
+        let state = self.state();
+        state.retry || state.reload || state.stop
+    }
+}

@@ -1,0 +1,359 @@
+//! One connection's life: `hello` and `welcome`, messages in both directions, keep-alive, the end.
+
+use super::connection::{Connection, Incoming};
+use super::control::{Control, Order};
+use super::keepalive::{KeepAlive, Verdict};
+use super::status::{LinkStatus, State};
+use crate::dispatch::{Dispatcher, refuse_version};
+use crate::heartbeat::Heartbeat;
+use crate::message::payload::{self, Bye, Hello, Welcome};
+use crate::message::{ErrorCode, Message, VERSION};
+use crate::outbox::Outbox;
+use crate::plugin::health::delta;
+use crate::plugin::{Origin, Peer};
+use crate::sys::poll::{GONE, IN, OUT, PollSet};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Frames handled before what waits to be sent has its turn.
+const READS_A_TURN: usize = 32;
+/// Longest heartbeat interval that a server may ask for.
+const HEARTBEAT_LIMIT: u32 = 86_400;
+/// How long an orderly end may take to hand over what waits.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Every so many heartbeats one is whole.
+const WHOLE_EVERY: u32 = 20;
+
+/// What a session works with.
+pub struct Context<'a> {
+    /// What waits to be sent.
+    pub outbox: &'a Arc<Outbox>,
+    /// Acts on requests.
+    pub dispatcher: &'a Dispatcher,
+    /// Is told when a connection stands.
+    pub heartbeat: &'a Heartbeat,
+    /// Is told what happens.
+    pub status: &'a LinkStatus,
+    /// Stop and reload come from here.
+    pub control: &'a Control,
+    /// Heartbeat interval unless the server names one.
+    pub interval: Duration,
+    /// How long `welcome` may take.
+    pub hello: Duration,
+    /// How long a pong may take.
+    pub pong: Duration,
+    /// Bytes of one message.
+    pub message_limit: usize,
+}
+
+/// Why a session ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The agent stops.
+    Stopped,
+    /// Other settings are in force.
+    Reload,
+    /// The server closed, or the connection broke.
+    Lost(String),
+}
+
+struct Session<'a> {
+    context: &'a Context<'a>,
+    connection: Connection,
+    life: KeepAlive,
+    peer: Peer,
+    /// Until when `welcome` is waited for; `None` once messages flow.
+    welcome_by: Option<Instant>,
+    /// The last heartbeat sent, where the server takes deltas.
+    deltas: bool,
+    last_beat: Option<serde_json::Value>,
+    beats: u32,
+    /// An end that is being carried out, and by when.
+    leaving: Option<(End, Instant)>,
+}
+
+/// Speaks over `connection` until it ends. Whatever ends it, the outbox is offline afterwards.
+pub fn run(connection: Connection, hello: &Hello, context: &Context<'_>) -> End {
+    let now = Instant::now();
+    let mut session = Session {
+        connection,
+        context,
+        life: KeepAlive::new(context.interval, context.pong, now),
+        peer: Peer {
+            outbox: Arc::clone(context.outbox),
+            origin: Origin::Poseidon,
+        },
+        welcome_by: Some(now + context.hello),
+        deltas: false,
+        last_beat: None,
+        beats: 0,
+        leaving: None,
+    };
+    let end = session.speak(hello);
+    context.heartbeat.pause();
+    context.outbox.set_online(false);
+    end
+}
+
+impl Session<'_> {
+    fn speak(&mut self, hello: &Hello) -> End {
+        if let Err(e) = self.send(&Message::with(payload::HELLO, hello)) {
+            return End::Lost(e);
+        }
+        loop {
+            match self.turn() {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                // Something broke while leaving: it is an end all the same.
+                Err(reason) => {
+                    return match self.leaving.take() {
+                        Some((end, _)) => end,
+                        None => End::Lost(reason),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Reads, decides, writes, waits. `Err` is why the connection is lost.
+    fn turn(&mut self) -> Result<Option<End>, String> {
+        let more_to_read = self.read()?;
+        self.obey()?;
+        let now = Instant::now();
+        if self.welcome_by.is_some_and(|by| now >= by) {
+            log::info!("no welcome from the server: taking it for one that speaks the plain format only");
+            self.begin(&Welcome::default(), true);
+        }
+        let alive = match self.life.check(now) {
+            Verdict::Wait(until) => until,
+            Verdict::Ask => {
+                self.connection.ping().map_err(|e| e.to_string())?;
+                now + self.context.pong
+            }
+            Verdict::Dead => {
+                return Err(format!(
+                    "no sign of life from the server: the ping was not answered within {} s",
+                    self.context.pong.as_secs()
+                ));
+            }
+        };
+        self.write()?;
+        if let Some((_, by)) = &self.leaving
+            && (Instant::now() >= *by || !(self.connection.wants_write() || self.context.outbox.has_work()))
+        {
+            return Ok(self.take_leave());
+        }
+        let deadline = [self.welcome_by, self.leaving.as_ref().map(|(_, by)| *by)]
+            .into_iter()
+            .flatten()
+            .fold(alive, Instant::min);
+        self.wait(if more_to_read { Instant::now() } else { deadline })
+            .map(|()| None)
+    }
+
+    fn wait(&self, deadline: Instant) -> Result<(), String> {
+        let outbox = self.context.outbox;
+        let mut events = 0;
+        // Who does not take its answers is not asked for more requests.
+        if !outbox.is_congested() {
+            events |= IN;
+        }
+        if self.connection.wants_write() {
+            events |= OUT;
+        }
+        let mut set = PollSet::new();
+        let socket = set.add(self.connection.fd(), events);
+        set.add(outbox.wake().as_fd(), IN);
+        set.add(self.context.control.wake().as_fd(), IN);
+        set.wait(Some(deadline)).map_err(|e| format!("poll fails: {e}"))?;
+        if set.ready(socket) & GONE != 0 && events & IN == 0 {
+            return Err("the connection broke".to_owned());
+        }
+        outbox.wake().clear();
+        self.context.control.wake().clear();
+        Ok(())
+    }
+
+    /// Handles what came; true where more may be there.
+    fn read(&mut self) -> Result<bool, String> {
+        for _ in 0..READS_A_TURN {
+            if self.context.outbox.is_congested() {
+                return Ok(false);
+            }
+            let Some(incoming) = self.connection.receive().map_err(|e| e.to_string())? else {
+                return Ok(false);
+            };
+            self.life.heard(Instant::now());
+            match incoming {
+                Incoming::Text(bytes) => self.receive(&bytes),
+                Incoming::TooLarge { size } => {
+                    let reason = format!(
+                        "the message has {size} bytes, more than the limit of {}",
+                        self.context.message_limit
+                    );
+                    self.refuse(ErrorCode::TooLarge, &reason);
+                }
+                Incoming::Binary => {
+                    self.refuse(ErrorCode::Invalid, "messages travel in text frames, this one was binary");
+                }
+                Incoming::Ping | Incoming::Pong => {}
+                Incoming::Close { reason } => {
+                    return Err(format!("the server closed the connection{reason}"));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn refuse(&self, code: ErrorCode, reason: &str) {
+        log::warn!("a message from the server was refused: {reason}");
+        self.context
+            .outbox
+            .push(Message::with(payload::ERROR, &payload::Error::new(code, reason)));
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        let message = match Message::decode(bytes, self.context.message_limit) {
+            Ok(message) => message,
+            Err(e) => {
+                log::warn!("a message from the server was refused: {e}");
+                self.context.outbox.push(e.to_message());
+                return;
+            }
+        };
+        match message.kind.as_str() {
+            payload::WELCOME | payload::BYE if message.version != VERSION => {
+                self.context.outbox.push(refuse_version(&message));
+            }
+            payload::WELCOME => match message.read::<Welcome>() {
+                Ok(welcome) => self.begin(&welcome, false),
+                Err(e) => self
+                    .context
+                    .outbox
+                    .push(message.reply_error(ErrorCode::Invalid, e.to_string())),
+            },
+            payload::BYE => {
+                let bye = message.read::<Bye>().unwrap_or_default();
+                log::info!("the server says bye: {:?}", bye.reason);
+            }
+            _ => {
+                // Whoever sends anything else first knows no hello.
+                if self.welcome_by.is_some() {
+                    self.begin(&Welcome::default(), true);
+                }
+                self.context.dispatcher.handle(&message, &self.peer);
+            }
+        }
+    }
+
+    /// Messages flow from now on.
+    fn begin(&mut self, welcome: &Welcome, plain: bool) {
+        self.welcome_by = None;
+        self.deltas = welcome.deltas;
+        self.last_beat = None;
+        let interval = welcome
+            .heartbeat_seconds
+            .filter(|s| (1..=HEARTBEAT_LIMIT).contains(s))
+            .map_or(self.context.interval, |s| Duration::from_secs(s.into()));
+        self.life.set_heartbeat(interval);
+        self.context.status.update(|status| {
+            status.plain = plain;
+            status.name.clone_from(&welcome.name);
+            status.attributes.clone_from(&welcome.attributes);
+            status.heartbeat_seconds = interval.as_secs();
+        });
+        if let Some(name) = &welcome.name {
+            log::info!("Poseidon calls this device {name:?}; a heartbeat every {} s", interval.as_secs());
+        }
+        self.context.outbox.set_online(true);
+        self.context.heartbeat.start(interval);
+    }
+
+    fn obey(&mut self) -> Result<(), String> {
+        if self.leaving.is_some() {
+            return Ok(());
+        }
+        let (end, reason) = match self.context.control.order() {
+            Order::None => return Ok(()),
+            Order::Stop => (End::Stopped, "the agent stops"),
+            Order::Reload => (End::Reload, "the agent's settings have changed"),
+        };
+        let bye = Bye {
+            reason: reason.to_owned(),
+        };
+        // Behind what waits already: the ends of jobs go first.
+        let farewell = Message::with(payload::BYE, &bye);
+        self.leaving = Some((end, Instant::now() + FAREWELL));
+        if self.context.outbox.is_online() {
+            self.context.outbox.push(farewell);
+            return Ok(());
+        }
+        self.send(&farewell)
+    }
+
+    fn take_leave(&mut self) -> Option<End> {
+        // Best effort: the server learns the same from the connection's end.
+        let _ = self.connection.close();
+        let _ = self.connection.flush();
+        self.leaving.take().map(|(end, _)| end)
+    }
+
+    /// Writes as much as the socket takes, one message at a time, so that control can still overtake.
+    fn write(&mut self) -> Result<(), String> {
+        loop {
+            if !self.connection.flush().map_err(|e| e.to_string())? {
+                return Ok(());
+            }
+            let Some(message) = self.context.outbox.pop() else {
+                return Ok(());
+            };
+            let message = self.compact(message);
+            self.send(&message)?;
+        }
+    }
+
+    fn send(&mut self, message: &Message) -> Result<(), String> {
+        match message.encode() {
+            Ok(text) => self.connection.send(text).map_err(|e| e.to_string()),
+            Err(e) => {
+                log::error!("a {} cannot be sent: {e}", message.kind);
+                Ok(())
+            }
+        }
+    }
+
+    /// Leaves out of a heartbeat what the server knows already.
+    fn compact(&mut self, message: Message) -> Message {
+        if !self.deltas || message.kind != payload::HEARTBEAT {
+            return message;
+        }
+        let Ok(current) = message.read::<serde_json::Value>() else {
+            return message;
+        };
+        let whole = self.beats.is_multiple_of(WHOLE_EVERY);
+        self.beats = self.beats.wrapping_add(1);
+        let shorter = match &self.last_beat {
+            Some(last) if !whole => delta(last, &current),
+            _ => None,
+        };
+        self.last_beat = Some(current);
+        match shorter {
+            Some(delta) => Message {
+                payload: Some(delta.to_string()),
+                ..message
+            },
+            None => message,
+        }
+    }
+}
+
+/// Marks the connection in the status.
+pub fn connected(status: &LinkStatus, url: &str, first: bool) {
+    status.enter(State::Connected, |s| {
+        s.url = Some(url.to_owned());
+        if !first {
+            s.reconnects += 1;
+        }
+    });
+}

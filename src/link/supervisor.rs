@@ -1,0 +1,156 @@
+//! The body of the thread `link`: connect, speak, wait, again.
+
+use super::LinkSettings;
+use super::backoff::Backoff;
+use super::connect::{ConnectError, connect};
+use super::control::{Control, Order};
+use super::resolve::Resolver;
+use super::session::{self, Context, End};
+use super::status::{LinkStatus, State};
+use crate::dispatch::Dispatcher;
+use crate::heartbeat::Heartbeat;
+use crate::message::payload::{AgentVersion, Hello};
+use crate::outbox::Outbox;
+use crate::sys::clock;
+use crate::sys::poll::{IN, PollSet};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the thread works with, whatever the settings.
+pub struct Parts {
+    /// What waits to be sent.
+    pub outbox: Arc<Outbox>,
+    /// Acts on requests.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Is told when a connection stands.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Is told what happens.
+    pub status: Arc<LinkStatus>,
+    /// Stop and reload come from here.
+    pub control: Arc<Control>,
+    /// Finds addresses.
+    pub resolver: Resolver,
+    /// Who this agent is.
+    pub instance: String,
+}
+
+/// Keeps a connection until stopped.
+pub fn run(parts: &Parts) {
+    let mut backoff = Backoff::new();
+    let mut first = true;
+    loop {
+        let settings = parts.control.settings();
+        if parts.control.order() == Order::Stop {
+            return;
+        }
+        parts.status.update(|s| {
+            s.urls = settings.options.urls.iter().map(ToString::to_string).collect();
+        });
+        if settings.options.urls.is_empty() {
+            parts.status.enter(State::Off, |_| {});
+            wait(parts, None);
+            continue;
+        }
+        parts.status.enter(State::Connecting, |_| {});
+        let attempt = connect(
+            &settings.options,
+            &parts.resolver,
+            parts.control.wake(),
+            &mut |step| log::debug!("{step}"),
+        );
+        let pause = match attempt {
+            Ok(connected) => {
+                log::info!("connected to {}", connected.url);
+                session::connected(&parts.status, &connected.url, first);
+                first = false;
+                let begun = Instant::now();
+                let end = speak(parts, &settings, connected.connection);
+                if end == End::Stopped {
+                    return;
+                }
+                backoff.session_ended(begun.elapsed());
+                let End::Lost(reason) = end else { continue };
+                log::warn!("the connection ended: {reason}");
+                parts.status.update(|s| s.last_error = Some(reason));
+                backoff.after_session()
+            }
+            // A stop or a reload interrupts an attempt; it is no failure.
+            Err(_) if parts.control.wants_retry() => continue,
+            Err(error) => {
+                report(&error, &settings);
+                parts.status.update(|s| s.last_error = Some(error.to_string()));
+                backoff.after_failure(&error.kind)
+            }
+        };
+        parts.status.enter(State::Waiting, |s| {
+            s.next_attempt = Some(clock::now() + pause.as_secs_f64());
+        });
+        log::info!("next attempt in {:.1} s", pause.as_secs_f64());
+        wait(parts, Some(Instant::now() + pause));
+    }
+}
+
+fn speak(parts: &Parts, settings: &LinkSettings, connection: super::connection::Connection) -> End {
+    let context = Context {
+        outbox: &parts.outbox,
+        dispatcher: &parts.dispatcher,
+        heartbeat: &parts.heartbeat,
+        status: &parts.status,
+        control: &parts.control,
+        interval: settings.interval,
+        hello: settings.options.deadlines.hello,
+        pong: settings.pong,
+        message_limit: settings.options.message_limit,
+    };
+    session::run(connection, &hello(parts, settings), &context)
+}
+
+/// Sleeps until the deadline, or until the control desk wants an attempt at once.
+fn wait(parts: &Parts, deadline: Option<Instant>) {
+    while !parts.control.wants_retry() {
+        let mut set = PollSet::new();
+        set.add(parts.control.wake().as_fd(), IN);
+        match set.wait(deadline) {
+            Ok(true) => parts.control.wake().clear(),
+            Ok(false) => return,
+            Err(e) => {
+                // poll fails only for lack of kernel memory: wait without it.
+                log::error!("poll fails: {e}");
+                std::thread::sleep(Duration::from_secs(1));
+                return;
+            }
+        }
+    }
+    parts.control.wake().clear();
+}
+
+fn report(error: &ConnectError, settings: &LinkSettings) {
+    log::warn!("cannot connect: {error}");
+    if error.is_unregistered() {
+        let id = settings.options.identifier.fingerprint();
+        log::warn!(
+            "this device is not registered: let it in with 'poseidon approve {id} --name NAME'"
+        );
+    }
+}
+
+fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
+    Hello {
+        agent: AgentVersion {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: 1,
+        },
+        instance: parts.instance.clone(),
+        hostname: sysinfo::System::host_name().unwrap_or_default(),
+        os: sysinfo::System::long_os_version().unwrap_or_else(|| "Linux".to_owned()),
+        kernel: sysinfo::System::kernel_version().unwrap_or_default(),
+        arch: std::env::consts::ARCH.to_owned(),
+        boot_id: clock::boot_id(),
+        clock_synced: clock::synced(),
+        time: clock::now(),
+        capabilities: parts.dispatcher.types(),
+        plugins: parts.dispatcher.plugins(),
+        labels: settings.labels.clone(),
+    }
+}

@@ -1,0 +1,71 @@
+//! `agent.status`: the agent about itself.
+
+use super::{Peer, Plugin};
+use crate::job::Pool;
+use crate::link::status::LinkStatus;
+use crate::message::Message;
+use crate::message::payload::AGENT_STATUS;
+use crate::outbox::Outbox;
+use crate::plugin::health::agent_rss;
+use crate::sys::clock;
+use std::sync::Arc;
+
+/// Answers `agent.status`.
+pub struct Status {
+    instance: String,
+    fingerprint: String,
+    started: f64,
+    link: Arc<LinkStatus>,
+    pool: Arc<Pool>,
+    outbox: Arc<Outbox>,
+}
+
+impl Status {
+    /// Reports on these parts.
+    pub fn new(
+        instance: String,
+        fingerprint: String,
+        link: Arc<LinkStatus>,
+        pool: Arc<Pool>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self {
+            instance,
+            fingerprint,
+            started: clock::now(),
+            link,
+            pool,
+            outbox,
+        }
+    }
+}
+
+impl Plugin for Status {
+    fn name(&self) -> &'static str {
+        "agent"
+    }
+
+    fn types(&self) -> &'static [&'static str] {
+        &[AGENT_STATUS]
+    }
+
+    fn handle(&self, message: &Message, from: &Peer) {
+        let report = serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "startedAt": self.started,
+            "time": clock::now(),
+            "instance": self.instance,
+            "identifier": self.fingerprint,
+            "rss": agent_rss(),
+            "link": self.link.get(),
+            "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
+            "jobs": {
+                "running": self.pool.running(),
+                "waiting": self.pool.waiting(),
+                "list": self.pool.list(),
+            },
+        });
+        from.outbox.push(message.reply(AGENT_STATUS, &report));
+    }
+}

@@ -1,0 +1,262 @@
+//! The real agent and the real Poseidon over real sockets.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
+use support::agent::Agent;
+use support::eventually;
+use support::poseidon::Poseidon;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A registered agent that is connected.
+fn pair() -> (Poseidon, Agent) {
+    let poseidon = Poseidon::start();
+    let agent = Agent::new().with(&["--url", &poseidon.url(), "--heartbeat", "1"]);
+    let identifier = text(&agent.run(&["identifier"]).stdout);
+    poseidon.register(identifier.trim(), "router");
+    let mut agent = agent;
+    agent.start();
+    poseidon.wait_for("router", "up");
+    (poseidon, agent)
+}
+
+#[test]
+fn from_unknown_to_a_command_with_its_output() {
+    let poseidon = Poseidon::start();
+    let agent = Agent::of(&poseidon.url());
+    agent.wait_for_log("poseidon approve");
+    let pending = poseidon.json(&["pending", "--json"]);
+    let id = pending["pending"][0]["id"].as_str().unwrap().to_owned();
+    let own = text(&agent.run(&["identifier", "--fingerprint"]).stdout);
+    assert_eq!(own.trim(), id, "both sides show the same fingerprint");
+    let approved = poseidon.run(&["approve", &id, "--name", "attic"]);
+    assert!(approved.status.success(), "{}", text(&approved.stderr));
+    agent.signal(libc::SIGHUP);
+    poseidon.wait_for("attic", "up");
+    assert_eq!(agent.status()["link"]["name"], "attic");
+
+    let health = eventually("the health arrives", || {
+        let shown = poseidon.json(&["show", "attic", "--json"]);
+        shown["health"]["physicalMemoryTotal"]
+            .is_u64()
+            .then_some(shown)
+    });
+    assert_eq!(health["hello"]["instance"], agent.status()["instance"]);
+
+    let done = poseidon.run(&[
+        "run",
+        "attic",
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 7",
+    ]);
+    assert_eq!(text(&done.stdout), "out\n");
+    assert!(text(&done.stderr).contains("err\n"));
+    assert_eq!(done.status.code(), Some(7));
+    let done = poseidon.run(&["run", "nobody", "--", "true"]);
+    assert!(!done.status.success());
+    assert!(
+        text(&done.stderr).contains("nobody"),
+        "{}",
+        text(&done.stderr)
+    );
+}
+
+#[test]
+fn refused_identifiers_stay_out() {
+    let poseidon = Poseidon::start();
+    let agent = Agent::of(&poseidon.url());
+    let id = text(&agent.run(&["identifier", "--fingerprint"]).stdout);
+    agent.wait_for_link("waiting");
+    assert!(poseidon.run(&["refuse", id.trim()]).status.success());
+    agent.signal(libc::SIGHUP);
+    eventually("a second attempt", || {
+        (agent.log().matches("next attempt in").count() >= 2).then_some(())
+    });
+    let pending = poseidon.json(&["pending", "--json"]);
+    assert_eq!(pending["pending"].as_array().unwrap().len(), 0);
+    assert!(poseidon.agents().is_empty());
+}
+
+#[test]
+fn output_streams_while_the_job_runs_and_ctrl_c_cancels_it() {
+    let (poseidon, agent) = pair();
+    let mut child = poseidon
+        .command(&[
+            "run",
+            "router",
+            "--",
+            "sh",
+            "-c",
+            "echo $$; exec sleep 1000",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut job = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut job).unwrap();
+    let process = format!("/proc/{}", job.trim());
+    assert!(std::path::Path::new(&process).exists(), "{job:?}");
+    // SAFETY: no pointers; the child has not been waited for.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::kill(i32::try_from(child.id()).unwrap(), libc::SIGINT);
+    }
+    let status = eventually("poseidon run ends", || child.try_wait().unwrap());
+    assert!(!status.success());
+    eventually("the job is gone", || {
+        (!std::path::Path::new(&process).exists()).then_some(())
+    });
+    assert_eq!(agent.status()["jobs"]["running"], 0);
+}
+
+#[test]
+fn binary_output_arrives_byte_for_byte() {
+    let (poseidon, _agent) = pair();
+    let line = "head -c 3000000 /dev/urandom > f; sha256sum < f >&2; cat f; rm f";
+    let done = poseidon.run(&["run", "router", "--cwd", "/tmp", "--", "sh", "-c", line]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert_eq!(done.stdout.len(), 3_000_000);
+    let mut sum = std::process::Command::new("sha256sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut sum.stdin.take().unwrap(), &done.stdout).unwrap();
+    let sum = text(&sum.wait_with_output().unwrap().stdout);
+    assert!(
+        text(&done.stderr).contains(sum.trim()),
+        "{sum} {}",
+        text(&done.stderr)
+    );
+}
+
+#[test]
+fn a_dead_agent_is_down_and_a_new_one_is_up_again() {
+    let (poseidon, mut agent) = pair();
+    agent.kill();
+    poseidon.wait_for("router", "down");
+    let done = poseidon.run(&["run", "router", "--", "true"]);
+    assert!(!done.status.success());
+    assert!(
+        text(&done.stderr).contains("router"),
+        "{}",
+        text(&done.stderr)
+    );
+    agent.start();
+    poseidon.wait_for("router", "up");
+    assert_eq!(poseidon.agents().len(), 1, "it is the same instance");
+}
+
+#[test]
+fn a_killed_poseidon_finds_its_agents_again() {
+    let (mut poseidon, agent) = pair();
+    for _ in 0..2 {
+        poseidon.kill();
+        agent.wait_for_link("waiting");
+        poseidon.launch();
+        poseidon.wait_for("router", "up");
+        let done = poseidon.run(&["run", "router", "--", "echo", "back"]);
+        assert_eq!(text(&done.stdout), "back\n");
+    }
+    assert!(agent.status()["link"]["reconnects"].as_u64().unwrap() >= 2);
+}
+
+#[test]
+fn the_end_of_a_job_arrives_after_poseidon_was_killed_in_between() {
+    let (mut poseidon, agent) = pair();
+    let gate = agent.folder().join("gate");
+    let line = format!(
+        "echo before; while [ ! -e {} ]; do sleep 0.1; done; exit 5",
+        gate.display()
+    );
+    let started = poseidon.json(&[
+        "run", "router", "--detach", "--json", "--", "sh", "-c", &line,
+    ]);
+    let job = started["jobs"][0]["id"].as_str().unwrap().to_owned();
+    eventually("the job runs", || {
+        (agent.status()["jobs"]["running"] == 1).then_some(())
+    });
+    poseidon.kill();
+    agent.wait_for_link("waiting");
+    std::fs::write(&gate, "").unwrap();
+    eventually("the job ends", || {
+        (agent.status()["jobs"]["running"] == 0).then_some(())
+    });
+    poseidon.launch();
+    let ended = eventually("its end arrives", || {
+        let job = poseidon.json(&["job", &job, "--json"]);
+        (job["state"] == "ended").then_some(job)
+    });
+    assert_eq!(ended["result"]["exitCode"], 5);
+}
+
+#[test]
+fn several_instances_share_an_identifier() {
+    let poseidon = Poseidon::start();
+    poseidon.register("shared-identifier-0001", "cluster");
+    let agents: Vec<Agent> = (0..3)
+        .map(|_| {
+            let mut agent = Agent::new()
+                .with(&["--url", &poseidon.url()])
+                .with_variable("TRITON_IDENTIFIER", "shared-identifier-0001");
+            agent.start();
+            agent
+        })
+        .collect();
+    eventually("all are up", || {
+        let up = poseidon
+            .agents()
+            .iter()
+            .filter(|a| a["state"] == "up")
+            .count();
+        (up == 3).then_some(())
+    });
+    let done = poseidon.run(&["run", "cluster", "--", "echo", "here"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert_eq!(text(&done.stdout).matches("here").count(), 3);
+    let instance = agents[0].status()["instance"].as_str().unwrap().to_owned();
+    let done = poseidon.run(&[
+        "run",
+        &format!("cluster/{}", &instance[..8]),
+        "--",
+        "echo",
+        "one",
+    ]);
+    assert_eq!(text(&done.stdout), "one\n");
+}
+
+#[test]
+fn a_large_output_leaves_the_agent_small() {
+    let (poseidon, agent) = pair();
+    // `bench/output` does the same with a gigabyte and the release build.
+    let megabytes = 100;
+    let line = format!("head -c {megabytes}000000 /dev/zero | tr '\\0' x");
+    let mut child = poseidon
+        .command(&["run", "router", "--", "sh", "-c", &line])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let (mut total, mut peak) = (0_u64, 0);
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let n = stdout.read(&mut piece).unwrap();
+        if n == 0 {
+            break;
+        }
+        total += n as u64;
+        peak = peak.max(agent.resident());
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(total, megabytes * 1_000_000);
+    // The debug build's code alone takes some megabytes; what counts is that it does not follow the output.
+    assert!(peak < 24 << 20, "{peak} bytes resident");
+}

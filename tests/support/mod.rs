@@ -1,0 +1,26 @@
+//! What the tests of the real programs share: an agent, a Poseidon, a server that follows a script.
+//!
+//! Nothing here sleeps for a fixed time: `eventually` asks until the answer is right or the deadline is over.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub mod agent;
+pub mod fake;
+pub mod poseidon;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a busy machine before it counts as never.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks until there is an answer.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "did not happen: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,188 @@
+//! The real `poseidon` binary.
+
+use super::eventually;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+/// The program, beside the agent's. It is another package's, so cargo is asked to build it if a whole
+/// `cargo test --workspace` has not done so already.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        if let Some(path) = std::env::var_os("TRITON_TEST_POSEIDON") {
+            return path.into();
+        }
+        let folder = Path::new(env!("CARGO_BIN_EXE_triton")).parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "poseidon",
+                "--bin",
+                "poseidon",
+            ])
+            .args([
+                "--manifest-path",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+            ])
+            .arg("--target-dir")
+            .arg(folder.parent().unwrap());
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(
+            build.status().unwrap().success(),
+            "poseidon cannot be built"
+        );
+        folder.join("poseidon")
+    })
+}
+
+/// A running Poseidon with a data folder of its own; killed when dropped.
+pub struct Poseidon {
+    child: Option<Child>,
+    folder: TempDir,
+    arguments: Vec<String>,
+    address: String,
+}
+
+impl Poseidon {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With more arguments for `serve`.
+    pub fn with(arguments: &[&str]) -> Self {
+        let mut poseidon = Self {
+            child: None,
+            folder: tempfile::tempdir().unwrap(),
+            arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
+            address: "127.0.0.1:0".to_owned(),
+        };
+        poseidon.launch();
+        poseidon
+    }
+
+    /// Starts it, again at the same address where it had one.
+    pub fn launch(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .unwrap();
+        let mut child = Command::new(program())
+            .args(["serve", "--listen", &self.address, "--data"])
+            .arg(self.data())
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut first).unwrap();
+        self.child = Some(child);
+        let address = first.trim().rsplit("://").next().unwrap_or_default();
+        assert!(
+            address.contains(':'),
+            "poseidon says {first:?}:\n{}",
+            self.log()
+        );
+        self.address = address.to_owned();
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}/triton", self.address)
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        for (name, _) in std::env::vars() {
+            if name.starts_with("POSEIDON_") || name.to_lowercase().ends_with("_proxy") {
+                command.env_remove(name);
+            }
+        }
+        command.arg("--data").arg(self.data()).args(arguments);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed, and reads its JSON.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "poseidon {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Lets an identifier in before it connects.
+    #[track_caller]
+    pub fn register(&self, identifier: &str, name: &str) {
+        let output = self.run(&["register", identifier, "--name", name]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// The agents as the API gives them.
+    pub fn agents(&self) -> Vec<serde_json::Value> {
+        let all = self.json(&["agents", "--json"]);
+        all["agents"].as_array().unwrap().clone()
+    }
+
+    /// Waits until an agent of this name is in a state.
+    #[track_caller]
+    pub fn wait_for(&self, name: &str, state: &str) -> serde_json::Value {
+        eventually(&format!("{name} is {state}; log:\n{}", self.log()), || {
+            self.agents()
+                .into_iter()
+                .find(|a| a["name"] == name && a["state"] == state)
+        })
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Poseidon {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- poseidon's log\n{}---", self.log());
+        }
+    }
+}
