@@ -1,1 +1,105 @@
-//! To come.
+//! Jobs: everything that runs a process on this device.
+//!
+//! [`Pool`] takes requests, answers them through the [`Outbox`] they came with and keeps a bounded memory of what
+//! has ended. A fixed number of workers supervise one job each, in one poll(2) on the job's pipes, its
+//! process and the worker's wake. A job's course:
+//!
+//! ```text
+//! submit ─ request::check ─ registry::admit ─ accepted ─ waiting ─ (worker) spawn ─ supervise ─ end
+//!            └ error          └ error busy       └─ Pool::record ─────────────────────────────┘
+//! ```
+//!
+//! Invariants: a token starts at most one process as long as it is remembered; who removes a job from the
+//! registry reports its end, so there is exactly one; the registry's lock is held over no I/O.
+
+mod output;
+mod pool;
+mod registry;
+mod request;
+mod spawn;
+mod supervise;
+
+pub use pool::Pool;
+pub use registry::{Ending, JobState};
+
+use crate::message::payload;
+use crate::outbox::Outbox;
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Limits and habits of a [`Pool`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Jobs that run at the same time.
+    pub workers: usize,
+    /// Jobs that wait for a worker or for their time; one more is refused as `busy`.
+    pub queue: usize,
+    /// Time between SIGTERM and SIGKILL where a `cancel` does not say.
+    pub grace: Duration,
+    /// Time-out of a job that names none.
+    pub default_timeout: Option<Duration>,
+    /// Longest time-out; a longer one, or none, becomes this one.
+    pub max_timeout: Option<Duration>,
+    /// Bytes of each stream that `"output":"collect"` keeps: the last ones.
+    pub collect_bytes: usize,
+    /// Bytes of each stream that any other result shows: the last ones.
+    pub tail_bytes: usize,
+    /// Ended jobs whose tokens are remembered.
+    pub remembered: usize,
+    /// Bytes that the tails of remembered jobs may take together; the oldest tails go first, their jobs stay known.
+    pub remembered_bytes: usize,
+    /// How long a process's end is waited for in its pipes. Who holds one open longer has left the job.
+    pub pipe_grace: Duration,
+    /// Added to every job's environment, such as `TRITON_SOCKET`.
+    pub environment: Vec<(OsString, OsString)>,
+    /// What runs `shell` commands, called with `-c`.
+    pub shell: String,
+    /// Whether to ask the kernel for a pidfd. Without one (Linux before 5.3, or to test that) an exit is found by
+    /// looking, 5 to 100 times a second, while a job runs.
+    pub pidfd: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            queue: 16,
+            grace: Duration::from_secs(5),
+            default_timeout: None,
+            max_timeout: None,
+            collect_bytes: 64 * 1024,
+            tail_bytes: 4 * 1024,
+            remembered: 256,
+            remembered_bytes: 128 * 1024,
+            pipe_grace: Duration::from_millis(500),
+            environment: Vec::new(),
+            shell: "/bin/sh".to_owned(),
+            pidfd: true,
+        }
+    }
+}
+
+/// Who asked for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The central instance.
+    Poseidon,
+    /// A client of the local socket.
+    Local,
+}
+
+/// A request to run something.
+#[derive(Debug)]
+pub struct Request {
+    /// Names the job: the id of the message that asked for it.
+    pub token: String,
+    /// Conversation that all answers belong to.
+    pub conversation_id: String,
+    /// What to run.
+    pub command: payload::Command,
+    /// Where the answers go.
+    pub sink: Arc<Outbox>,
+    /// Who asks.
+    pub origin: Origin,
+}

@@ -1,1 +1,235 @@
-//! To come.
+//! Child processes: what runs between fork and exec, and how an exit is seen without being taken away.
+
+use super::user::Identity;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Id of a process, and of the group it leads.
+pub type Pid = libc::pid_t;
+/// Asks a process to end.
+pub const TERM: i32 = libc::SIGTERM;
+/// Ends it.
+pub const KILL: i32 = libc::SIGKILL;
+
+/// Where the start of a child failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Making pipes, forking, or executing the program.
+    Start,
+    /// Setting the memory limit.
+    Memory,
+    /// Setting the priority.
+    Priority,
+    /// Becoming another user or group.
+    Identity,
+    /// Entering the working folder.
+    Directory,
+}
+
+// A child's failure reaches the parent as one number. Error numbers are small: the step goes above them.
+const STEP_SHIFT: u32 = 16;
+const STEPS: [Step; 5] = [
+    Step::Start,
+    Step::Memory,
+    Step::Priority,
+    Step::Identity,
+    Step::Directory,
+];
+
+/// Takes apart an error of `spawn` of a [`prepare`]d command.
+pub fn failed_step(error: io::Error) -> (Step, io::Error) {
+    let Some(code) = error.raw_os_error().and_then(|c| u32::try_from(c).ok()) else {
+        return (Step::Start, error);
+    };
+    let step = usize::try_from(code >> STEP_SHIFT).ok();
+    match step.and_then(|s| STEPS.get(s)) {
+        Some(Step::Start) | None => (Step::Start, error),
+        Some(step) => {
+            let code = i32::try_from(code & ((1 << STEP_SHIFT) - 1)).unwrap_or(0);
+            (*step, io::Error::from_raw_os_error(code))
+        }
+    }
+}
+
+/// What a child does to itself before it becomes the program.
+#[derive(Debug)]
+pub struct Setup {
+    /// User and groups.
+    pub identity: Option<Identity>,
+    /// Working folder; entered as the user it runs as.
+    pub directory: CString,
+    /// Priority, -20 to 19.
+    pub nice: Option<i32>,
+    /// Limit of its address space in bytes.
+    pub memory: Option<u64>,
+}
+
+/// Makes `command`'s child lead a process group of its own, with the signals as a fresh process has them, first in
+/// the kernel's line when memory runs out, and set up as `setup` says.
+pub fn prepare(command: &mut Command, setup: Setup) {
+    command.process_group(0);
+    // SAFETY: `set_up` makes system calls only, on memory made before the fork. It does not allocate, lock or
+    // panic, which a child of a process with threads must not do.
+    unsafe { command.pre_exec(move || set_up(&setup)) };
+}
+
+fn set_up(setup: &Setup) -> io::Result<()> {
+    reset_signals();
+    volunteer_for_oom();
+    if let Some(memory) = setup.memory {
+        step(Step::Memory, limit_memory(memory))?;
+    }
+    if let Some(nice) = setup.nice {
+        // SAFETY: numbers only. The cast is between the C libraries' ideas of an enum's type.
+        #[allow(clippy::unnecessary_cast)]
+        let result = unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, nice) };
+        step(Step::Priority, result)?;
+    }
+    if let Some(identity) = &setup.identity {
+        step(Step::Identity, become_(identity))?;
+    }
+    // SAFETY: the string ends with a NUL.
+    step(Step::Directory, unsafe {
+        libc::chdir(setup.directory.as_ptr())
+    })
+}
+
+fn step(step: Step, result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        return Ok(());
+    }
+    let code = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    Err(io::Error::from_raw_os_error(
+        ((step as i32) << STEP_SHIFT) | code,
+    ))
+}
+
+fn reset_signals() {
+    // Exec keeps what is ignored (Rust ignores SIGPIPE; a caller's nohup SIGHUP) and what is blocked.
+    for signal in 1..32 {
+        // SAFETY: numbers only; fails for KILL and STOP, which nobody can change anyway.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: a signal set is plain numbers; the pointers are live.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// When memory runs out a job should go, not the agent. Raising one's own score needs no right.
+fn volunteer_for_oom() {
+    const PATH: &CStr = c"/proc/self/oom_score_adj";
+    const SCORE: &[u8] = b"500";
+    // SAFETY: a string with NUL, a live buffer with its length, and a descriptor of our own.
+    unsafe {
+        let fd = libc::open(PATH.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if fd >= 0 {
+            libc::write(fd, SCORE.as_ptr().cast(), SCORE.len());
+            libc::close(fd);
+        }
+    }
+}
+
+// `rlim_t` has 32 bits in some C libraries.
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::cast_possible_truncation,
+    clippy::useless_conversion
+)]
+fn limit_memory(bytes: u64) -> libc::c_int {
+    let limit = bytes.min(u64::from(libc::rlim_t::MAX)) as libc::rlim_t;
+    let limit = libc::rlimit {
+        rlim_cur: limit,
+        rlim_max: limit,
+    };
+    // SAFETY: the pointer is to a live `rlimit`.
+    unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }
+}
+
+/// Groups first, the user last: afterwards there is no right left to change groups.
+fn become_(identity: &Identity) -> libc::c_int {
+    // SAFETY: the list is live and its length right; else numbers only.
+    unsafe {
+        if libc::setgroups(identity.groups.len(), identity.groups.as_ptr()) != 0 {
+            return -1;
+        }
+        if libc::setgid(identity.gid) != 0 {
+            return -1;
+        }
+        identity.uid.map_or(0, |uid| libc::setuid(uid))
+    }
+}
+
+/// A descriptor that becomes readable when the process ends. Linux 5.3 and later.
+pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only; the kernel sets close-on-exec by itself.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(fd).unwrap_or(-1);
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether the child `pid` has ended. It is not reaped: until it is, its id and its group's stay its own.
+pub fn has_exited(pid: Pid) -> io::Result<bool> {
+    let id = libc::id_t::try_from(pid).map_err(io::Error::other)?;
+    loop {
+        // SAFETY: `siginfo_t` is plain data, for which zero is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to a live `siginfo_t`.
+        let result = unsafe {
+            libc::waitid(
+                libc::P_PID,
+                id,
+                &raw mut info,
+                libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
+            )
+        };
+        if result == 0 {
+            // SAFETY: waitid fills the fields of SIGCHLD, or leaves the zeros.
+            return Ok(unsafe { info.si_pid() } != 0);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Sends a signal to every member of a process group. Only while the group's leader is not reaped: later the
+/// number may be somebody else's.
+pub fn signal_group(group: Pid, signal: i32) {
+    // 0 would be our own group, 1 (as -1) every process there is.
+    if group > 1 {
+        // SAFETY: numbers only. It can fail where no member is left, which is fine.
+        unsafe { libc::kill(-group, signal) };
+    }
+}
+
+/// Makes reads and writes of this end of a pipe return instead of waiting.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: numbers only, on a live descriptor.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Undoes an ignored SIGCHLD inherited from whoever started us: with it, the kernel reaps our children itself and
+/// their exit status is lost.
+pub fn keep_children_waitable() {
+    // SAFETY: numbers only; the default of SIGCHLD does nothing to us.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}

@@ -1,0 +1,390 @@
+//! The workers and who talks to them.
+
+use super::registry::{Admission, Asker, Ending, Job, JobState, Next, Ordered, Registry, Why};
+use super::supervise::{Supervision, unstarted};
+use super::{Request, Settings, request, spawn};
+use crate::message::Message;
+use crate::message::payload::{self, Accepted, Cancel, ErrorCode, Status};
+use crate::outbox::Outbox;
+use crate::sys::{clock, process, wake::Wake};
+use crate::thread::Crew;
+use std::io;
+use std::process::Child;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Stack of a worker. Name services of some C libraries want more than a small one; what is not touched costs
+/// address space only.
+const STACK: usize = 256 * 1024;
+/// Longest grace that a `cancel` may ask for.
+const MAX_GRACE: f64 = 3600.0;
+/// How long a clock that may be set at any moment is trusted while a job waits for its time.
+const CLOCK_TRUST: Duration = Duration::from_secs(30);
+/// [`Pool::stop`] has to fit procd's five seconds: so much for the jobs...
+const MAX_STOP_GRACE: Duration = Duration::from_millis(3500);
+/// ...and so much for killing and reporting what is left.
+const STOP_REST: Duration = Duration::from_secs(1);
+
+/// Runs jobs.
+pub struct Pool {
+    shared: Arc<Shared>,
+    crew: Crew,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    settings: Settings,
+    registry: Mutex<Registry>,
+    /// Told when there is work, or none any more.
+    work: Condvar,
+    /// Told when a worker has gone.
+    gone: Condvar,
+    /// Processes that did not end after SIGKILL. Taken away when they do at last.
+    unreaped: Mutex<Vec<Child>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change under these locks is complete in itself: what a panicked thread leaves is sound.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// Makes a pool with its first worker; others are started when they are needed, and stay.
+    pub fn start(settings: Settings, crew: &Crew) -> io::Result<Arc<Self>> {
+        process::keep_children_waitable();
+        let settings = Settings {
+            workers: settings.workers.max(1),
+            ..settings
+        };
+        let pool = Arc::new(Self {
+            shared: Arc::new(Shared {
+                settings,
+                registry: Mutex::default(),
+                work: Condvar::new(),
+                gone: Condvar::new(),
+                unreaped: Mutex::default(),
+            }),
+            crew: crew.clone(),
+            handles: Mutex::default(),
+        });
+        pool.start_worker(|_, _| true)?;
+        Ok(pool)
+    }
+
+    fn start_worker(&self, needed: impl FnOnce(&Registry, &Settings) -> bool) -> io::Result<()> {
+        let number = {
+            let mut registry = lock(&self.shared.registry);
+            if registry.stopping || !needed(&registry, &self.shared.settings) {
+                return Ok(());
+            }
+            registry.workers += 1;
+            registry.workers
+        };
+        let shared = Arc::clone(&self.shared);
+        let started = Wake::new().and_then(|wake| {
+            let wake = Arc::new(wake);
+            self.crew
+                .spawn(&format!("job-{number}"), STACK, move || shared.work(&wake))
+        });
+        match started {
+            Ok(handle) => lock(&self.handles).push(handle),
+            Err(error) => {
+                lock(&self.shared.registry).workers -= 1;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a request. Everything that comes of it is said through its sink: `accepted` and at last `result` or
+    /// `error`, or at once an `error`. A token that is known starts nothing: the answer is where its job stands.
+    pub fn submit(&self, request: Request) {
+        let settings = &self.shared.settings;
+        let asker = Asker {
+            sink: request.sink,
+            conversation_id: request.conversation_id,
+        };
+        let token = request.token;
+        let deferred = request.command.not_before.is_some();
+        let job = request::check(&token, request.command, settings).map(|plan| {
+            Arc::new(Job {
+                token: token.clone(),
+                asker: asker.clone(),
+                origin: request.origin,
+                plan,
+            })
+        });
+        let admission =
+            lock(&self.shared.registry).admit(&token, &asker, job, settings, clock::now());
+        let conversation = &asker.conversation_id;
+        let sink = &asker.sink;
+        match admission {
+            Admission::New => {}
+            Admission::Known(state) => {
+                let state = Some(state.to_owned());
+                let accepted = Accepted { state };
+                return sink.push(Message::within(conversation, payload::ACCEPTED, &accepted));
+            }
+            Admission::Ended(ending) => return sink.finish(ending.to_message(conversation)),
+            Admission::Refused(error) => {
+                return sink.push(Message::within(conversation, payload::ERROR, &error));
+            }
+        }
+        if let Err(error) = self.shared.record_accepted(&token) {
+            lock(&self.shared.registry).withdraw(&token);
+            return sink.push(Message::within(conversation, payload::ERROR, &error));
+        }
+        let accepted = Accepted::default();
+        sink.push(Message::within(conversation, payload::ACCEPTED, &accepted));
+        let ordered = lock(&self.shared.registry).enqueue(&token);
+        if let Some(order) = ordered {
+            return self.shared.never_started(&token, order.why);
+        }
+        let needed = |registry: &Registry, settings: &Settings| {
+            registry.needs_worker(clock::now(), settings)
+        };
+        if let Err(error) = self.start_worker(needed) {
+            log::warn!("no further worker can be started, jobs wait for those there are: {error}");
+        }
+        if deferred {
+            // Whoever watches the clock has to learn of a time that may be earlier.
+            self.shared.work.notify_all();
+        } else {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Ends a job: SIGTERM to its process group, after the grace SIGKILL. The second time, SIGKILL at once. The job's
+    /// own end says what came of it; the error here is that there is no such job, or no more.
+    pub fn cancel(&self, cancel: &Cancel) -> Result<(), payload::Error> {
+        let grace = match cancel.grace_seconds {
+            Some(seconds) if !seconds.is_nan() => {
+                Duration::from_secs_f64(seconds.clamp(0.0, MAX_GRACE))
+            }
+            _ => self.shared.settings.grace,
+        };
+        if self.shared.order(&cancel.job, Why::Asked, grace) {
+            Ok(())
+        } else {
+            Err(payload::Error::new(
+                ErrorCode::NotFound,
+                format!("no job {:?} waits or runs here", cancel.job),
+            ))
+        }
+    }
+
+    /// Ends the jobs of a client that has gone.
+    pub fn cancel_of(&self, sink: &Arc<Outbox>) {
+        let tokens = lock(&self.shared.registry).tokens_of(sink);
+        for token in tokens {
+            self.shared
+                .order(&token, Why::ClientGone, self.shared.settings.grace);
+        }
+    }
+
+    /// How many jobs run.
+    pub fn running(&self) -> usize {
+        lock(&self.shared.registry).running()
+    }
+
+    /// How many jobs wait for a worker or for their time.
+    pub fn waiting(&self) -> usize {
+        lock(&self.shared.registry).waiting()
+    }
+
+    /// All jobs on their way, oldest first.
+    pub fn list(&self) -> Vec<JobState> {
+        lock(&self.shared.registry).list()
+    }
+
+    /// Takes no more jobs, ends those there are (SIGTERM, after `grace` SIGKILL), hands their results to their sinks and
+    /// waits for the workers. Takes at most 4.5 seconds: a longer grace than 3.5 is cut, and a job that cannot be
+    /// ended is reported all the same.
+    pub fn stop(&self, grace: Duration) {
+        let grace = grace.min(MAX_STOP_GRACE);
+        let deadline = Instant::now() + grace + STOP_REST;
+        let tokens = {
+            let mut registry = lock(&self.shared.registry);
+            registry.stopping = true;
+            registry.tokens()
+        };
+        self.shared.work.notify_all();
+        for token in tokens {
+            self.shared.order(&token, Why::AgentStops, grace);
+        }
+        let left = {
+            let mut registry = lock(&self.shared.registry);
+            while registry.workers > 0 {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                registry = self
+                    .shared
+                    .gone
+                    .wait_timeout(registry, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            }
+            registry.tokens()
+        };
+        for token in left {
+            let result = unstarted(
+                Status::Cancelled,
+                Some("the agent stops and could not wait for its end"),
+            );
+            self.shared.end(&token, Ending::Result(result));
+        }
+        // A worker counts itself out in its last act, so that joining it takes no time. Who hangs is left behind.
+        let all_gone = lock(&self.shared.registry).workers == 0;
+        for handle in std::mem::take(&mut *lock(&self.handles)) {
+            if all_gone || handle.is_finished() {
+                let _ = handle.join();
+            }
+        }
+        self.shared.reap();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+impl Shared {
+    /// A job is known and will run. **Here the journal writes and syncs `accepted`**, before the peer hears of it
+    /// and before a worker can start it. What it cannot write down is not accepted.
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)]
+    fn record_accepted(&self, token: &str) -> Result<(), payload::Error> {
+        log::debug!("job {token}: accepted");
+        Ok(())
+    }
+
+    /// A job has ended. **Here the journal writes the end**, before it is reported.
+    #[allow(clippy::unused_self)]
+    fn record_end(&self, token: &str, ending: &Ending) {
+        match ending {
+            Ending::Result(result) => log::debug!(
+                "job {token}: {:?} after {} ms",
+                result.status,
+                result.elapsed_ms
+            ),
+            Ending::Error(error) => log::debug!("job {token}: {}: {}", error.code, error.message),
+        }
+    }
+
+    /// The one way out for every accepted job.
+    fn end(&self, token: &str, ending: Ending) {
+        let ending = Arc::new(ending);
+        let ended = lock(&self.registry).end(token, &ending, &self.settings);
+        let Some((job, followers)) = ended else {
+            return;
+        };
+        self.record_end(token, &ending);
+        for asker in std::iter::once(&job.asker).chain(&followers) {
+            asker.sink.finish(ending.to_message(&asker.conversation_id));
+        }
+    }
+
+    fn never_started(&self, token: &str, why: Why) {
+        let result = unstarted(Status::Cancelled, why.message());
+        self.end(token, Ending::Result(result));
+    }
+
+    /// False where there is no such job.
+    fn order(&self, token: &str, why: Why, grace: Duration) -> bool {
+        let ordered = lock(&self.registry).order(token, why, grace);
+        match ordered {
+            Ordered::Unknown => false,
+            Ordered::Told => true,
+            Ordered::NeverStarted(order) => {
+                self.never_started(token, order.why);
+                true
+            }
+        }
+    }
+
+    /// A worker's life.
+    fn work(&self, wake: &Arc<Wake>) {
+        while let Some(job) = self.next(wake) {
+            let ending = self.run(&job, wake);
+            let token = job.token.clone();
+            drop(job);
+            self.end(&token, ending);
+            self.reap();
+        }
+        lock(&self.registry).workers -= 1;
+        self.gone.notify_all();
+    }
+
+    /// Waits for a job; none when the pool stops.
+    fn next(&self, wake: &Arc<Wake>) -> Option<Arc<Job>> {
+        let mut registry = lock(&self.registry);
+        loop {
+            let now = clock::now();
+            match registry.next(now, wake) {
+                Next::Stop => return None,
+                Next::Job(job) => {
+                    if !registry.timekeeper && registry.has_deferred() {
+                        // Who watched the clock may have been this one: let another look.
+                        self.work.notify_one();
+                    }
+                    return Some(job);
+                }
+                Next::Wait(time) => {
+                    registry.idle += 1;
+                    let watch = time.filter(|_| !registry.timekeeper);
+                    registry = if let Some(time) = watch {
+                        registry.timekeeper = true;
+                        let wait = Duration::try_from_secs_f64(time - now)
+                            .unwrap_or(CLOCK_TRUST)
+                            .clamp(Duration::from_millis(1), CLOCK_TRUST);
+                        let mut registry = self
+                            .work
+                            .wait_timeout(registry, wait)
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .0;
+                        registry.timekeeper = false;
+                        registry
+                    } else {
+                        self.work
+                            .wait(registry)
+                            .unwrap_or_else(PoisonError::into_inner)
+                    };
+                    registry.idle -= 1;
+                }
+            }
+        }
+    }
+
+    fn run(&self, job: &Job, wake: &Arc<Wake>) -> Ending {
+        let order = || lock(&self.registry).order_of(&job.token);
+        if let Some(order) = order() {
+            return Ending::Result(unstarted(Status::Cancelled, order.why.message()));
+        }
+        if let Some(time) = job.plan.not_after
+            && clock::now() > time
+        {
+            let message = "its time had passed before it could start";
+            return Ending::Result(unstarted(Status::Expired, Some(message)));
+        }
+        let started_at = clock::now();
+        let started = match spawn::spawn(&job.plan, &job.token, &self.settings) {
+            Ok(started) => started,
+            Err(error) => return Ending::Error(error),
+        };
+        lock(&self.registry).started(&job.token, started_at);
+        let outcome = Supervision::new(&self.settings, job, wake, &order, started).run(started_at);
+        if let Some(child) = outcome.unreaped {
+            lock(&self.unreaped).push(child);
+        }
+        Ending::Result(outcome.result)
+    }
+
+    /// Takes away processes that have ended long after they should have.
+    fn reap(&self) {
+        lock(&self.unreaped).retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}
