@@ -7,9 +7,9 @@ use crate::heartbeat::{Heartbeat, Sources};
 use crate::identity;
 use crate::job::{self, Pool};
 use crate::link::control::Control;
-use crate::link::resolve::Resolver;
 use crate::link::status::LinkStatus;
-use crate::link::{LinkSettings, supervisor};
+use crate::link::settings::LinkSettings;
+use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
@@ -70,7 +70,7 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
         Box::new(Commands::new(Arc::clone(&pool))),
         Box::new(Status::new(
             instance.clone(),
-            link_settings.options.identifier.fingerprint(),
+            link_settings.fingerprint.clone(),
             Arc::clone(&status),
             Arc::clone(&pool),
             Arc::clone(&outbox),
@@ -250,10 +250,11 @@ fn job_settings(config: &Config) -> job::Settings {
         workers: count(jobs.workers),
         queue: count(jobs.queue),
         grace: Duration::from_secs(jobs.grace_seconds),
-        timeout: (jobs.timeout_seconds > 0).then(|| Duration::from_secs(jobs.timeout_seconds)),
+        default_timeout: (jobs.timeout_seconds > 0)
+            .then(|| Duration::from_secs(jobs.timeout_seconds)),
         collect_bytes: count(jobs.collect_bytes),
         remembered: count(jobs.remembered),
-        socket: config.socket.clone(),
+        environment: vec![("TRITON_SOCKET".into(), config.socket.clone().into())],
         ..job::Settings::default()
     }
 }
@@ -262,7 +263,7 @@ fn log_start(config: &Config, settings: &LinkSettings, instance: &str) {
     log::info!(
         "triton {} starts: instance {instance}, identifier {} (fingerprint), socket {}",
         env!("CARGO_PKG_VERSION"),
-        settings.options.identifier.fingerprint(),
+        settings.fingerprint,
         config.socket.display()
     );
     if settings.options.urls.is_empty() {

@@ -3,8 +3,8 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::message::id;
+use crate::secret::Secret;
 use sha2::{Digest, Sha256};
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -15,31 +15,25 @@ pub const IDENTIFIER_LIMIT: usize = 1_024;
 /// Random bytes of a generated one.
 const GENERATED_BYTES: usize = 32;
 
-/// The identifier. It has no `Display`, and its `Debug` shows nothing: it is a secret.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Identifier(String);
+/// The identifier. It has no `Display`, and its `Debug` shows nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identifier(Secret);
 
 impl Identifier {
     /// Checks and wraps.
     pub fn new(text: &str) -> Result<Self, String> {
         check_identifier(text)?;
-        Ok(Self(text.to_owned()))
+        Ok(Self(Secret::new(text)))
     }
 
     /// The secret itself, for the connection and `triton identifier` only.
-    pub fn secret(&self) -> &str {
+    pub fn secret(&self) -> &Secret {
         &self.0
     }
 
     /// What may be shown: the first 16 hex digits of its SHA-256. Poseidon lists pending identifiers by it.
     pub fn fingerprint(&self) -> String {
-        id::hex(&Sha256::digest(self.0.as_bytes())[..8])
-    }
-}
-
-impl fmt::Debug for Identifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Identifier(…)")
+        id::hex(&Sha256::digest(self.0.reveal().as_bytes())[..8])
     }
 }
 
@@ -192,14 +186,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("a/b");
         let (first, source) = identifier(&config(&state)).unwrap();
-        assert_eq!(first.secret().len(), 64);
+        assert_eq!(first.secret().reveal().len(), 64);
         let path = state.join("identifier");
         assert_eq!(source, Source::Generated(path.clone()));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&state).unwrap().mode() & 0o777, 0o700);
         assert_eq!(identifier(&config(&state)).unwrap().0, first);
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing temporary stays");
-        assert!(!format!("{first:?}").contains(&first.secret()[..4]));
+        assert!(!format!("{first:?}").contains(&first.secret().reveal()[..4]));
     }
 
     #[test]
@@ -230,9 +224,9 @@ mod tests {
         fs::write(&file, "secret-key\n").unwrap();
         let mut config = config(folder.path());
         config.identifier_file = Some(file.clone());
-        assert_eq!(identifier(&config).unwrap().0.secret(), "secret-key");
+        assert_eq!(identifier(&config).unwrap().0.secret().reveal(), "secret-key");
         config.identifier = Some("given".into());
-        assert_eq!(identifier(&config).unwrap().0.secret(), "given");
+        assert_eq!(identifier(&config).unwrap().0.secret().reveal(), "given");
         config.identifier = None;
         fs::write(&file, "two words\n").unwrap();
         let error = identifier(&config).unwrap_err().to_string();

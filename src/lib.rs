@@ -13,5 +13,6 @@ pub mod local;
 pub mod message;
 pub mod outbox;
 pub mod plugin;
+pub mod secret;
 pub mod sys;
 pub mod thread;

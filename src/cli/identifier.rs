@@ -10,7 +10,7 @@ pub fn run(config: &Config, fingerprint: bool) -> Result<u8> {
     if fingerprint {
         print(&format!("{}\n", identifier.fingerprint()));
     } else {
-        print(&format!("{}\n", identifier.secret()));
+        print(&format!("{}\n", identifier.secret().reveal()));
     }
     Ok(0)
 }

@@ -67,9 +67,9 @@ pub(super) fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Str
 }
 
 pub(super) fn url(text: &str) -> Result<(), String> {
-    crate::link::Target::parse(text)
+    text.parse::<crate::link::Target>()
         .map(|_| ())
-        .map_err(|e| e.to_string())
+        .map_err(|e| format!("the url {e}"))
 }
 
 pub(super) fn identifier<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
@@ -126,7 +126,9 @@ pub(super) fn pins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Er
 }
 
 pub(super) fn pin(text: &str) -> Result<(), String> {
-    crate::link::Pin::parse(text).map(|_| ()).map_err(|e| e.to_string())
+    text.parse::<crate::link::tls::Pin>()
+        .map(|_| ())
+        .map_err(|e| format!("the pin {e}"))
 }
 
 pub(super) fn proxy<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
@@ -136,5 +138,10 @@ pub(super) fn proxy<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D
 }
 
 pub(super) fn proxy_url(text: &str) -> Result<(), String> {
-    crate::link::ProxySettings::check(text).map_err(|e| e.to_string())
+    if text == "none" {
+        return Ok(());
+    }
+    text.parse::<crate::link::Proxy>()
+        .map(|_| ())
+        .map_err(|e| format!("the proxy {e}"))
 }

@@ -24,6 +24,7 @@ pub use registry::{Ending, JobState};
 
 use crate::message::payload;
 use crate::outbox::Outbox;
+use serde::Serialize;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +82,8 @@ impl Default for Settings {
 }
 
 /// Who asked for a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// The central instance.
     Poseidon,

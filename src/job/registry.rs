@@ -7,6 +7,7 @@ use crate::message::Message;
 use crate::message::payload::{self, JobResult, Tail};
 use crate::outbox::Outbox;
 use crate::sys::wake::Wake;
+use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +51,8 @@ impl Ending {
 }
 
 /// A job on its way, for lists.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct JobState {
     /// Its token.
     pub token: String,
@@ -59,6 +61,7 @@ pub struct JobState {
     /// The program's name, without arguments: those may hold secrets.
     pub what: String,
     /// Unix time of its start, once it has started.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<f64>,
     /// Who asked for it.
     pub origin: Origin,

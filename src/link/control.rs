@@ -1,6 +1,6 @@
 //! Orders to the thread `link`.
 
-use super::LinkSettings;
+use super::settings::LinkSettings;
 use crate::sys::wake::Wake;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ pub enum Order {
 /// The desk where orders wait.
 pub struct Control {
     state: Mutex<State>,
-    wake: Wake,
+    wake: Arc<Wake>,
 }
 
 struct State {
@@ -39,7 +39,7 @@ impl Control {
                 retry: false,
                 settings: Arc::new(settings),
             }),
-            wake: Wake::new()?,
+            wake: Arc::new(Wake::new()?),
         })
     }
 
@@ -47,8 +47,8 @@ impl Control {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rung at each order.
-    pub fn wake(&self) -> &Wake {
+    /// Rung as long as an order stands: it interrupts connecting, speaking and waiting alike.
+    pub fn wake(&self) -> &Arc<Wake> {
         &self.wake
     }
 
@@ -87,8 +87,23 @@ impl Control {
     pub fn settings(&self) -> Arc<LinkSettings> {
         let mut state = self.state();
         state.reload = false;
-        state.retry = false;
+        self.settle(&mut state);
         Arc::clone(&state.settings)
+    }
+
+    /// A connection stands: trying at once is no wish any more.
+    pub fn forget_retry(&self) {
+        let mut state = self.state();
+        if state.retry {
+            self.settle(&mut state);
+        }
+    }
+
+    fn settle(&self, state: &mut State) {
+        state.retry = false;
+        if !state.stop && !state.reload {
+            self.wake.clear();
+        }
     }
 
     /// Whether to try again before the time.

@@ -1,9 +1,9 @@
 //! One connection's life: `hello` and `welcome`, messages in both directions, keep-alive, the end.
 
-use super::connection::{Connection, Incoming};
 use super::control::{Control, Order};
 use super::keepalive::{KeepAlive, Verdict};
 use super::status::{LinkStatus, State};
+use super::{Connection, Incoming};
 use crate::dispatch::{Dispatcher, refuse_version};
 use crate::heartbeat::Heartbeat;
 use crate::message::payload::{self, Bye, Hello, Welcome};
@@ -164,14 +164,18 @@ impl Session<'_> {
         }
         let mut set = PollSet::new();
         let socket = set.add(self.connection.fd(), events);
-        set.add(outbox.wake().as_fd(), IN);
-        set.add(self.context.control.wake().as_fd(), IN);
+        let work = set.add(outbox.wake().as_fd(), IN);
+        // An order that is being carried out needs no second hearing.
+        if self.leaving.is_none() {
+            set.add(self.context.control.wake().as_fd(), IN);
+        }
         set.wait(Some(deadline)).map_err(|e| format!("poll fails: {e}"))?;
         if set.ready(socket) & GONE != 0 && events & IN == 0 {
             return Err("the connection broke".to_owned());
         }
-        outbox.wake().clear();
-        self.context.control.wake().clear();
+        if set.ready(work) != 0 {
+            outbox.wake().clear();
+        }
         Ok(())
     }
 
@@ -186,7 +190,7 @@ impl Session<'_> {
             };
             self.life.heard(Instant::now());
             match incoming {
-                Incoming::Text(bytes) => self.receive(&bytes),
+                Incoming::Text(text) => self.receive(text.as_bytes()),
                 Incoming::TooLarge { size } => {
                     let reason = format!(
                         "the message has {size} bytes, more than the limit of {}",
@@ -194,12 +198,14 @@ impl Session<'_> {
                     );
                     self.refuse(ErrorCode::TooLarge, &reason);
                 }
+                Incoming::NotText => self.refuse(ErrorCode::Invalid, "invalid UTF-8"),
                 Incoming::Binary => {
                     self.refuse(ErrorCode::Invalid, "messages travel in text frames, this one was binary");
                 }
                 Incoming::Ping | Incoming::Pong => {}
-                Incoming::Close { reason } => {
-                    return Err(format!("the server closed the connection{reason}"));
+                Incoming::Close { code, reason } => {
+                    let _ = self.connection.flush();
+                    return Err(format!("the server closed the connection ({code} {reason:?})"));
                 }
             }
         }
@@ -275,7 +281,10 @@ impl Session<'_> {
             return Ok(());
         }
         let (end, reason) = match self.context.control.order() {
-            Order::None => return Ok(()),
+            Order::None => {
+                self.context.control.forget_retry();
+                return Ok(());
+            }
             Order::Stop => (End::Stopped, "the agent stops"),
             Order::Reload => (End::Reload, "the agent's settings have changed"),
         };
@@ -294,7 +303,7 @@ impl Session<'_> {
 
     fn take_leave(&mut self) -> Option<End> {
         // Best effort: the server learns the same from the connection's end.
-        let _ = self.connection.close();
+        let _ = self.connection.close(1001, "");
         let _ = self.connection.flush();
         self.leaving.take().map(|(end, _)| end)
     }

@@ -1,12 +1,11 @@
 //! The body of the thread `link`: connect, speak, wait, again.
 
-use super::LinkSettings;
 use super::backoff::Backoff;
-use super::connect::{ConnectError, connect};
 use super::control::{Control, Order};
-use super::resolve::Resolver;
 use super::session::{self, Context, End};
+use super::settings::LinkSettings;
 use super::status::{LinkStatus, State};
+use super::{ConnectError, Connection, Kind, Resolver, connect};
 use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
 use crate::message::payload::{AgentVersion, Hello};
@@ -73,14 +72,14 @@ pub fn run(parts: &Parts) {
                 let End::Lost(reason) = end else { continue };
                 log::warn!("the connection ended: {reason}");
                 parts.status.update(|s| s.last_error = Some(reason));
-                backoff.after_session()
+                backoff.after(Kind::Other, chance())
             }
             // A stop or a reload interrupts an attempt; it is no failure.
             Err(_) if parts.control.wants_retry() => continue,
             Err(error) => {
                 report(&error, &settings);
                 parts.status.update(|s| s.last_error = Some(error.to_string()));
-                backoff.after_failure(&error.kind)
+                backoff.after(error.kind, chance())
             }
         };
         parts.status.enter(State::Waiting, |s| {
@@ -91,7 +90,7 @@ pub fn run(parts: &Parts) {
     }
 }
 
-fn speak(parts: &Parts, settings: &LinkSettings, connection: super::connection::Connection) -> End {
+fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End {
     let context = Context {
         outbox: &parts.outbox,
         dispatcher: &parts.dispatcher,
@@ -112,7 +111,7 @@ fn wait(parts: &Parts, deadline: Option<Instant>) {
         let mut set = PollSet::new();
         set.add(parts.control.wake().as_fd(), IN);
         match set.wait(deadline) {
-            Ok(true) => parts.control.wake().clear(),
+            Ok(true) => {}
             Ok(false) => return,
             Err(e) => {
                 // poll fails only for lack of kernel memory: wait without it.
@@ -122,17 +121,21 @@ fn wait(parts: &Parts, deadline: Option<Instant>) {
             }
         }
     }
-    parts.control.wake().clear();
 }
 
 fn report(error: &ConnectError, settings: &LinkSettings) {
     log::warn!("cannot connect: {error}");
-    if error.is_unregistered() {
-        let id = settings.options.identifier.fingerprint();
+    if error.kind == Kind::Unregistered {
+        let id = &settings.fingerprint;
         log::warn!(
             "this device is not registered: let it in with 'poseidon approve {id} --name NAME'"
         );
     }
+}
+
+/// For the jitter; without a random source the middle does.
+fn chance() -> u32 {
+    getrandom::u32().unwrap_or(u32::MAX / 2)
 }
 
 fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {

@@ -60,9 +60,9 @@ impl Socket {
         let path = &settings.path;
         let gid = match &settings.group {
             None => None,
-            Some(name) => Some(user::group_id(name).map_err(|e| {
-                Error::because(format!("socket_group {name:?} cannot be used"), e)
-            })?),
+            Some(name) => user::lookup(None, Some(name))
+                .map_err(|e| Error::because("the setting socket_group cannot be used", e))?
+                .map(|identity| identity.gid),
         };
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new()
@@ -121,12 +121,14 @@ impl Socket {
 
     fn may_use(&self, stream: &UnixStream) -> io::Result<bool> {
         let peer = peer_credentials(stream)?;
-        if peer.uid == 0 || peer.uid == user::own_id() {
+        if peer.uid == 0 || peer.uid == user::effective_uid() {
             return Ok(true);
         }
-        Ok(self
-            .gid
-            .is_some_and(|gid| peer.gid == gid || user::is_member(peer.uid, gid)))
+        let Some(gid) = self.gid else {
+            return Ok(false);
+        };
+        let member = || user::lookup(Some(&peer.uid.to_string()), None);
+        Ok(peer.gid == gid || member().is_ok_and(|i| i.is_some_and(|i| i.groups.contains(&gid))))
     }
 }
 
@@ -373,9 +375,4 @@ fn too_long(limit: usize) -> DecodeError {
         reason: format!("the line is longer than the limit of {limit} bytes"),
         conversation_id: None,
     }
-}
-
-/// Whether somebody listens at `path`.
-pub fn answers(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
 }

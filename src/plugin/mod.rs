@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod command;
 
+pub use crate::job::Origin;
 use crate::message::Message;
 use crate::message::payload::PluginState;
 use crate::outbox::Outbox;
@@ -15,15 +16,6 @@ pub struct Peer {
     pub outbox: Arc<Outbox>,
     /// Which side it is.
     pub origin: Origin,
-}
-
-/// The sides that messages come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The WebSocket.
-    Poseidon,
-    /// The local socket.
-    Local,
 }
 
 /// A part of the agent that acts on some message types.

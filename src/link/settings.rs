@@ -1,0 +1,93 @@
+//! The part of the configuration that concerns the connection.
+
+use super::tls::TlsSettings;
+use super::{Deadlines, Options, Proxy, ProxySettings, Target};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::identity::{self, Identifier};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What the thread `link` works by. A reload puts another one in force.
+#[derive(Clone, PartialEq)]
+pub struct LinkSettings {
+    /// How to connect.
+    pub options: Options,
+    /// The identifier's face: what may be shown of it.
+    pub fingerprint: String,
+    /// Heartbeat interval unless the server names one.
+    pub interval: Duration,
+    /// How long a pong may take.
+    pub pong: Duration,
+    /// Told in `hello`.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl LinkSettings {
+    /// Reads what `config` points to; generates the identifier where there is none.
+    pub fn from_config(config: &Config) -> Result<Self> {
+        let (identifier, _) = identity::identifier(config)?;
+        Self::with_identifier(config, &identifier)
+    }
+
+    /// The same for an identifier at hand; creates nothing.
+    pub fn with_identifier(config: &Config, identifier: &Identifier) -> Result<Self> {
+        let connect = &config.connect;
+        let options = Options {
+            proxy: proxy(config)?,
+            deadlines: Deadlines {
+                dns: Duration::from_secs(connect.dns_seconds),
+                tcp: Duration::from_secs(connect.tcp_seconds),
+                proxy: Duration::from_secs(connect.proxy_seconds),
+                tls: Duration::from_secs(connect.tls_seconds),
+                http: Duration::from_secs(connect.http_seconds),
+                hello: Duration::from_secs(connect.hello_seconds),
+            },
+            tls: tls(config)?,
+            message_limit: usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX),
+            ..Options::new(targets(config)?, identifier.secret().clone())
+        };
+        Ok(Self {
+            options,
+            fingerprint: identifier.fingerprint(),
+            interval: Duration::from_secs(config.heartbeat_seconds),
+            pong: Duration::from_secs(connect.pong_seconds),
+            labels: config.labels.clone(),
+        })
+    }
+}
+
+/// The URLs of a configuration.
+pub fn targets(config: &Config) -> Result<Vec<Target>> {
+    let parse = |url: &String| {
+        url.parse()
+            .map_err(|e| Error::new(format!("a configured url {e}")))
+    };
+    config.url.iter().map(parse).collect()
+}
+
+fn proxy(config: &Config) -> Result<ProxySettings> {
+    let settings = match config.proxy.url.as_deref() {
+        None => ProxySettings::Environment,
+        Some("none") => ProxySettings::Direct,
+        Some(url) => ProxySettings::Via(
+            url.parse::<Proxy>()
+                .map_err(|e| Error::new(format!("the configured proxy {e}")))?,
+        ),
+    };
+    Ok(settings)
+}
+
+fn tls(config: &Config) -> Result<TlsSettings> {
+    let mut settings = TlsSettings {
+        ca_file: config.tls.ca_file.clone(),
+        ..TlsSettings::default()
+    };
+    for pin in &config.tls.pins {
+        let pin = pin
+            .parse()
+            .map_err(|e| Error::new(format!("a configured pin {e}")))?;
+        settings.pins.push(pin);
+    }
+    Ok(settings)
+}
