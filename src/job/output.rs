@@ -246,7 +246,7 @@ mod tests {
     use crate::sys::process;
     use std::io::Write;
 
-    fn source(mode: OutputMode, keep: usize) -> (Source, std::io::PipeWriter) {
+    fn source(mode: OutputMode, keep: usize) -> (Source, io::PipeWriter) {
         let (reader, writer) = io::pipe().unwrap();
         process::set_nonblocking(reader.as_fd()).unwrap();
         let source = Source::new(Stream::Stdout, Some(reader.into()), mode, keep);
@@ -285,7 +285,7 @@ mod tests {
     fn a_full_buffer_does_not_wait() {
         let (mut source, mut writer) = source(OutputMode::Stream, 100);
         let now = Instant::now();
-        writer.write_all(&[b'x'; CHUNK + 10]).unwrap();
+        writer.write_all(&vec![b'x'; CHUNK + 10]).unwrap();
         let mut pieces = Vec::new();
         for _ in 0..10 {
             source.read(now);

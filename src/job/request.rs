@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn the_device_bounds_the_timeout() {
         let settings = Settings {
-            default_timeout: Some(Duration::from_secs(60)),
+            default_timeout: Some(Duration::from_mins(1)),
             max_timeout: Some(Duration::from_secs(100)),
             ..Settings::default()
         };

@@ -30,6 +30,16 @@ enum Cause {
     TimedOut,
 }
 
+/// What is known of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Runs,
+    /// It has ended, and is not reaped yet.
+    Exited(Instant),
+    /// It did not end though it was killed.
+    Hangs,
+}
+
 /// What is left to write to the process.
 struct Feed<'a> {
     pipe: File,
@@ -75,8 +85,7 @@ pub(super) struct Supervision<'a> {
     sweep: bool,
     kill_at: Option<Instant>,
     give_up_at: Option<Instant>,
-    exited: Option<Instant>,
-    gave_up: bool,
+    life: Life,
     leak_at: Option<Instant>,
     leaked: bool,
     stalled_since: Option<Instant>,
@@ -134,8 +143,7 @@ impl<'a> Supervision<'a> {
             sweep: false,
             kill_at: None,
             give_up_at: None,
-            exited: None,
-            gave_up: false,
+            life: Life::Runs,
             leak_at: None,
             leaked: false,
             stalled_since: None,
@@ -151,7 +159,7 @@ impl<'a> Supervision<'a> {
             let now = Instant::now();
             self.pass_deadlines(now);
             self.deliver(now);
-            if (self.exited.is_some() || self.gave_up)
+            if !self.runs()
                 && self.stdout.is_done()
                 && self.stderr.is_done()
                 && !self.delivery.is_stalled()
@@ -161,6 +169,10 @@ impl<'a> Supervision<'a> {
             self.wait();
         }
         self.finish(started_at)
+    }
+
+    fn runs(&self) -> bool {
+        self.life == Life::Runs
     }
 
     fn obey(&mut self) {
@@ -190,7 +202,7 @@ impl<'a> Supervision<'a> {
     /// Asks the whole group to end, and makes sure that it will.
     fn end(&mut self, cause: Cause, grace: Duration) {
         let kill_at = poll::after(grace);
-        if self.cause.is_none() && self.exited.is_none() {
+        if self.cause.is_none() && self.runs() {
             self.cause = Some(cause);
         }
         if self.sweep {
@@ -208,7 +220,7 @@ impl<'a> Supervision<'a> {
     fn kill(&mut self, now: Instant) {
         process::signal_group(self.pid, process::KILL);
         self.kill_at = None;
-        if self.exited.is_none() {
+        if self.runs() {
             let patience = if self.stopping {
                 KILL_PATIENCE_AT_STOP
             } else {
@@ -220,7 +232,7 @@ impl<'a> Supervision<'a> {
 
     fn pass_deadlines(&mut self, now: Instant) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if self.exited.is_none() {
+        if self.runs() {
             if due(self.look_at) {
                 self.look(now);
                 self.look_at = now.checked_add(self.look_every);
@@ -230,7 +242,7 @@ impl<'a> Supervision<'a> {
                 self.timeout_at = None;
                 // It may have ended just in time.
                 self.look(now);
-                if self.exited.is_none() {
+                if self.runs() {
                     self.end(Cause::TimedOut, self.settings.grace);
                 }
             }
@@ -240,12 +252,12 @@ impl<'a> Supervision<'a> {
         }
         if due(self.give_up_at) {
             self.give_up_at = None;
-            self.gave_up = self.exited.is_none();
-            if self.gave_up {
+            if self.runs() {
+                self.life = Life::Hangs;
                 self.let_go_of_pipes();
             }
         }
-        if self.exited.is_some() && !self.delivery.is_stalled() {
+        if !self.runs() && !self.delivery.is_stalled() {
             if due(self.leak_at) {
                 self.let_go_of_pipes();
             } else if self.leak_at.is_none() && self.kill_at.is_none() {
@@ -264,8 +276,8 @@ impl<'a> Supervision<'a> {
     /// Sees whether the process has ended.
     fn look(&mut self, now: Instant) {
         // An error means that somebody else has reaped it, so it has ended as well.
-        if self.exited.is_none() && process::has_exited(self.pid).unwrap_or(true) {
-            self.exited = Some(now);
+        if self.runs() && process::has_exited(self.pid).unwrap_or(true) {
+            self.life = Life::Exited(now);
             self.give_up_at = None;
             self.feed = None;
         }
@@ -286,7 +298,7 @@ impl<'a> Supervision<'a> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let reading = !self.delivery.is_stalled();
-        let living = self.exited.is_none();
+        let living = self.runs();
         [
             self.timeout_at.filter(|_| living),
             self.look_at.filter(|_| living),
@@ -306,7 +318,7 @@ impl<'a> Supervision<'a> {
         let mut set = PollSet::new();
         let wake = set.add(self.wake.as_fd(), IN);
         let ended = match &self.pidfd {
-            Some(pidfd) if self.exited.is_none() => Some(set.add(pidfd.as_fd(), IN)),
+            Some(pidfd) if self.runs() => Some(set.add(pidfd.as_fd(), IN)),
             _ => None,
         };
         // Without room nothing is read, so that the process has to wait: not even a hang-up is asked for, since
@@ -357,7 +369,10 @@ impl<'a> Supervision<'a> {
     }
 
     fn finish(mut self, started_at: f64) -> Outcome {
-        let ended = self.exited.unwrap_or_else(Instant::now);
+        let ended = match self.life {
+            Life::Exited(at) => at,
+            Life::Runs | Life::Hangs => Instant::now(),
+        };
         if self.sweep {
             // The leader is not reaped yet, so the number of its group is still its own.
             process::signal_group(self.pid, process::KILL);
@@ -371,7 +386,7 @@ impl<'a> Supervision<'a> {
             }
             None => {}
         }
-        let (exit, unreaped) = if self.gave_up {
+        let (exit, unreaped) = if self.life == Life::Hangs {
             messages.push("it did not end after SIGKILL: it hangs in the kernel".to_owned());
             (None, Some(self.child))
         } else {

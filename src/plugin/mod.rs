@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod command;
+pub mod health;
 
 pub use crate::job::Origin;
 use crate::message::Message;

@@ -2,9 +2,11 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod net;
 pub mod poll;
 pub mod process;
 pub mod signal;
 pub mod socket;
+pub mod space;
 pub mod user;
 pub mod wake;

@@ -1,0 +1,56 @@
+//! Network interfaces, from `/sys/class/net`.
+
+use super::LIST_LIMIT;
+use super::source::Source;
+use crate::message::payload::Interface;
+use crate::sys::net;
+
+/// Most addresses of one interface.
+const ADDRESS_LIMIT: usize = 16;
+
+/// All but the loopback. None where there is no list.
+pub(super) fn read(source: &Source) -> Option<Vec<Interface>> {
+    let names = source.sorted_names("sys/class/net")?;
+    let addresses = if source.is_here() {
+        net::addresses()
+    } else {
+        Vec::new()
+    };
+    let interfaces = names.into_iter().filter_map(|name| {
+        let path = format!("sys/class/net/{name}");
+        // ARPHRD_LOOPBACK; where the type cannot be read, the name tells.
+        let kind: Option<u32> = source.number(&format!("{path}/type"));
+        if kind == Some(772) || name == "lo" {
+            return None;
+        }
+        let count = |what: &str| source.number(&format!("{path}/statistics/{what}"));
+        Some(Interface {
+            // An interface that does not count (or a file that is none, such as bonding_masters) is left out.
+            rx_bytes: count("rx_bytes")?,
+            tx_bytes: count("tx_bytes")?,
+            rx_errors: count("rx_errors")?,
+            tx_errors: count("tx_errors")?,
+            up: is_up(source, &path),
+            addresses: addresses
+                .iter()
+                .filter(|(owner, _)| *owner == name)
+                .take(ADDRESS_LIMIT)
+                .map(|(_, address)| address.to_string())
+                .collect(),
+            name,
+        })
+    });
+    Some(interfaces.take(LIST_LIMIT).collect())
+}
+
+fn is_up(source: &Source, path: &str) -> bool {
+    match source.word(&format!("{path}/operstate")).as_deref() {
+        Some("up") => true,
+        // Tunnels and PPP do not say: then it counts that somebody has switched it on.
+        Some("unknown") => source.word(&format!("{path}/flags")).is_some_and(|flags| {
+            let digits = flags.trim_start_matches("0x");
+            u32::from_str_radix(digits, 16).is_ok_and(|flags| flags & 1 == 1)
+        }),
+        _ => false,
+    }
+}

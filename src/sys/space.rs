@@ -1,0 +1,47 @@
+//! Room on file systems, and the size of a page.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Bytes of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All.
+    pub total: u64,
+    /// In use.
+    pub used: u64,
+    /// Free for ordinary users.
+    pub available: u64,
+}
+
+/// Asks the file system that `path` is on. Blocks where that one hangs: not for network file systems.
+pub fn space(path: &Path) -> Option<Space> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: `statvfs` is plain numbers.
+    let mut answer: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a string with NUL and a live `statvfs`.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut answer) } != 0 {
+        return None;
+    }
+    // The numbers' types differ between C libraries.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    let (unit, blocks, free, available) = (
+        answer.f_frsize as u64,
+        u64::from(answer.f_blocks),
+        u64::from(answer.f_bfree),
+        u64::from(answer.f_bavail),
+    );
+    Some(Space {
+        total: blocks.saturating_mul(unit),
+        used: blocks.saturating_sub(free).saturating_mul(unit),
+        available: available.saturating_mul(unit),
+    })
+}
+
+/// Bytes in a page of memory.
+pub fn page_size() -> u64 {
+    // SAFETY: a number only.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}
