@@ -7,8 +7,8 @@ use crate::heartbeat::{Heartbeat, Sources};
 use crate::identity;
 use crate::job::{self, Pool};
 use crate::link::control::Control;
-use crate::link::status::LinkStatus;
 use crate::link::settings::LinkSettings;
+use crate::link::status::LinkStatus;
 use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
 use crate::outbox::{Limits, Outbox};
@@ -91,8 +91,11 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
 
     let mut threads = Vec::new();
     let local_thread = {
-        let (local, dispatcher, pool) =
-            (Arc::clone(&local), Arc::clone(&dispatcher), Arc::clone(&pool));
+        let (local, dispatcher, pool) = (
+            Arc::clone(&local),
+            Arc::clone(&dispatcher),
+            Arc::clone(&pool),
+        );
         crew.spawn("local", SMALL_STACK, move || {
             server::serve(&socket, &local_settings, &dispatcher, &pool, &local);
         })
@@ -114,10 +117,12 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
         heartbeat: Arc::clone(&heartbeat),
         status,
         control: Arc::clone(&control),
-        resolver: Resolver::new(&crew),
         instance,
     };
-    let link_thread = crew.spawn("link", LARGE_STACK, move || supervisor::run(&parts));
+    let resolver = Resolver::new(crew.clone()).map_err(io("create a wake-up"))?;
+    let link_thread = crew.spawn("link", LARGE_STACK, move || {
+        supervisor::run(&parts, resolver)
+    });
     threads.push(link_thread.map_err(io("start the thread link"))?);
 
     let outcome = wait(&signals, &alarm, &control, reload);

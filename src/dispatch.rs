@@ -40,7 +40,10 @@ impl Dispatcher {
         }
         let kind = message.kind.as_str();
         let Some(plugin) = self.plugins.iter().find(|p| p.types().contains(&kind)) else {
-            log::warn!("a message of the unknown type {:?} was refused", shorten(kind));
+            log::warn!(
+                "a message of the unknown type {:?} was refused",
+                shorten(kind)
+            );
             from.outbox.push(message.reply_error(
                 ErrorCode::UnknownType,
                 format!("this agent does not know the type {}", shorten(kind)),
@@ -71,7 +74,10 @@ pub fn refuse_version(message: &Message) -> Message {
 
 /// The beginning of a text from outside, for logs and errors.
 fn shorten(text: &str) -> &str {
-    let end = text.char_indices().nth(200).map_or(text.len(), |(at, _)| at);
+    let end = text
+        .char_indices()
+        .nth(200)
+        .map_or(text.len(), |(at, _)| at);
     &text[..end]
 }
 

@@ -83,7 +83,11 @@ impl Heartbeat {
             if now >= next {
                 // From the plan, not from now, so that the beat does not drift; a missed one is not made up for.
                 let planned = next + interval;
-                state.next = Some(if planned > now { planned } else { now + interval });
+                state.next = Some(if planned > now {
+                    planned
+                } else {
+                    now + interval
+                });
                 return true;
             }
             state = self

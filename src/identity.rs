@@ -114,7 +114,10 @@ fn read_identifier(path: &Path) -> Result<Identifier> {
 fn read_small(path: &Path) -> Result<String> {
     let mut text = String::new();
     File::open(path)
-        .and_then(|file| file.take(IDENTIFIER_LIMIT as u64 + 16).read_to_string(&mut text))
+        .and_then(|file| {
+            file.take(IDENTIFIER_LIMIT as u64 + 16)
+                .read_to_string(&mut text)
+        })
         .map_err(|e| Error::at("read", path, e))?;
     Ok(text.trim().to_owned())
 }
@@ -131,7 +134,10 @@ pub fn create_folder(path: &Path) -> Result<()> {
             } else {
                 ""
             };
-            Error::because(format!("cannot create the state folder {}{hint}", path.display()), e)
+            Error::because(
+                format!("cannot create the state folder {}{hint}", path.display()),
+                e,
+            )
         })
 }
 
@@ -141,7 +147,10 @@ fn ensure(path: &Path, content: impl FnOnce() -> Result<String, getrandom::Error
         return Ok(());
     }
     let content = content().map_err(|e| {
-        Error::because(format!("no random bytes for {}", path.display()), e.to_string())
+        Error::because(
+            format!("no random bytes for {}", path.display()),
+            e.to_string(),
+        )
     })?;
     let temporary = path.with_extension(format!("new.{}", std::process::id()));
     let created = create_whole(&temporary, path, &content);
@@ -192,7 +201,11 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&state).unwrap().mode() & 0o777, 0o700);
         assert_eq!(identifier(&config(&state)).unwrap().0, first);
-        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing temporary stays");
+        assert_eq!(
+            fs::read_dir(&state).unwrap().count(),
+            1,
+            "nothing temporary stays"
+        );
         assert!(!format!("{first:?}").contains(&first.secret().reveal()[..4]));
     }
 
@@ -224,13 +237,19 @@ mod tests {
         fs::write(&file, "secret-key\n").unwrap();
         let mut config = config(folder.path());
         config.identifier_file = Some(file.clone());
-        assert_eq!(identifier(&config).unwrap().0.secret().reveal(), "secret-key");
+        assert_eq!(
+            identifier(&config).unwrap().0.secret().reveal(),
+            "secret-key"
+        );
         config.identifier = Some("given".into());
         assert_eq!(identifier(&config).unwrap().0.secret().reveal(), "given");
         config.identifier = None;
         fs::write(&file, "two words\n").unwrap();
         let error = identifier(&config).unwrap_err().to_string();
-        assert!(error.contains("key: expected an identifier") && !error.contains("two words"), "{error}");
+        assert!(
+            error.contains("key: expected an identifier") && !error.contains("two words"),
+            "{error}"
+        );
         fs::write(&file, "").unwrap();
         assert!(identifier(&config).is_err());
         fs::write(&file, vec![b'x'; 5_000]).unwrap();
@@ -243,6 +262,11 @@ mod tests {
         let first = instance(folder.path()).unwrap();
         assert_eq!(instance(folder.path()).unwrap(), first);
         fs::write(folder.path().join("instance"), "x").unwrap();
-        assert!(instance(folder.path()).unwrap_err().to_string().contains("damaged"));
+        assert!(
+            instance(folder.path())
+                .unwrap_err()
+                .to_string()
+                .contains("damaged")
+        );
     }
 }

@@ -64,7 +64,9 @@ impl Args {
             // Everything behind the first word of the program that exec runs is the program's.
             if command.as_deref() == Some("exec")
                 && let Some(raw) = parser.try_raw_args()
-                && raw.peek().is_some_and(|a| a.to_str().is_none_or(|a| !a.starts_with('-')))
+                && raw
+                    .peek()
+                    .is_some_and(|a| a.to_str().is_none_or(|a| !a.starts_with('-')))
             {
                 exec.argv = words(raw)?;
                 break;
@@ -95,10 +97,13 @@ impl Args {
                 // Behind `--`, with nothing before it.
                 Some(Value(word)) if command.as_deref() == Some("exec") => {
                     exec.argv = vec![text(word)?];
-                    exec.argv.extend(words(parser.raw_args().map_err(|e| e.to_string())?)?);
+                    exec.argv
+                        .extend(words(parser.raw_args().map_err(|e| e.to_string())?)?);
                     break;
                 }
-                Some(Value(word)) if flags.topic.is_none() && command.as_deref() == Some("help") => {
+                Some(Value(word))
+                    if flags.topic.is_none() && command.as_deref() == Some("help") =>
+                {
                     flags.topic = Some(text(word)?);
                 }
                 Some(other) => return Err(other.unexpected().to_string()),
@@ -118,8 +123,12 @@ fn words(raw: impl Iterator<Item = OsString>) -> Result<Vec<String>, String> {
 }
 
 fn text(word: OsString) -> Result<String, String> {
-    word.into_string()
-        .map_err(|word| format!("the argument {} is not UTF-8, and messages are", word.display()))
+    word.into_string().map_err(|word| {
+        format!(
+            "the argument {} is not UTF-8, and messages are",
+            word.display()
+        )
+    })
 }
 
 fn unknown(name: &str, command: Option<&str>) -> String {
@@ -128,7 +137,9 @@ fn unknown(name: &str, command: Option<&str>) -> String {
                 use --identifier-file or TRITON_IDENTIFIER"
             .to_owned();
     }
-    let place = command.map(|c| format!(" of 'triton {c}'")).unwrap_or_default();
+    let place = command
+        .map(|c| format!(" of 'triton {c}'"))
+        .unwrap_or_default();
     format!("--{name} is no option{place}")
 }
 
@@ -244,14 +255,34 @@ mod tests {
         for line in [
             &["exec", "--", "ls", "-l", "--json", "--", "x"][..],
             &["exec", "ls", "-l", "--json", "--", "x"],
-            &["--socket", "/s", "exec", "--", "ls", "-l", "--json", "--", "x"],
-            &["exec", "--timeout", "3", "--socket=/s", "--", "ls", "-l", "--json", "--", "x"],
+            &[
+                "--socket", "/s", "exec", "--", "ls", "-l", "--json", "--", "x",
+            ],
+            &[
+                "exec",
+                "--timeout",
+                "3",
+                "--socket=/s",
+                "--",
+                "ls",
+                "-l",
+                "--json",
+                "--",
+                "x",
+            ],
         ] {
-            assert_eq!(exec(line).argv, ["ls", "-l", "--json", "--", "x"], "{line:?}");
+            assert_eq!(
+                exec(line).argv,
+                ["ls", "-l", "--json", "--", "x"],
+                "{line:?}"
+            );
         }
         assert_eq!(exec(&["exec", "--timeout", "3", "true"]).timeout, Some(3.0));
         assert_eq!(exec(&["exec", "--", "-x"]).argv, ["-x"]);
-        assert_eq!(exec(&["exec", "--shell", "a|b", "--env", "A=b=c"]).env["A"], "b=c");
+        assert_eq!(
+            exec(&["exec", "--shell", "a|b", "--env", "A=b=c"]).env["A"],
+            "b=c"
+        );
     }
 
     #[test]
@@ -260,7 +291,10 @@ mod tests {
             (&[][..], "say what to do"),
             (&["dance"], "\"dance\" is no command"),
             (&["run", "--fast"], "--fast is no option of 'triton run'"),
-            (&["run", "--identifier", "x"], "--identifier-file or TRITON_IDENTIFIER"),
+            (
+                &["run", "--identifier", "x"],
+                "--identifier-file or TRITON_IDENTIFIER",
+            ),
             (&["exec"], "behind '--'"),
             (&["exec", "--shell", "x", "--", "y"], "either"),
             (&["exec", "--nice", "x", "y"], "--nice takes a number"),
@@ -269,16 +303,25 @@ mod tests {
             (&["status", "extra"], "unexpected argument \"extra\""),
             (&["run", "--url"], "missing argument"),
         ] {
-            let Err(said) = parse(line) else { panic!("accepted: {line:?}") };
+            let Err(said) = parse(line) else {
+                panic!("accepted: {line:?}")
+            };
             assert!(said.contains(part), "{line:?}: {said}");
         }
     }
 
     #[test]
     fn help_and_version_win() {
-        assert!(matches!(parse(&["--help"]).unwrap().command, Command::Help(None)));
-        assert!(matches!(parse(&["exec", "-h"]).unwrap().command, Command::Help(Some(c)) if c == "exec"));
-        assert!(matches!(parse(&["help", "exec"]).unwrap().command, Command::Help(Some(c)) if c == "exec"));
+        assert!(matches!(
+            parse(&["--help"]).unwrap().command,
+            Command::Help(None)
+        ));
+        assert!(
+            matches!(parse(&["exec", "-h"]).unwrap().command, Command::Help(Some(c)) if c == "exec")
+        );
+        assert!(
+            matches!(parse(&["help", "exec"]).unwrap().command, Command::Help(Some(c)) if c == "exec")
+        );
         assert!(matches!(parse(&["-V"]).unwrap().command, Command::Version));
     }
 }

@@ -4,19 +4,18 @@ use super::args::Args;
 use super::{load, logging, print};
 use crate::error::Result;
 use crate::identity;
-use crate::link::LinkSettings;
+use crate::link::settings;
 use std::fmt::Write as _;
 
 pub fn run(args: &Args) -> Result<u8> {
     logging::start(log::LevelFilter::Warn);
     let config = load(args)?;
-    // Reads the authorities and the identifier too, but creates nothing.
     let mut text = String::from("The configuration is right.\n");
-    let settings = LinkSettings::check(&config)?;
-    for url in &settings {
+    let urls = settings::targets(&config)?;
+    for url in &urls {
         let _ = writeln!(text, "url         {url}");
     }
-    if settings.is_empty() {
+    if urls.is_empty() {
         text.push_str("url         none: the agent works offline, through the local socket\n");
     }
     let identifier = if config.identifier.is_some() {
@@ -25,7 +24,10 @@ pub fn run(args: &Args) -> Result<u8> {
         identity::identifier(&config)?;
         format!("from {}", path.display())
     } else {
-        format!("generated, in {}", config.state.join("identifier").display())
+        format!(
+            "generated, in {}",
+            config.state.join("identifier").display()
+        )
     };
     let _ = writeln!(text, "identifier  {identifier}");
     let _ = writeln!(text, "state       {}", config.state.display());

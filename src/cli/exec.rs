@@ -5,7 +5,9 @@ use super::unexpected;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::local::client::{Client, Event};
-use crate::message::payload::{self, Cancel, Command, ErrorCode, JobResult, Output, Status, Stream};
+use crate::message::payload::{
+    self, Cancel, Command, ErrorCode, JobResult, Output, Status, Stream,
+};
 use crate::message::{Message, text};
 use crate::sys::signal::{SIGINT, SIGTERM, Signals};
 use std::io::{self, Read as _, Write as _};
@@ -46,7 +48,9 @@ pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
                 other => return Err(unexpected(other)),
             },
             Event::Closed => {
-                return Err(Error::new("the daemon went away before the job ended; see its log"));
+                return Err(Error::new(
+                    "the daemon went away before the job ended; see its log",
+                ));
             }
             Event::TimedOut => {}
         }
@@ -54,7 +58,11 @@ pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
 }
 
 fn command(exec: &Exec) -> Result<Command> {
-    let stdin = if exec.stdin { Some(read_stdin()?) } else { None };
+    let stdin = if exec.stdin {
+        Some(read_stdin()?)
+    } else {
+        None
+    };
     Ok(Command {
         argv: (!exec.argv.is_empty()).then(|| exec.argv.clone()),
         shell: exec.shell.clone(),
@@ -100,7 +108,10 @@ fn pass_on(message: &Message, written: &mut [u64; 2]) -> Result<()> {
         .ok_or_else(|| Error::new("an output of the daemon has wrong base64"))?;
     let place = &mut written[usize::from(stream == Stream::Stderr)];
     if offset > *place {
-        eprintln!("triton: {} bytes of output are missing here", offset - *place);
+        eprintln!(
+            "triton: {} bytes of output are missing here",
+            offset - *place
+        );
     }
     *place = offset + bytes.len() as u64;
     let done = match stream {
@@ -137,7 +148,11 @@ fn end(result: &JobResult) -> u8 {
 }
 
 fn failed(error: &payload::Error) -> u8 {
-    eprintln!("triton: {}: {}", error.code, super::printable(&error.message));
+    eprintln!(
+        "triton: {}: {}",
+        error.code,
+        super::printable(&error.message)
+    );
     match error.code {
         ErrorCode::NotFound => NOT_FOUND,
         ErrorCode::Io | ErrorCode::Refused => NOT_EXECUTABLE,

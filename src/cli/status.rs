@@ -49,10 +49,17 @@ fn describe(status: &Value) -> String {
     let running = seconds("/startedAt").map_or(String::new(), |at| age(now - at));
     line(
         "triton",
-        &format!("{}, process {}, running for {running}", text("/version"), text("/pid")),
+        &format!(
+            "{}, process {}, running for {running}",
+            text("/version"),
+            text("/pid")
+        ),
     );
     line("instance", &text("/instance"));
-    line("identifier", &format!("{} (fingerprint)", text("/identifier")));
+    line(
+        "identifier",
+        &format!("{} (fingerprint)", text("/identifier")),
+    );
     let since = seconds("/link/since").map_or(String::new(), |at| age(now - at));
     let place = text("/link/url");
     line(
@@ -71,7 +78,11 @@ fn describe(status: &Value) -> String {
     line("last error", &text("/link/lastError"));
     line(
         "jobs",
-        &format!("{} running, {} waiting", text("/jobs/running"), text("/jobs/waiting")),
+        &format!(
+            "{} running, {} waiting",
+            text("/jobs/running"),
+            text("/jobs/waiting")
+        ),
     );
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
@@ -105,8 +116,14 @@ mod tests {
             "link": {"state": "waiting", "since": 40.0, "nextAttempt": 105.0, "lastError": "tcp: \u{1b}[2J"},
             "jobs": {"running": 1, "waiting": 2}, "rss": 2_000_000,
         }));
-        assert!(text.contains("not connected for 60 s; next attempt in 5 s"), "{text}");
-        assert!(text.contains("1 running, 2 waiting") && text.contains("2.0 MB"), "{text}");
+        assert!(
+            text.contains("not connected for 60 s; next attempt in 5 s"),
+            "{text}"
+        );
+        assert!(
+            text.contains("1 running, 2 waiting") && text.contains("2.0 MB"),
+            "{text}"
+        );
         assert!(!text.contains('\u{1b}'));
     }
 }

@@ -62,7 +62,9 @@ pub(super) fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Str
         Ok(OneOrMany::Many(urls)) => urls,
         Err(_) => return Err(D::Error::custom("expected a URL, or a list of them")),
     };
-    urls.iter().try_for_each(|u| url(u)).map_err(D::Error::custom)?;
+    urls.iter()
+        .try_for_each(|u| url(u))
+        .map_err(D::Error::custom)?;
     Ok(urls)
 }
 
@@ -96,7 +98,9 @@ pub(super) fn socket_length(path: &Path) -> Result<(), String> {
     if path.as_os_str().len() <= SOCKET_LENGTH {
         return Ok(());
     }
-    Err(format!("expected a path of at most {SOCKET_LENGTH} bytes, the system's limit for sockets"))
+    Err(format!(
+        "expected a path of at most {SOCKET_LENGTH} bytes, the system's limit for sockets"
+    ))
 }
 
 pub(super) fn log_level<'de, D: Deserializer<'de>>(d: D) -> Result<log::LevelFilter, D::Error> {
@@ -108,7 +112,9 @@ pub(super) fn level(text: &str) -> Result<log::LevelFilter, String> {
         .map_err(|_| "expected one of error, warn, info, debug, trace, off".to_owned())
 }
 
-pub(super) fn labels<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<String, String>, D::Error> {
+pub(super) fn labels<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
     let labels = BTreeMap::<String, String>::deserialize(d)?;
     let short = |s: &String| !s.is_empty() && s.len() <= LABEL_LENGTH;
     if labels.len() > LABELS || !labels.iter().all(|(k, v)| short(k) && short(v)) {
@@ -121,7 +127,9 @@ pub(super) fn labels<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<String,
 
 pub(super) fn pins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let pins = Vec::<String>::deserialize(d)?;
-    pins.iter().try_for_each(|p| pin(p)).map_err(D::Error::custom)?;
+    pins.iter()
+        .try_for_each(|p| pin(p))
+        .map_err(D::Error::custom)?;
     Ok(pins)
 }
 

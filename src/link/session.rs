@@ -122,7 +122,9 @@ impl Session<'_> {
         self.obey()?;
         let now = Instant::now();
         if self.welcome_by.is_some_and(|by| now >= by) {
-            log::info!("no welcome from the server: taking it for one that speaks the plain format only");
+            log::info!(
+                "no welcome from the server: taking it for one that speaks the plain format only"
+            );
             self.begin(&Welcome::default(), true);
         }
         let alive = match self.life.check(now) {
@@ -140,7 +142,8 @@ impl Session<'_> {
         };
         self.write()?;
         if let Some((_, by)) = &self.leaving
-            && (Instant::now() >= *by || !(self.connection.wants_write() || self.context.outbox.has_work()))
+            && (Instant::now() >= *by
+                || !(self.connection.wants_write() || self.context.outbox.has_work()))
         {
             return Ok(self.take_leave());
         }
@@ -148,8 +151,12 @@ impl Session<'_> {
             .into_iter()
             .flatten()
             .fold(alive, Instant::min);
-        self.wait(if more_to_read { Instant::now() } else { deadline })
-            .map(|()| None)
+        self.wait(if more_to_read {
+            Instant::now()
+        } else {
+            deadline
+        })
+        .map(|()| None)
     }
 
     fn wait(&self, deadline: Instant) -> Result<(), String> {
@@ -169,7 +176,8 @@ impl Session<'_> {
         if self.leaving.is_none() {
             set.add(self.context.control.wake().as_fd(), IN);
         }
-        set.wait(Some(deadline)).map_err(|e| format!("poll fails: {e}"))?;
+        set.wait(Some(deadline))
+            .map_err(|e| format!("poll fails: {e}"))?;
         if set.ready(socket) & GONE != 0 && events & IN == 0 {
             return Err("the connection broke".to_owned());
         }
@@ -200,12 +208,17 @@ impl Session<'_> {
                 }
                 Incoming::NotText => self.refuse(ErrorCode::Invalid, "invalid UTF-8"),
                 Incoming::Binary => {
-                    self.refuse(ErrorCode::Invalid, "messages travel in text frames, this one was binary");
+                    self.refuse(
+                        ErrorCode::Invalid,
+                        "messages travel in text frames, this one was binary",
+                    );
                 }
                 Incoming::Ping | Incoming::Pong => {}
                 Incoming::Close { code, reason } => {
                     let _ = self.connection.flush();
-                    return Err(format!("the server closed the connection ({code} {reason:?})"));
+                    return Err(format!(
+                        "the server closed the connection ({code} {reason:?})"
+                    ));
                 }
             }
         }
@@ -214,9 +227,10 @@ impl Session<'_> {
 
     fn refuse(&self, code: ErrorCode, reason: &str) {
         log::warn!("a message from the server was refused: {reason}");
-        self.context
-            .outbox
-            .push(Message::with(payload::ERROR, &payload::Error::new(code, reason)));
+        self.context.outbox.push(Message::with(
+            payload::ERROR,
+            &payload::Error::new(code, reason),
+        ));
     }
 
     fn receive(&mut self, bytes: &[u8]) {
@@ -270,7 +284,10 @@ impl Session<'_> {
             status.heartbeat_seconds = interval.as_secs();
         });
         if let Some(name) = &welcome.name {
-            log::info!("Poseidon calls this device {name:?}; a heartbeat every {} s", interval.as_secs());
+            log::info!(
+                "Poseidon calls this device {name:?}; a heartbeat every {} s",
+                interval.as_secs()
+            );
         }
         self.context.outbox.set_online(true);
         self.context.heartbeat.start(interval);
@@ -343,16 +360,13 @@ impl Session<'_> {
         let whole = self.beats.is_multiple_of(WHOLE_EVERY);
         self.beats = self.beats.wrapping_add(1);
         let shorter = match &self.last_beat {
-            Some(last) if !whole => delta(last, &current),
+            Some(last) if !whole => Some(delta(last, &current).to_string()),
             _ => None,
         };
         self.last_beat = Some(current);
-        match shorter {
-            Some(delta) => Message {
-                payload: Some(delta.to_string()),
-                ..message
-            },
-            None => message,
+        Message {
+            payload: shorter.or(message.payload),
+            ..message
         }
     }
 }

@@ -28,14 +28,12 @@ pub struct Parts {
     pub status: Arc<LinkStatus>,
     /// Stop and reload come from here.
     pub control: Arc<Control>,
-    /// Finds addresses.
-    pub resolver: Resolver,
     /// Who this agent is.
     pub instance: String,
 }
 
 /// Keeps a connection until stopped.
-pub fn run(parts: &Parts) {
+pub fn run(parts: &Parts, mut resolver: Resolver) {
     let mut backoff = Backoff::new();
     let mut first = true;
     loop {
@@ -44,7 +42,12 @@ pub fn run(parts: &Parts) {
             return;
         }
         parts.status.update(|s| {
-            s.urls = settings.options.urls.iter().map(ToString::to_string).collect();
+            s.urls = settings
+                .options
+                .urls
+                .iter()
+                .map(ToString::to_string)
+                .collect();
         });
         if settings.options.urls.is_empty() {
             parts.status.enter(State::Off, |_| {});
@@ -54,17 +57,17 @@ pub fn run(parts: &Parts) {
         parts.status.enter(State::Connecting, |_| {});
         let attempt = connect(
             &settings.options,
-            &parts.resolver,
+            &mut resolver,
             parts.control.wake(),
-            &mut |step| log::debug!("{step}"),
+            &mut |step| log::debug!("{}: {}", step.phase, step.text),
         );
         let pause = match attempt {
-            Ok(connected) => {
-                log::info!("connected to {}", connected.url);
-                session::connected(&parts.status, &connected.url, first);
+            Ok(connection) => {
+                log::info!("connected to {}", connection.peer());
+                session::connected(&parts.status, connection.peer(), first);
                 first = false;
                 let begun = Instant::now();
-                let end = speak(parts, &settings, connected.connection);
+                let end = speak(parts, &settings, connection);
                 if end == End::Stopped {
                     return;
                 }
@@ -78,7 +81,9 @@ pub fn run(parts: &Parts) {
             Err(_) if parts.control.wants_retry() => continue,
             Err(error) => {
                 report(&error, &settings);
-                parts.status.update(|s| s.last_error = Some(error.to_string()));
+                parts
+                    .status
+                    .update(|s| s.last_error = Some(error.to_string()));
                 backoff.after(error.kind, chance())
             }
         };
@@ -140,10 +145,7 @@ fn chance() -> u32 {
 
 fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
     Hello {
-        agent: AgentVersion {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: 1,
-        },
+        agent: AgentVersion::own(),
         instance: parts.instance.clone(),
         hostname: sysinfo::System::host_name().unwrap_or_default(),
         os: sysinfo::System::long_os_version().unwrap_or_else(|| "Linux".to_owned()),

@@ -84,9 +84,8 @@ impl Client {
         loop {
             match self.lines.next() {
                 Some(Line::Whole(line)) => {
-                    let message = Message::decode(&line, self.limit).map_err(|e| {
-                        Error::because("the daemon sent what is no message", e)
-                    })?;
+                    let message = Message::decode(&line, self.limit)
+                        .map_err(|e| Error::because("the daemon sent what is no message", e))?;
                     return Ok(Event::Message(message));
                 }
                 Some(Line::TooLong) => {

@@ -39,7 +39,9 @@ impl Lines {
     /// The next line. Empty lines are skipped.
     pub fn next(&mut self) -> Option<Line> {
         loop {
-            let found = self.buffer[self.searched..].iter().position(|&b| b == b'\n');
+            let found = self.buffer[self.searched..]
+                .iter()
+                .position(|&b| b == b'\n');
             let Some(end) = found.map(|at| at + self.searched) else {
                 self.searched = self.buffer.len();
                 if self.searched > self.limit && !self.skipping {

@@ -2,6 +2,7 @@
 //!
 //! Times are Unix times in seconds, whole or with a fraction. A field that is absent is not sent.
 
+use super::VERSION;
 use super::text::{Data, Encoding};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -196,6 +197,16 @@ pub struct Hello {
 pub struct AgentVersion {
     pub version: String,
     pub protocol: u32,
+}
+
+impl AgentVersion {
+    /// Of this build.
+    pub fn own() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: VERSION,
+        }
+    }
 }
 
 /// One plugin in `hello` and `agent.status`.
