@@ -1,0 +1,139 @@
+//! TLS by native-tls, which is OpenSSL on Linux.
+//!
+//! native-tls finds the system's authorities by itself, also for an OpenSSL that was built from source: it
+//! tries `SSL_CERT_FILE` and `SSL_CERT_DIR`, then the places where the distributions keep them.
+
+use super::{Pin, Problem, Secured, Tls, TlsSettings};
+use crate::link::stream::{Patience, Socket, Stream};
+use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector, TlsStream};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+pub struct Native {
+    connector: TlsConnector,
+    pins: Vec<Pin>,
+}
+
+impl Tls for Native {
+    const NAME: &str = "native-tls (OpenSSL)";
+
+    fn prepare(settings: &TlsSettings) -> Result<Self, Problem> {
+        let mut builder = TlsConnector::builder();
+        builder.min_protocol_version(Some(Protocol::Tlsv12));
+        if let Some(file) = &settings.ca_file {
+            let unreadable = |why: String| {
+                Problem::Other(format!("the authority file {}: {why}", file.display()))
+            };
+            let pem = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
+            let found = Certificate::stack_from_pem(&pem)
+                .map_err(|error| unreadable(format!("is no PEM file of certificates: {error}")))?;
+            if found.is_empty() {
+                return Err(unreadable("holds no certificate".into()));
+            }
+            builder.disable_built_in_roots(true);
+            for certificate in found {
+                builder.add_root_certificate(certificate);
+            }
+        }
+        if !settings.asks_authorities() {
+            // The pin takes the place of authority, name and dates; `handshake` compares it. That the server
+            // holds the key is part of every handshake, whatever is accepted here.
+            builder.disable_built_in_roots(true);
+            builder.danger_accept_invalid_certs(true);
+            builder.danger_accept_invalid_hostnames(true);
+        }
+        match builder.build() {
+            Ok(connector) => Ok(Self {
+                connector,
+                pins: settings.pins.clone(),
+            }),
+            Err(error) => Err(Problem::Other(format!("OpenSSL does not start: {error}"))),
+        }
+    }
+
+    fn handshake(self, host: &str, socket: Socket) -> Result<Secured, Problem> {
+        let stream = match self.connector.connect(host, socket) {
+            Ok(stream) => stream,
+            Err(HandshakeError::Failure(error)) => return Err(problem(&error.to_string())),
+            // A patient socket waits instead.
+            Err(HandshakeError::WouldBlock(_)) => return Err(Problem::Closed),
+        };
+        let certificate = match stream.peer_certificate() {
+            Ok(Some(certificate)) => certificate.to_der().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        if !self.pins.is_empty() {
+            let key = Pin::of_certificate(&certificate);
+            if !key.is_some_and(|key| self.pins.contains(&key)) {
+                return Err(Problem::WrongPin(key));
+            }
+        }
+        Ok(Secured {
+            stream: Box::new(NativeStream(stream)),
+            certificate,
+            parameters: None,
+        })
+    }
+}
+
+/// native-tls passes on only OpenSSL's text: the reason of the failure, and in parentheses that of the
+/// certificate's check. Both are the same from 1.1.1 to 3.6 but for the hyphen and the capital.
+fn problem(text: &str) -> Problem {
+    let has = |pieces: &[&str]| pieces.iter().any(|piece| text.contains(piece));
+    if has(&["certificate has expired"]) {
+        Problem::Expired
+    } else if has(&["certificate is not yet valid"]) {
+        Problem::NotYetValid
+    } else if has(&["ostname mismatch", "IP address mismatch"]) {
+        Problem::WrongName(Vec::new())
+    } else if has(&[
+        "self-signed",
+        "self signed",
+        "unable to get",
+        "unable to verify",
+    ]) {
+        Problem::UnknownAuthority(None)
+    } else if has(&[
+        "wrong version number",
+        "http request",
+        "packet length too long",
+    ]) {
+        Problem::NotTls
+    } else if has(&["alert", "unsupported protocol", "no shared cipher"]) {
+        Problem::Refused(text.to_owned())
+    } else if has(&["unexpected EOF", "eof while reading", "reset by peer"]) {
+        Problem::Closed
+    } else {
+        Problem::Other(format!("the TLS handshake failed: {text}"))
+    }
+}
+
+struct NativeStream(TlsStream<Socket>);
+
+impl Read for NativeStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for NativeStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl AsFd for NativeStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+}
+
+impl Stream for NativeStream {
+    fn set_patience(&mut self, patience: Option<Patience>) {
+        self.0.get_mut().set_patience(patience);
+    }
+}

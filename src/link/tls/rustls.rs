@@ -1,0 +1,340 @@
+//! TLS by rustls with ring: what the small static binaries carry.
+
+use super::{Pin, Problem, Secured, Tls, TlsSettings};
+use crate::link::stream::{Patience, Socket, Stream};
+use ::rustls as lib;
+use lib::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use lib::client::{Resumption, WebPkiServerVerifier};
+use lib::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use lib::pki_types::pem::PemObject as _;
+use lib::pki_types::{CertificateDer, ServerName, UnixTime};
+use lib::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
+};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes that rustls takes before they are encrypted and sent. A record has 16 KiB at most; more would only
+/// let output get ahead of control.
+const BUFFER: usize = 16 * 1024;
+
+pub struct Rustls {
+    config: Arc<ClientConfig>,
+    verifier: Arc<Verifier>,
+}
+
+impl Tls for Rustls {
+    const NAME: &str = "rustls";
+
+    fn prepare(settings: &TlsSettings) -> Result<Self, Problem> {
+        let provider = Arc::new(lib::crypto::ring::default_provider());
+        let authorities = if settings.asks_authorities() {
+            let verifier = WebPkiServerVerifier::builder_with_provider(
+                Arc::new(authorities(settings)?),
+                Arc::clone(&provider),
+            );
+            Some(
+                verifier
+                    .build()
+                    .map_err(|_| Problem::UnknownAuthority(None))?,
+            )
+        } else {
+            None
+        };
+        let verifier = Arc::new(Verifier {
+            authorities,
+            pins: settings.pins.clone(),
+            provider: Arc::clone(&provider),
+            seen: Mutex::default(),
+        });
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(lib::ALL_VERSIONS)
+            .map_err(|error| Problem::Other(format!("rustls does not start: {error}")))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
+            .with_no_client_auth();
+        // Reconnects are rare, and the memory of up to 256 sessions is not free.
+        config.resumption = Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+            verifier,
+        })
+    }
+
+    fn handshake(self, host: &str, socket: Socket) -> Result<Secured, Problem> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            Problem::Other(format!("{host} is no name that a certificate can be for"))
+        })?;
+        let connection = ClientConnection::new(self.config, name)
+            .map_err(|error| Problem::Other(format!("rustls does not start: {error}")))?;
+        let mut stream = RustlsStream { connection, socket };
+        stream.connection.set_buffer_limit(Some(BUFFER));
+        stream
+            .shake_hands()
+            .map_err(|error| self.verifier.problem(&error))?;
+        let connection = &stream.connection;
+        let parameters = match (
+            connection.protocol_version(),
+            connection.negotiated_cipher_suite(),
+        ) {
+            (Some(version), Some(suite)) => Some(format!(
+                "{}, {}",
+                version
+                    .as_str()
+                    .unwrap_or("TLS")
+                    .replace("TLSv1_", "TLS 1."),
+                suite.suite().as_str().unwrap_or("unknown cipher")
+            )),
+            _ => None,
+        };
+        Ok(Secured {
+            stream: Box::new(stream),
+            certificate: self.verifier.take_seen(),
+            parameters,
+        })
+    }
+}
+
+fn authorities(settings: &TlsSettings) -> Result<RootCertStore, Problem> {
+    let mut store = RootCertStore::empty();
+    match &settings.ca_file {
+        Some(file) => {
+            let unreadable = |why: String| {
+                Problem::Other(format!("the authority file {}: {why}", file.display()))
+            };
+            let found = CertificateDer::pem_file_iter(file)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|error| match error {
+                    lib::pki_types::pem::Error::Io(error) => unreadable(error.to_string()),
+                    error => unreadable(format!("is no PEM file of certificates: {error:?}")),
+                })?;
+            if found.is_empty() {
+                return Err(unreadable("holds no certificate".into()));
+            }
+            for certificate in found {
+                store.add(certificate).map_err(|error| {
+                    unreadable(format!("a certificate in it is broken: {error}"))
+                })?;
+            }
+        }
+        None => {
+            // What cannot be read is left out; where nothing is left, the server's authority is unknown.
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    Ok(store)
+}
+
+/// Checks the server: authorities, pins, or both.
+#[derive(Debug)]
+struct Verifier {
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+    pins: Vec<Pin>,
+    provider: Arc<CryptoProvider>,
+    /// The certificate that the server showed, for the report.
+    seen: Mutex<Vec<u8>>,
+}
+
+impl Verifier {
+    fn take_seen(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn problem(&self, error: &HandshakeError) -> Problem {
+        let error = match error {
+            HandshakeError::Tls(error) => error,
+            HandshakeError::Ended => return Problem::Closed,
+            HandshakeError::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Problem::Closed;
+            }
+            HandshakeError::Io(error) => {
+                return Problem::Other(format!(
+                    "the connection broke in the TLS handshake: {error}"
+                ));
+            }
+        };
+        match error {
+            Error::InvalidCertificate(wrong) => match wrong {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => Problem::Expired,
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Problem::NotYetValid,
+                CertificateError::NotValidForName => Problem::WrongName(Vec::new()),
+                CertificateError::NotValidForNameContext { presented, .. } => {
+                    // "DnsName("a.example")" is how webpki writes a name.
+                    let plain = |name: &String| match name.split('"').nth(1) {
+                        Some(inner) => inner.to_owned(),
+                        None => name.clone(),
+                    };
+                    Problem::WrongName(presented.iter().map(plain).collect())
+                }
+                CertificateError::UnknownIssuer => {
+                    Problem::UnknownAuthority(Pin::of_certificate(&self.take_seen()))
+                }
+                // From `verify_server_cert` below.
+                CertificateError::ApplicationVerificationFailure => {
+                    Problem::WrongPin(Pin::of_certificate(&self.take_seen()))
+                }
+                other if format!("{other:?}").contains("CaUsedAsEndEntity") => Problem::Other(
+                    "the server shows the certificate of an authority as its own (self-signed): pin its key instead"
+                        .into(),
+                ),
+                other => Problem::Other(format!("the server's certificate is refused: {other}")),
+            },
+            Error::InvalidMessage(_) => Problem::NotTls,
+            Error::AlertReceived(alert) => {
+                Problem::Refused(format!("the server sent the alert {alert:?}"))
+            }
+            Error::PeerIncompatible(why) => {
+                Problem::Refused(format!("nothing in common with the server: {why:?}"))
+            }
+            error => Problem::Other(format!("the TLS handshake failed: {error}")),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = end_entity.to_vec();
+        if let Some(authorities) = &self.authorities {
+            authorities.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            )?;
+            if self.pins.is_empty() {
+                return Ok(ServerCertVerified::assertion());
+            }
+        }
+        match Pin::of_certificate(end_entity) {
+            Some(key) if self.pins.contains(&key) => Ok(ServerCertVerified::assertion()),
+            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    // That the server holds the key is checked in every case.
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+enum HandshakeError {
+    Io(io::Error),
+    Ended,
+    Tls(Error),
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Unlike `rustls::StreamOwned` writing never reads: what poll(2) has not announced stays in the socket, so
+/// that it wakes the owner.
+struct RustlsStream {
+    connection: ClientConnection,
+    socket: Socket,
+}
+
+impl RustlsStream {
+    fn shake_hands(&mut self) -> Result<(), HandshakeError> {
+        while self.connection.is_handshaking() {
+            self.write_out()?;
+            if !self.connection.is_handshaking() {
+                break;
+            }
+            if self.connection.read_tls(&mut self.socket)? == 0 {
+                return Err(HandshakeError::Ended);
+            }
+            if let Err(error) = self.connection.process_new_packets() {
+                // The alert tells the server why.
+                let _ = self.write_out();
+                return Err(HandshakeError::Tls(error));
+            }
+        }
+        self.write_out()?;
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() {
+            if self.connection.write_tls(&mut self.socket)? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for RustlsStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.connection.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            // 0 is the end, which `reader` reports in the next turn.
+            self.connection.read_tls(&mut self.socket)?;
+            let processed = self.connection.process_new_packets();
+            // Key updates and alerts; what cannot go now goes with the next write.
+            let _ = self.write_out();
+            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+    }
+}
+
+impl Write for RustlsStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_out()?;
+        self.connection.writer().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_out()
+    }
+}
+
+impl AsFd for RustlsStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Stream for RustlsStream {
+    fn set_patience(&mut self, patience: Option<Patience>) {
+        self.socket.set_patience(patience);
+    }
+}
