@@ -1,7 +1,7 @@
 //! Sockets: what `std::net` does not offer.
 
 use std::io;
-use std::mem::{size_of, size_of_val};
+use std::mem::size_of;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -125,8 +125,7 @@ fn set_tcp(stream: &TcpStream, option: libc::c_int, value: u32) -> io::Result<()
             libc::IPPROTO_TCP,
             option,
             (&raw const value).cast(),
-            // 4 bytes.
-            size_of_val(&value) as libc::socklen_t,
+            length_of::<u32>(),
         )
     };
     if result < 0 {
@@ -135,13 +134,15 @@ fn set_tcp(stream: &TcpStream, option: libc::c_int, value: u32) -> io::Result<()
     Ok(())
 }
 
+/// For structures of at most 28 bytes.
+#[allow(clippy::cast_possible_truncation)]
 fn length_of<T>() -> libc::socklen_t {
-    // The address structures have at most 28 bytes.
     size_of::<T>() as libc::socklen_t
 }
 
+/// `AF_INET` is 2 and `AF_INET6` is 10.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn family_number(family: libc::c_int) -> libc::sa_family_t {
-    // AF_INET is 2 and AF_INET6 is 10.
     family as libc::sa_family_t
 }
 

@@ -155,13 +155,12 @@ impl Verifier {
                 ));
             }
         };
-        use CertificateError as Wrong;
         match error {
             Error::InvalidCertificate(wrong) => match wrong {
-                Wrong::Expired | Wrong::ExpiredContext { .. } => Problem::Expired,
-                Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => Problem::NotYetValid,
-                Wrong::NotValidForName => Problem::WrongName(Vec::new()),
-                Wrong::NotValidForNameContext { presented, .. } => {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => Problem::Expired,
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Problem::NotYetValid,
+                CertificateError::NotValidForName => Problem::WrongName(Vec::new()),
+                CertificateError::NotValidForNameContext { presented, .. } => {
                     // "DnsName("a.example")" is how webpki writes a name.
                     let plain = |name: &String| match name.split('"').nth(1) {
                         Some(inner) => inner.to_owned(),
@@ -169,11 +168,11 @@ impl Verifier {
                     };
                     Problem::WrongName(presented.iter().map(plain).collect())
                 }
-                Wrong::UnknownIssuer => {
+                CertificateError::UnknownIssuer => {
                     Problem::UnknownAuthority(Pin::of_certificate(&self.take_seen()))
                 }
                 // From `verify_server_cert` below.
-                Wrong::ApplicationVerificationFailure => {
+                CertificateError::ApplicationVerificationFailure => {
                     Problem::WrongPin(Pin::of_certificate(&self.take_seen()))
                 }
                 other if format!("{other:?}").contains("CaUsedAsEndEntity") => Problem::Other(
