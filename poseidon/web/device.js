@@ -3,7 +3,7 @@
 import { agentPath, call } from "./api.js";
 import { now } from "./clock.js";
 import { attribute, byId, confirmed, show, text } from "./dom.js";
-import { date, longSpan, number, plain, span } from "./format.js";
+import { ago, date, longSpan, number, plain } from "./format.js";
 import { cards, tiles } from "./facts.js";
 import * as jobs from "./jobs.js";
 import * as run from "./run.js";
@@ -22,7 +22,7 @@ export function setUp(notice) {
   fleet.addEventListener("link", () => {
     if (fleet.link === "connected") void jobs.reload();
   });
-  confirmed(byId("forget"), "Really forget?", async () => {
+  confirmed(byId("forget"), "Sure?", async () => {
     const gone = agent;
     try {
       await call("DELETE", agentPath(gone));
@@ -87,7 +87,7 @@ function ages() {
   const seen = number(agent.lastSeen);
   const parts = [];
   if (since !== null) parts.push(`for ${longSpan(time - since)}`);
-  if (seen !== null) parts.push(`last seen ${span(time - seen)} ago`);
+  if (seen !== null) parts.push(`last seen ${ago(time - seen)}`);
   parts.push(plain(agent.address), plain(agent.hello.hostname));
   text(byId("device-line"), parts.filter(Boolean).join(" · "));
 }

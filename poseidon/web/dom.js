@@ -122,6 +122,7 @@ export function confirmed(button, question, act) {
       disarm();
       act();
     } else {
+      button.style.minWidth = `${button.offsetWidth}px`; // Nothing moves under the pointer.
       button.textContent = question;
       button.classList.add("armed");
       timer = setTimeout(disarm, 4000);

@@ -12,24 +12,29 @@ export function tiles(agent) {
   const disk = fullest(health);
   const hot = hottest(health);
   const uptime = number(health.uptime);
-  const averages = cpu.averages.map((v) => v.toFixed(2)).join(" · ");
+  const averages = cpu.averages.map((v) => v.toFixed(2)).join(" ");
   const all = [
-    { label: "Load", value: percent(cpu.share), share: cpu.share, note: averages && `average ${averages}` },
+    { label: "Load", value: percent(cpu.share), share: cpu.share, note: averages && `avg ${averages}` },
     { label: "Memory", value: percent(ram.share), share: ram.share, note: ofTotal(ram) },
     { label: "Disk", value: percent(disk?.share ?? null), share: disk?.share ?? null,
       note: disk && `${disk.mount} · ${bytes(disk.available)} free` },
-    { label: "Uptime", value: uptime === null ? "–" : longSpan(uptime), note: "" },
+    { label: "Uptime", value: uptime === null ? "–" : longSpan(uptime), share: null, note: booted(agent, uptime) },
   ];
-  if (hot) all.push({ label: "Temperature", value: `${hot.celsius.toFixed(0)} °C`, note: hot.label });
+  if (hot) all.push({ label: "Temperature", value: `${hot.celsius.toFixed(0)} °C`, share: null, note: hot.label });
   sync(byId("tiles"), all, makeTile, (node, tile) => {
     const [label, value, bar, note] = node.children;
     text(label, tile.label);
     text(value, tile.value);
-    show(bar, tile.share !== undefined);
-    setMeter(bar, tile.share ?? null);
+    setMeter(bar, tile.share);
     text(note, tile.note || "");
     attribute(note, "title", tile.note || null);
   });
+}
+
+// When it started, by Poseidon's clock: the device's own may be wrong.
+function booted(agent, uptime) {
+  const at = number(agent.healthAt) ?? number(agent.lastSeen);
+  return uptime === null || at === null ? "" : `since ${date(at - uptime, "short")}`;
 }
 
 function makeTile() {
@@ -40,6 +45,7 @@ function makeTile() {
 /** The cards beside the command box. */
 export function cards(agent) {
   const { health, hello } = agent;
+  bars("Processors and memory", measured(health));
   table("File systems", ["Mount", "Used", "Free", "Size"], fileSystems(health).map((fs) => ({
     title: [fs.name, fs.type].filter(Boolean).join(" · "),
     cells: [fs.mount, percent(fs.share), bytes(fs.available), bytes(fs.total)],
@@ -61,18 +67,23 @@ export function cards(agent) {
   pairs("Agent", agentFacts(agent));
 }
 
+function measured(health) {
+  const ram = memory(health);
+  const virtual = swap(health);
+  const found = numbers(health.processorLoad).map((share, i) => ({ label: `CPU ${i}`, share, note: "" }));
+  if (ram.share !== null) found.push({ label: "Memory", share: ram.share, note: ofTotal(ram) });
+  if (virtual.share !== null) found.push({ label: "Swap", share: virtual.share, note: ofTotal(virtual) });
+  return found;
+}
+
 function system({ health, hello }) {
   const used = number(health.fileDescriptorUsed);
-  const processors = numbers(health.processorLoad);
   return known([
     ["Hostname", plain(hello.hostname)],
     ["System", plain(hello.os)],
     ["Kernel", plain(hello.kernel)],
     ["Architecture", plain(hello.arch)],
     ["Clock", hello.clockSynced === undefined ? "" : hello.clockSynced ? "synchronised" : "not synchronised"],
-    ["Processors", processors.map((v) => percent(v)).join(" · ")],
-    ["Memory", ofTotal(memory(health)) ?? ""],
-    ["Swap", swap(health).total === 0 ? "none" : (ofTotal(swap(health)) ?? "")],
     ["Processes", number(health.processes) === null ? "" : health.processes.toLocaleString("en")],
     ["Open files", used === null ? "" : `${used.toLocaleString("en")} of ${number(health.fileDescriptorTotal)?.toLocaleString("en") ?? "–"}`],
   ]);
@@ -115,6 +126,20 @@ function card(title, make, filled) {
   }
   show(found.section, filled);
   return found;
+}
+
+function bars(title, entries) {
+  const make = () => ({ content: el("div", { class: "bars" }) });
+  const { content } = card(title, make, entries.length > 0);
+  const part = (name) => el("span", { class: name });
+  const makeRow = () => el("div", {}, part("label"), meter("wide"), part("value"), part("sub"));
+  sync(content, entries, makeRow, (node, entry) => {
+    const [label, bar, value, detail] = node.children;
+    text(label, entry.label);
+    setMeter(bar, entry.share);
+    text(value, percent(entry.share));
+    text(detail, entry.note);
+  });
 }
 
 function pairs(title, entries) {

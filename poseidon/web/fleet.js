@@ -2,7 +2,7 @@
 
 import { now } from "./clock.js";
 import { arrange, attribute, byId, el, meter, say, setMeter, show, text } from "./dom.js";
-import { counted, date, span } from "./format.js";
+import { ago, counted, date, span } from "./format.js";
 import { summary } from "./health.js";
 import { fleet } from "./store.js";
 
@@ -187,7 +187,7 @@ function fill({ node, parts, data }) {
 
 function ages({ parts, data }, time) {
   text(parts.since, data.since === null ? "" : `for ${span(time - data.since)}`);
-  text(parts.seen, data.seen === null ? "never" : `${span(time - data.seen)} ago`);
+  text(parts.seen, data.seen === null ? "never" : ago(time - data.seen));
 }
 
 function tick() {

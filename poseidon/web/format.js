@@ -56,6 +56,9 @@ export function span(seconds) {
   return `${Math.floor(s / 86400)} d`;
 }
 
+/** How long ago: `now`, `12 s ago`. */
+export const ago = (seconds) => (seconds < 1 ? "now" : `${span(seconds)} ago`);
+
 /** A span of seconds by its two greatest units: `5 d 3 h`. */
 export function longSpan(seconds) {
   const s = Math.max(0, Math.floor(seconds));
@@ -75,10 +78,10 @@ export function elapsed(ms) {
 }
 
 /** A Unix time as a date in the reader's time zone. */
-export function date(seconds) {
+export function date(seconds, time = "medium") {
   const value = number(seconds);
   if (value === null || Math.abs(value) > 8e12) return "";
-  return new Date(value * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+  return new Date(value * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: time });
 }
 
 /** A job's request as one line. */

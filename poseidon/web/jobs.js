@@ -3,7 +3,7 @@
 import { agentName, call } from "./api.js";
 import { now } from "./clock.js";
 import { attribute, byId, el, show, sync, text } from "./dom.js";
-import { commandLine, date, number, object, span } from "./format.js";
+import { ago, commandLine, date, number, object } from "./format.js";
 import { news, outcome, remember, shownJob, showJob } from "./run.js";
 
 const MOST = 25;
@@ -63,7 +63,7 @@ export function render() {
     text(command, commandLine(job.request));
     text(status, words);
     attribute(status, "data-mood", mood);
-    text(age, number(job.created) === null ? "" : `${span(time - job.created)} ago`);
+    text(age, number(job.created) === null ? "" : ago(time - job.created));
     attribute(age, "title", date(job.created));
     attribute(node.firstElementChild, "aria-current", job.id === shownJob() ? "true" : null);
   });

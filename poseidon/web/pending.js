@@ -2,7 +2,7 @@
 
 import { now } from "./clock.js";
 import { arrange, byId, confirmed, el, say, show, text } from "./dom.js";
-import { counted, number, plain, span } from "./format.js";
+import { ago, counted, number, plain } from "./format.js";
 import { fleet } from "./store.js";
 
 const items = new Map();
@@ -65,7 +65,7 @@ function makeItem(id, notice) {
     const name = input.value.trim();
     void act(fleet.approve(id, name), `${name || id} is approved and gets in at its next try.`);
   });
-  confirmed(refuse, "Really refuse?", () => act(fleet.refuse(id), `${id} is refused and stays out.`));
+  confirmed(refuse, "Sure?", () => act(fleet.refuse(id), `${id} is refused and stays out.`));
   const node = el("li", {}, el("div", { class: "who" }, el("code", {}, id), about), form, error);
   return { node, about, entry: {} };
 }
@@ -74,7 +74,7 @@ function describe({ about, entry }) {
   const [first, last] = [number(entry.firstSeen), number(entry.lastSeen)];
   const parts = [plain(entry.agent), plain(entry.address)];
   if (number(entry.attempts) !== null) parts.push(counted(entry.attempts, "try").replace("trys", "tries"));
-  if (last !== null) parts.push(`last ${span(now() - last)} ago`);
-  if (first !== null && last - first >= 60) parts.push(`first ${span(now() - first)} ago`);
+  if (last !== null) parts.push(`last ${ago(now() - last)}`);
+  if (first !== null && last - first >= 60) parts.push(`first ${ago(now() - first)}`);
   text(about, parts.filter(Boolean).join(" · "));
 }

@@ -14,6 +14,7 @@ let agent = null;
 let job = null;
 let following = null;
 let trouble = "";
+let streaming = false;
 let past = [];
 let place = 0;
 let draft = "";
@@ -131,6 +132,7 @@ async function cancel() {
 
 async function follow(id, signal) {
   let ended = false;
+  streaming = true;
   for (let wait = 500; ; wait = Math.min(10_000, wait * 2)) {
     try {
       await stream(`/jobs/${encodeURIComponent(id)}/output?follow=true`, {
@@ -181,6 +183,7 @@ function take(event) {
     }
     case "end":
       view.end();
+      streaming = false;
       job = event.job;
       describe();
       break;
@@ -208,7 +211,8 @@ function describe() {
   const { mood, words } = outcome(job);
   text(byId("job-command"), commandLine(job.request));
   attribute(byId("job-command"), "title", commandLine(job.request));
-  text(byId("job-status"), trouble ? `${words} (${trouble})` : words);
+  const more = trouble || (job.state === "ended" && streaming ? "its output still comes" : "");
+  text(byId("job-status"), more ? `${words} (${more})` : words);
   attribute(byId("job-status"), "data-mood", mood);
   show(byId("job-cancel"), job.state !== "ended");
   if (job.state === "ended") show(byId("job-progress"), false);
