@@ -1,0 +1,139 @@
+// The page: signing in, the address bar, and the state of the connection.
+
+import { loadToken, setToken } from "./api.js";
+import * as device from "./device.js";
+import { attribute, byId, say, show, text } from "./dom.js";
+import { counted } from "./format.js";
+import * as list from "./fleet.js";
+import * as pending from "./pending.js";
+import { fleet } from "./store.js";
+
+let route = null;
+let scrolled = 0;
+let noticeTimer = 0;
+let lostAt = 0;
+
+function notice(message) {
+  clearTimeout(noticeTimer);
+  say(byId("notice"), message);
+  noticeTimer = setTimeout(() => say(byId("notice"), ""), 8000);
+}
+
+/** `#/` is the fleet, `#/agents/NAME/INSTANCE` a device. */
+function readRoute() {
+  const match = /^#\/agents\/([^/]*\/[^/]*)$/.exec(location.hash);
+  return match ? match[1] : "";
+}
+
+function go() {
+  if (/^#token=/.test(location.hash)) {
+    loadToken();
+    connect();
+  }
+  const next = readRoute();
+  const signedIn = fleet.link !== "refused";
+  show(byId("login"), !signedIn);
+  show(byId("fleet"), signedIn && next === "");
+  show(byId("device"), signedIn && next !== "");
+  list.setActive(signedIn && next === "");
+  device.open(signedIn && next !== "" ? next : null);
+  if (next !== route) {
+    const before = route;
+    route = next;
+    if (next === "") {
+      scrollTo(0, scrolled);
+      if (before) list.focusRow(before);
+    } else {
+      scrollTo(0, 0);
+      byId("device-name").focus({ preventScroll: true });
+    }
+  }
+  retitle();
+}
+
+function retitle() {
+  const down = fleet.down ? `${counted(fleet.down, "device")} down · ` : "";
+  const title = route ? `${device.title()} · Poseidon` : `${down}Poseidon`;
+  if (document.title !== title) document.title = title;
+}
+
+function showLink() {
+  if (fleet.link === "refused") {
+    signOut("Poseidon does not accept this token.");
+    return;
+  }
+  const words = { connecting: "connecting…", connected: "live", lost: "not connected" };
+  text(byId("link-state"), words[fleet.link]);
+  attribute(byId("link-state"), "data-link", fleet.link);
+  attribute(document.body, "data-link", fleet.link);
+  show(byId("sign-out"), true);
+  if (fleet.link === "lost") {
+    lostAt = lostAt || performance.now();
+  } else if (fleet.link === "connected") {
+    lostAt = 0;
+    go();
+  }
+  banner();
+}
+
+function banner() {
+  if (!lostAt) {
+    show(byId("banner"), false);
+    return;
+  }
+  const left = Math.ceil((fleet.retryAt - performance.now()) / 1000);
+  const ago = Math.floor((performance.now() - lostAt) / 1000);
+  const retry = left > 0 ? `trying again in ${left} s` : "trying again";
+  const stale = fleet.agents.size > 0 ? ` What you see is ${ago} s old.` : "";
+  text(byId("banner"), `Not connected to Poseidon: ${retry}.${stale}`);
+  show(byId("banner"), true);
+}
+
+function connect() {
+  lostAt = 0;
+  void fleet.start();
+}
+
+/** Forgets the token and asks for one. */
+function signOut(message) {
+  setToken(null);
+  fleet.stop();
+  fleet.link = "refused";
+  lostAt = 0;
+  text(byId("link-state"), "");
+  attribute(document.body, "data-link", "refused");
+  show(byId("sign-out"), false);
+  say(byId("login-error"), message);
+  byId("token").value = "";
+  banner();
+  go();
+  byId("token").focus();
+}
+
+byId("login-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const given = byId("token").value.trim();
+  if (given === "") return;
+  setToken(given);
+  connect();
+  go();
+});
+byId("sign-out").addEventListener("click", () => signOut(""));
+
+list.setUp();
+pending.setUp(notice);
+device.setUp(notice);
+fleet.addEventListener("link", showLink);
+fleet.addEventListener("agents", retitle);
+addEventListener("hashchange", go);
+addEventListener("scroll", () => {
+  if (route === "" && !byId("fleet").hidden) scrolled = scrollY;
+});
+setInterval(banner, 500);
+
+if (loadToken()) {
+  connect();
+  go();
+} else {
+  signOut("");
+}

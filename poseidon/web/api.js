@@ -1,0 +1,139 @@
+// Calls to Poseidon. Every one carries the admin token in a header; the token is never part of an address.
+
+import { learn, stamp } from "./clock.js";
+
+const KEY = "poseidon.token";
+const ROOT = "/api/v1";
+
+/** An answer that is an error, or no answer at all (status 0). */
+export class ApiError extends Error {
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+let token = null;
+
+/** Takes the token from the address (and out of it) or from this tab's storage. */
+export function loadToken() {
+  const match = /^#token=([^&]*)/.exec(location.hash);
+  if (match) {
+    history.replaceState(null, "", `${location.pathname}#/`);
+    let given = match[1];
+    try {
+      given = decodeURIComponent(given);
+    } catch {
+      // Not URL-encoded: as it stands.
+    }
+    setToken(given);
+  } else {
+    token = sessionStorage.getItem(KEY);
+  }
+  return token !== null;
+}
+
+/** Keeps the token for this tab; `null` forgets it. */
+export function setToken(value) {
+  token = value === null ? null : value.trim();
+  if (token === null) {
+    sessionStorage.removeItem(KEY);
+  } else {
+    sessionStorage.setItem(KEY, token);
+  }
+}
+
+/** Path of one instance: `…/agents/NAME%2FINSTANCE`. */
+export const agentPath = (agent) => `/agents/${encodeURIComponent(agentName(agent))}`;
+
+/** `NAME/INSTANCE`, which means this instance and no other. */
+export const agentName = ({ name, instance }) => (instance ? `${name}/${instance}` : name);
+
+async function request(method, path, body, signal) {
+  // A header cannot carry anything else, and no token has it.
+  if (!/^[\x21-\x7e]+$/.test(token ?? "")) {
+    throw new ApiError(401, "unauthorized", "this cannot be a token");
+  }
+  const headers = { Authorization: `Bearer ${token}` };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const asked = stamp();
+  let response;
+  try {
+    response = await fetch(ROOT + path, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
+      credentials: "omit",
+      signal,
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "unreachable", "Poseidon does not answer");
+  }
+  learn(response, asked);
+  if (response.ok) return response;
+  let answer = {};
+  try {
+    answer = (await response.json()).error ?? {};
+  } catch {
+    // Not from Poseidon, such as a proxy's page: the status says enough.
+  }
+  const message = answer.message ?? `HTTP ${response.status} ${response.statusText}`;
+  throw new ApiError(response.status, answer.code ?? "http", message);
+}
+
+/** A call with a JSON answer. */
+export async function call(method, path, body, signal) {
+  const response = await request(method, path, body, signal);
+  const answer = await response.text();
+  return answer === "" ? {} : JSON.parse(answer);
+}
+
+/**
+ * Reads newline-delimited JSON and gives each object to `take`, until the stream ends. `opened` is called
+ * when the answer begins, `alive` whenever bytes arrive.
+ */
+export async function stream(path, { take, opened, alive, signal }) {
+  const response = await request("GET", path, undefined, signal);
+  opened?.();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let begun = [];
+  let rested = performance.now();
+  for (;;) {
+    let part;
+    try {
+      part = await reader.read();
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError(0, "unreachable", "the connection to Poseidon broke");
+    }
+    if (part.done) return;
+    alive?.();
+    const lines = part.value.split("\n");
+    begun.push(lines[0]);
+    for (let i = 1; i < lines.length; i += 1) {
+      const line = begun.join("");
+      begun = [lines[i]];
+      if (line.trim() !== "") take(JSON.parse(line));
+      if (performance.now() - rested > 12) {
+        // Much came at once: let the page paint and answer to keys.
+        await new Promise((resolve) => setTimeout(resolve));
+        signal?.throwIfAborted();
+        rested = performance.now();
+      }
+    }
+  }
+}
+
+/** Waits, unless aborted. */
+export function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}

@@ -1,0 +1,93 @@
+// The page of one device.
+
+import { agentPath, call } from "./api.js";
+import { now } from "./clock.js";
+import { attribute, byId, confirmed, show, text } from "./dom.js";
+import { ago, date, longSpan, number, plain } from "./format.js";
+import { cards, tiles } from "./facts.js";
+import * as jobs from "./jobs.js";
+import * as run from "./run.js";
+import { fleet, keyOf } from "./store.js";
+
+let key = null;
+let agent = null;
+
+/** Wires the page up; `notice` tells the operator what happened. */
+export function setUp(notice) {
+  run.setUp((job) => jobs.take(job));
+  fleet.addEventListener("agents", ({ detail }) => {
+    if (key !== null && (detail.replaced || detail.keys.has(key))) render();
+  });
+  fleet.addEventListener("job", ({ detail }) => jobs.take(detail));
+  fleet.addEventListener("link", () => {
+    if (fleet.link === "connected") void jobs.reload();
+  });
+  confirmed(byId("forget"), "Sure?", async () => {
+    const gone = agent;
+    try {
+      await call("DELETE", agentPath(gone));
+      notice(`${plain(gone.name)} is forgotten. It appears again if it connects.`);
+      if (gone === agent) location.hash = "#/";
+    } catch (failure) {
+      notice(`Not forgotten: ${plain(failure.message)}`);
+    }
+  });
+  setInterval(() => {
+    if (key === null || document.hidden) return;
+    if (agent !== null) ages();
+    jobs.render();
+  }, 1000);
+}
+
+/** Shows the device with this key; `null` leaves the page. */
+export function open(next) {
+  if (next === key) return;
+  key = next;
+  agent = null;
+  run.open(null);
+  void jobs.open(null);
+  byId("command").value = "";
+  if (key !== null) render();
+}
+
+/** The name of the device on the screen. */
+export const title = () => (agent === null ? "Device" : plain(agent.name));
+
+function render() {
+  const found = fleet.agents.get(key);
+  if (found === undefined) {
+    // While the connection is down what was known stays on the screen.
+    show(byId("device-missing"), fleet.link === "connected");
+    if (fleet.link === "connected" || agent === null) show(byId("device-body"), false);
+    return;
+  }
+  show(byId("device-missing"), false);
+  show(byId("device-body"), true);
+  const isNew = agent === null || keyOf(agent) !== keyOf(found);
+  agent = found;
+  if (isNew) {
+    run.open(agent);
+    void jobs.open(agent);
+  }
+  text(byId("device-name"), plain(agent.name) || "(no name)");
+  const up = agent.state === "up";
+  text(byId("device-state"), up ? "Up" : "Down");
+  attribute(byId("device-state"), "data-state", up ? "up" : "down");
+  attribute(byId("device-state"), "title", date(agent.since));
+  attribute(byId("device-body"), "data-state", up ? "up" : "down");
+  show(byId("forget"), !up);
+  ages();
+  tiles(agent);
+  cards(agent);
+}
+
+function ages() {
+  const time = now();
+  const since = number(agent.since);
+  const seen = number(agent.lastSeen);
+  const parts = [];
+  if (since !== null) parts.push(`for ${longSpan(time - since)}`);
+  if (seen !== null) parts.push(`last seen ${ago(time - seen)}`);
+  parts.push(plain(agent.address), plain(agent.hello.hostname));
+  text(byId("device-line"), parts.filter(Boolean).join(" · "));
+}
