@@ -10,20 +10,33 @@ use triton::message::{Message, payload};
 #[tokio::test]
 async fn an_unknown_identifier_waits_until_it_is_approved() {
     let rig = rig().await;
-    let (status, _, _) = Agent::connect(rig.url(), None, "/triton").await.err().unwrap();
+    let (status, _, _) = Agent::connect(rig.url(), None, "/triton")
+        .await
+        .err()
+        .unwrap();
     assert_eq!(status, 401);
     for path in ["/triton", "/"] {
-        let (status, body, _) = Agent::connect(rig.url(), Some(IDENTIFIER), path).await.err().unwrap();
+        let (status, body, _) = Agent::connect(rig.url(), Some(IDENTIFIER), path)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(status, 403);
         assert!(body.contains("poseidon approve"), "{body}");
     }
     let pending: Value = rig.client.get("/pending").await.unwrap();
     let one = &pending["pending"][0];
-    assert_eq!((&one["attempts"], &one["agent"]), (&json!(2), &json!("triton/0.1.0")));
+    assert_eq!(
+        (&one["attempts"], &one["agent"]),
+        (&json!(2), &json!("triton/0.1.0"))
+    );
     let id = one["id"].as_str().unwrap();
     assert_eq!(id.len(), 16);
     let path = format!("/pending/{}/approve", &id[..4]);
-    let approved: Value = rig.client.post(&path, &json!({"name": "box"})).await.unwrap();
+    let approved: Value = rig
+        .client
+        .post(&path, &json!({"name": "box"}))
+        .await
+        .unwrap();
     assert_eq!(approved["identifier"]["state"], "registered");
     let pending: Value = rig.client.get("/pending").await.unwrap();
     assert_eq!(pending["pending"], json!([]));
@@ -36,14 +49,19 @@ async fn an_unknown_identifier_waits_until_it_is_approved() {
         let mut agent = Agent::connect(rig.url(), header, &path).await.unwrap();
         let welcome = agent.hello("i1").await;
         assert_eq!(welcome.name.as_deref(), Some("box"));
-        assert_eq!((welcome.heartbeat_seconds, welcome.deltas), (Some(15), true));
+        assert_eq!(
+            (welcome.heartbeat_seconds, welcome.deltas),
+            (Some(15), true)
+        );
     }
     // Neither the database nor anything else holds the identifier itself.
     for entry in std::fs::read_dir(rig.dir.path().join("data")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
             let bytes = std::fs::read(&path).unwrap();
-            let found = bytes.windows(IDENTIFIER.len()).any(|w| w == IDENTIFIER.as_bytes());
+            let found = bytes
+                .windows(IDENTIFIER.len())
+                .any(|w| w == IDENTIFIER.as_bytes());
             assert!(!found, "{}", path.display());
         }
     }
@@ -63,7 +81,10 @@ async fn a_refused_identifier_stays_out_and_out_of_the_list() {
     assert_eq!(refused["identifier"]["state"], "refused");
     let bye: payload::Bye = agent.expect(payload::BYE).await.read().unwrap();
     assert_eq!(bye.reason, "refused");
-    let (status, _, _) = Agent::connect(&url, Some(IDENTIFIER), "/").await.err().unwrap();
+    let (status, _, _) = Agent::connect(&url, Some(IDENTIFIER), "/")
+        .await
+        .err()
+        .unwrap();
     assert_eq!(status, 403);
     let pending: Value = rig.client.get("/pending").await.unwrap();
     assert_eq!(pending["pending"], json!([]));
@@ -74,14 +95,29 @@ async fn a_taken_name_and_a_bad_name_are_refused() {
     let rig = rig().await;
     rig.register("box").await;
     let other = json!({"identifier": "another-identifier-as-long", "name": "box"});
-    let e = rig.client.post::<Value>("/identifiers", &other).await.unwrap_err();
+    let e = rig
+        .client
+        .post::<Value>("/identifiers", &other)
+        .await
+        .unwrap_err();
     assert!(e.contains("name"), "{e}");
     for name in ["", "a/b", " a", "a\u{7}", "\u{202e}a"] {
         let body = json!({"identifier": IDENTIFIER, "name": name});
-        assert!(rig.client.post::<Value>("/identifiers", &body).await.is_err(), "{name:?}");
+        assert!(
+            rig.client
+                .post::<Value>("/identifiers", &body)
+                .await
+                .is_err(),
+            "{name:?}"
+        );
     }
     let short = json!({"identifier": "short", "name": "x"});
-    assert!(rig.client.post::<Value>("/identifiers", &short).await.is_err());
+    assert!(
+        rig.client
+            .post::<Value>("/identifiers", &short)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -105,7 +141,10 @@ async fn heartbeats_and_deltas_make_health() {
     let merged = json!({"uptime": 2, "processes": 7, "loadAverage": [4, 5, 6], "extra": "kept"});
     assert_eq!(health, merged);
     drop(agent);
-    eventually("down", async || (rig.show("box").await["state"] == "down").then_some(())).await;
+    eventually("down", async || {
+        (rig.show("box").await["state"] == "down").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -145,7 +184,9 @@ async fn the_newer_connection_of_an_instance_stays() {
 async fn a_plain_triton_is_served() {
     let rig = rig().await;
     rig.register("box").await;
-    let mut agent = Agent::connect(rig.url(), None, &format!("/triton/{IDENTIFIER}")).await.unwrap();
+    let mut agent = Agent::connect(rig.url(), None, &format!("/triton/{IDENTIFIER}"))
+        .await
+        .unwrap();
     let beat = "<tritonMessage><type>heartbeat</type><id>1</id><payload>&lt;heartbeat>&lt;uptime>81234&lt;/uptime>\
                 &lt;processorLoad>0.5&lt;/processorLoad>&lt;/heartbeat></payload></tritonMessage>";
     agent.text(beat.to_owned()).await;
@@ -154,20 +195,32 @@ async fn a_plain_triton_is_served() {
         shown["health"].is_object().then_some(shown)
     })
     .await;
-    assert_eq!((&shown["plain"], &shown["instance"]), (&json!(true), &json!("plain")));
+    assert_eq!(
+        (&shown["plain"], &shown["instance"]),
+        (&json!(true), &json!("plain"))
+    );
     assert_eq!(shown["health"]["uptime"], 81234.0);
-    let mut second = Agent::connect(rig.url(), Some(IDENTIFIER), "/").await.unwrap();
-    second.send(&Message::with("heartbeat", &json!({"uptime": 5}))).await;
+    let mut second = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .unwrap();
+    second
+        .send(&Message::with("heartbeat", &json!({"uptime": 5})))
+        .await;
     eventually("the second", async || {
         rig.client.get::<Value>("/agents/box%2Fplain-2").await.ok()
     })
     .await;
     let job = rig.run("box/plain", json!({"shell": "uptime"})).await;
     let command = agent.expect(payload::COMMAND).await;
-    agent.send(&command.reply("commandResult", &json!({"text": "up 3 days"}))).await;
+    agent
+        .send(&command.reply("commandResult", &json!({"text": "up 3 days"})))
+        .await;
     let job = rig.ended(&job).await;
     assert_eq!(job["result"]["status"], "succeeded");
-    assert_eq!(job["result"]["tail"]["stdout"]["data"], "{\"text\":\"up 3 days\"}");
+    assert_eq!(
+        job["result"]["tail"]["stdout"]["data"],
+        "{\"text\":\"up 3 days\"}"
+    );
 }
 
 #[tokio::test]
@@ -183,8 +236,21 @@ async fn bad_messages_are_answered_and_the_connection_lives() {
         (laughs.to_owned(), "invalid"),
         (big, "too-large"),
         (Message::new("dance").encode().unwrap(), "unknown-type"),
-        (Message::with("heartbeat", &json!({"uptime": "long"})).encode().unwrap(), "invalid"),
-        (Message { version: 2, ..Message::new("heartbeat") }.encode().unwrap(), "unsupported-version"),
+        (
+            Message::with("heartbeat", &json!({"uptime": "long"}))
+                .encode()
+                .unwrap(),
+            "invalid",
+        ),
+        (
+            Message {
+                version: 2,
+                ..Message::new("heartbeat")
+            }
+            .encode()
+            .unwrap(),
+            "unsupported-version",
+        ),
     ] {
         agent.text(text).await;
         let error: payload::Error = agent.expect(payload::ERROR).await.read().unwrap();
@@ -194,14 +260,19 @@ async fn bad_messages_are_answered_and_the_connection_lives() {
         }
     }
     // An error is not answered: the next answer is to the question after it.
-    agent.send(&Message::with("error", &json!({"code": "busy"}))).await;
+    agent
+        .send(&Message::with("error", &json!({"code": "busy"})))
+        .await;
     agent.send(&Message::new("dance")).await;
     agent.expect(payload::ERROR).await;
     assert_eq!(rig.show("box").await["state"], "up");
     // Beyond the hard limit the connection ends, and nothing else does.
     let huge = tokio_tungstenite::tungstenite::Message::text("x".repeat(5 << 20));
     let _ = futures_util::SinkExt::send(&mut agent.socket, huge).await;
-    eventually("down", async || (rig.show("box").await["state"] == "down").then_some(())).await;
+    eventually("down", async || {
+        (rig.show("box").await["state"] == "down").then_some(())
+    })
+    .await;
     rig.agent("i1").await;
 }
 
@@ -211,7 +282,9 @@ async fn too_many_attempts_are_slowed_down_and_known_agents_are_not() {
     rig.register("box").await;
     drop(rig.agent("i1").await);
     let (status, retry) = eventually("429", async || {
-        let (status, _, retry) = Agent::connect(rig.url(), Some("guess-guess-guess"), "/").await.err()?;
+        let (status, _, retry) = Agent::connect(rig.url(), Some("guess-guess-guess"), "/")
+            .await
+            .err()?;
         (status == 429).then_some((status, retry))
     })
     .await;
@@ -224,7 +297,10 @@ async fn a_full_server_says_when_to_come_back() {
     let rig = rig_with(|settings| settings.max_agents = 1).await;
     rig.register("box").await;
     let _first = rig.agent("i1").await;
-    let (status, _, retry) = Agent::connect(rig.url(), Some(IDENTIFIER), "/").await.err().unwrap();
+    let (status, _, retry) = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .err()
+        .unwrap();
     assert_eq!((status, retry.is_some()), (503, true));
 }
 
@@ -233,17 +309,29 @@ async fn a_stop_says_bye_and_a_restart_remembers() {
     let mut rig = rig().await;
     rig.register("box").await;
     let mut agent = rig.agent("i1").await;
-    agent.send(&Message::with("heartbeat", &json!({"uptime": 9}))).await;
-    eventually("health", async || rig.show("box").await["health"].is_object().then_some(())).await;
+    agent
+        .send(&Message::with("heartbeat", &json!({"uptime": 9})))
+        .await;
+    eventually("health", async || {
+        rig.show("box").await["health"].is_object().then_some(())
+    })
+    .await;
     let reads = tokio::spawn(async move {
-        let bye = agent.expect(payload::BYE).await.read::<payload::Bye>().unwrap();
+        let bye = agent
+            .expect(payload::BYE)
+            .await
+            .read::<payload::Bye>()
+            .unwrap();
         assert_eq!(agent.next().await, None);
         bye.reason
     });
     rig.restart().await;
     assert_eq!(reads.await.unwrap(), "stopping");
     let shown = rig.show("box").await;
-    assert_eq!((&shown["state"], &shown["health"]["uptime"]), (&json!("down"), &json!(9)));
+    assert_eq!(
+        (&shown["state"], &shown["health"]["uptime"]),
+        (&json!("down"), &json!(9))
+    );
     rig.agent("i1").await;
 }
 
@@ -255,13 +343,22 @@ async fn what_is_down_can_be_forgotten() {
     let e = rig.client.delete("/agents/box").await.unwrap_err();
     assert!(e.contains("up"), "{e}");
     drop(agent);
-    eventually("forgotten", async || rig.client.delete("/agents/box").await.ok()).await;
+    eventually("forgotten", async || {
+        rig.client.delete("/agents/box").await.ok()
+    })
+    .await;
     let agents: Value = rig.client.get("/agents").await.unwrap();
     assert_eq!(agents["agents"], json!([]));
     let mut agent = rig.agent("i2").await;
-    rig.client.delete(&format!("/identifiers/{IDENTIFIER}")).await.unwrap();
+    rig.client
+        .delete(&format!("/identifiers/{IDENTIFIER}"))
+        .await
+        .unwrap();
     agent.expect(payload::BYE).await;
-    let (status, _, _) = Agent::connect(rig.url(), Some(IDENTIFIER), "/").await.err().unwrap();
+    let (status, _, _) = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .err()
+        .unwrap();
     assert_eq!(status, 403);
 }
 
@@ -274,17 +371,29 @@ async fn watchers_see_the_fleet_change() {
         serde_json::from_slice(&within(lines.next()).await.unwrap().unwrap()).unwrap()
     };
     let fleet = next().await;
-    assert_eq!((&fleet["type"], &fleet["agents"]), (&json!("fleet"), &json!([])));
+    assert_eq!(
+        (&fleet["type"], &fleet["agents"]),
+        (&json!("fleet"), &json!([]))
+    );
     let mut agent = rig.agent("i1").await;
     let up = next().await;
-    assert_eq!((&up["type"], &up["agent"]["state"]), (&json!("agent"), &json!("up")));
+    assert_eq!(
+        (&up["type"], &up["agent"]["state"]),
+        (&json!("agent"), &json!("up"))
+    );
     let job = rig.run("box", json!({"argv": ["true"]})).await;
     let sent = next().await;
-    assert_eq!((&sent["type"], &sent["job"]["state"]), (&json!("job"), &json!("sent")));
+    assert_eq!(
+        (&sent["type"], &sent["job"]["state"]),
+        (&json!("job"), &json!("sent"))
+    );
     let command = agent.expect(payload::COMMAND).await;
     agent.succeed(&command, 0).await;
     let ended = next().await;
-    assert_eq!((&ended["job"]["state"], &ended["job"]["id"]), (&json!("ended"), &json!(job)));
+    assert_eq!(
+        (&ended["job"]["state"], &ended["job"]["id"]),
+        (&json!("ended"), &json!(job))
+    );
     drop(agent);
     assert_eq!(next().await["agent"]["state"], "down");
     let _ = Agent::connect(rig.url(), Some("somebody-else-knocks"), "/").await;

@@ -12,31 +12,56 @@ async fn a_command_runs_and_its_output_streams() {
     let rig = rig().await;
     rig.register("box").await;
     let mut agent = rig.agent("i1").await;
-    let id = rig.run("box", json!({"argv": ["echo", "hello"], "nice": 3})).await;
+    let id = rig
+        .run("box", json!({"argv": ["echo", "hello"], "nice": 3}))
+        .await;
     let command = agent.expect(payload::COMMAND).await;
     assert_eq!((&command.id, &command.conversation_id), (&id, &id));
     let request: payload::Command = command.read().unwrap();
-    assert_eq!((request.argv.unwrap(), request.nice), (vec!["echo".to_owned(), "hello".to_owned()], Some(3)));
-    let mut lines = rig.client.lines(&format!("/jobs/{id}/output?follow=true")).await.unwrap();
+    assert_eq!(
+        (request.argv.unwrap(), request.nice),
+        (vec!["echo".to_owned(), "hello".to_owned()], Some(3))
+    );
+    let mut lines = rig
+        .client
+        .lines(&format!("/jobs/{id}/output?follow=true"))
+        .await
+        .unwrap();
     let mut next = async || -> Value {
         serde_json::from_slice(&within(lines.next()).await.unwrap().unwrap()).unwrap()
     };
-    agent.send(&command.reply(payload::ACCEPTED, &json!({}))).await;
+    agent
+        .send(&command.reply(payload::ACCEPTED, &json!({})))
+        .await;
     agent.output(&command, 0, b"hel").await;
     let line = json!({"type": "output", "stream": "stdout", "offset": 0, "data": "hel", "encoding": "utf8"});
     assert_eq!(next().await, line);
     assert_eq!(rig.job(&id).await["state"], "accepted");
     agent.output(&command, 3, b"lo\xff").await;
     assert_eq!(next().await["encoding"], "base64");
-    agent.send(&command.reply("progress", &json!({"percent": 40, "message": "unpacking"}))).await;
-    assert_eq!(next().await, json!({"type": "progress", "percent": 40.0, "message": "unpacking"}));
+    agent
+        .send(&command.reply("progress", &json!({"percent": 40, "message": "unpacking"})))
+        .await;
+    assert_eq!(
+        next().await,
+        json!({"type": "progress", "percent": 40.0, "message": "unpacking"})
+    );
     agent.output(&command, 10, b"x").await;
-    assert_eq!(next().await, json!({"type": "gap", "stream": "stdout", "offset": 6, "length": 4}));
+    assert_eq!(
+        next().await,
+        json!({"type": "gap", "stream": "stdout", "offset": 6, "length": 4})
+    );
     assert_eq!(next().await["offset"], 10);
     agent.succeed(&command, 20).await;
-    assert_eq!(next().await, json!({"type": "gap", "stream": "stdout", "offset": 11, "length": 9}));
+    assert_eq!(
+        next().await,
+        json!({"type": "gap", "stream": "stdout", "offset": 11, "length": 9})
+    );
     let end = next().await;
-    assert_eq!((&end["type"], &end["job"]["result"]["exitCode"]), (&json!("end"), &json!(0)));
+    assert_eq!(
+        (&end["type"], &end["job"]["result"]["exitCode"]),
+        (&json!("end"), &json!(0))
+    );
     assert_eq!(rig.output(&id, false).await.len(), 7);
     let list: Value = rig.client.get("/jobs?agent=box&limit=5").await.unwrap();
     assert_eq!(list["jobs"][0]["id"], json!(id));
@@ -61,14 +86,20 @@ async fn nothing_starts_where_a_name_is_unknown_or_down() {
         json!({"agents": ["box"], "command": {"argv": ["a\u{FFFE}"]}}),
         json!({"agents": ["box"], "command": {"argv": ["a".repeat(1 << 20)]}}),
     ] {
-        assert!(rig.client.post::<Value>("/jobs", &body).await.is_err(), "{body:.100}");
+        assert!(
+            rig.client.post::<Value>("/jobs", &body).await.is_err(),
+            "{body:.100}"
+        );
     }
     let list: Value = rig.client.get("/jobs").await.unwrap();
     assert_eq!(list["jobs"], json!([]));
     agent.send(&Message::new("dance")).await;
     agent.expect(payload::ERROR).await;
     drop(agent);
-    eventually("down", async || (rig.show("box").await["state"] == "down").then_some(())).await;
+    eventually("down", async || {
+        (rig.show("box").await["state"] == "down").then_some(())
+    })
+    .await;
     let e = rig.client.post::<Value>("/jobs", &never).await.unwrap_err();
     assert!(e.contains("box/i1"), "{e}");
 }
@@ -104,20 +135,35 @@ async fn a_cancel_reaches_the_agent() {
     let id = rig.run("box", json!({"argv": ["sleep", "9"]})).await;
     let command = agent.expect(payload::COMMAND).await;
     let path = format!("/jobs/{id}/cancel");
-    rig.client.post::<Value>(&path, &json!({"graceSeconds": 1})).await.unwrap();
+    rig.client
+        .post::<Value>(&path, &json!({"graceSeconds": 1}))
+        .await
+        .unwrap();
     let cancel: payload::Cancel = agent.expect(payload::CANCEL).await.read().unwrap();
     assert_eq!((cancel.job, cancel.grace_seconds), (id.clone(), Some(1.0)));
     let result = json!({"status": "cancelled", "signal": 15});
     agent.send(&command.reply(payload::RESULT, &result)).await;
     assert_eq!(rig.ended(&id).await["result"]["status"], "cancelled");
-    let e = rig.client.post::<Value>(&path, &json!({})).await.unwrap_err();
+    let e = rig
+        .client
+        .post::<Value>(&path, &json!({}))
+        .await
+        .unwrap_err();
     assert!(e.contains("ended"), "{e}");
     // A job that the agent does not know ends with what the agent says.
     let id = rig.run("box", json!({"argv": ["sleep", "9"]})).await;
     agent.expect(payload::COMMAND).await;
-    rig.client.post::<Value>(&format!("/jobs/{id}/cancel"), &json!({})).await.unwrap();
+    rig.client
+        .post::<Value>(&format!("/jobs/{id}/cancel"), &json!({}))
+        .await
+        .unwrap();
     let cancel = agent.expect(payload::CANCEL).await;
-    agent.send(&cancel.reply("error", &json!({"code": "not-found", "message": "no such job"}))).await;
+    agent
+        .send(&cancel.reply(
+            "error",
+            &json!({"code": "not-found", "message": "no such job"}),
+        ))
+        .await;
     assert_eq!(rig.ended(&id).await["error"]["code"], "not-found");
 }
 
@@ -128,7 +174,9 @@ async fn an_error_ends_a_job() {
     let mut agent = rig.agent("i1").await;
     let id = rig.run("box", json!({"argv": ["nothing"]})).await;
     let command = agent.expect(payload::COMMAND).await;
-    agent.send(&command.reply("error", &json!({"code": "busy", "message": "later"}))).await;
+    agent
+        .send(&command.reply("error", &json!({"code": "busy", "message": "later"})))
+        .await;
     let job = rig.ended(&id).await;
     assert_eq!(job["error"], json!({"code": "busy", "message": "later"}));
     assert_eq!(job["result"], Value::Null);
@@ -141,14 +189,25 @@ async fn a_job_goes_on_after_a_reconnect_and_a_restart() {
     let mut agent = rig.agent("i1").await;
     let id = rig.run("box", json!({"argv": ["long"]})).await;
     let command = agent.expect(payload::COMMAND).await;
-    agent.send(&command.reply(payload::ACCEPTED, &json!({}))).await;
+    agent
+        .send(&command.reply(payload::ACCEPTED, &json!({})))
+        .await;
     agent.output(&command, 0, b"one ").await;
-    eventually("accepted", async || (rig.job(&id).await["state"] == "accepted").then_some(())).await;
-    eventually("stored", async || (!rig.output(&id, false).await.is_empty()).then_some(())).await;
+    eventually("accepted", async || {
+        (rig.job(&id).await["state"] == "accepted").then_some(())
+    })
+    .await;
+    eventually("stored", async || {
+        (!rig.output(&id, false).await.is_empty()).then_some(())
+    })
+    .await;
     drop(agent);
     let mut agent = rig.agent("i1").await;
     agent.output(&command, 4, b"two ").await;
-    eventually("stored", async || (rig.output(&id, false).await.len() == 2).then_some(())).await;
+    eventually("stored", async || {
+        (rig.output(&id, false).await.len() == 2).then_some(())
+    })
+    .await;
     drop(agent);
     rig.restart().await;
     assert_eq!(rig.job(&id).await["state"], "accepted");
@@ -180,7 +239,10 @@ async fn output_over_the_limit_is_a_gap() {
     agent.succeed(&command, 3000).await;
     rig.ended(&id).await;
     let lines = rig.output(&id, true).await;
-    assert_eq!(lines[lines.len() - 2], json!({"type": "gap", "stream": "stdout", "offset": 900, "length": 2100}));
+    assert_eq!(
+        lines[lines.len() - 2],
+        json!({"type": "gap", "stream": "stdout", "offset": 900, "length": 2100})
+    );
 }
 
 #[tokio::test]
@@ -192,15 +254,25 @@ async fn several_readers_of_any_speed_get_all_of_it() {
     let mut agent = rig.agent("i1").await;
     let id = rig.run("box", json!({"argv": ["yes"]})).await;
     let command = agent.expect(payload::COMMAND).await;
-    let slow = rig.client.lines(&format!("/jobs/{id}/output?follow=true")).await.unwrap();
+    let slow = rig
+        .client
+        .lines(&format!("/jobs/{id}/output?follow=true"))
+        .await
+        .unwrap();
     let write = async {
         for n in 0..CHUNKS {
-            agent.output(&command, (n * CHUNK) as u64, &[b'y'; CHUNK]).await;
+            agent
+                .output(&command, (n * CHUNK) as u64, &vec![b'y'; CHUNK])
+                .await;
         }
         agent.succeed(&command, (CHUNKS * CHUNK) as u64).await;
     };
     let count = |lines: &[Value]| -> usize {
-        lines.iter().filter_map(|l| l["data"].as_str()).map(str::len).sum()
+        lines
+            .iter()
+            .filter_map(|l| l["data"].as_str())
+            .map(str::len)
+            .sum()
     };
     let ((), fast) = tokio::join!(write, rig.output(&id, true));
     assert_eq!(count(&fast), CHUNK * CHUNKS);

@@ -66,12 +66,17 @@ impl Rig {
 
     pub async fn register(&self, name: &str) {
         let body = json!({"identifier": IDENTIFIER, "name": name, "attributes": {"site": "attic"}});
-        self.client.post::<Value>("/identifiers", &body).await.unwrap();
+        self.client
+            .post::<Value>("/identifiers", &body)
+            .await
+            .unwrap();
     }
 
     /// Connects an agent that is registered, and says hello.
     pub async fn agent(&self, instance: &str) -> Agent {
-        let mut agent = Agent::connect(self.url(), Some(IDENTIFIER), "/triton").await.unwrap();
+        let mut agent = Agent::connect(self.url(), Some(IDENTIFIER), "/triton")
+            .await
+            .unwrap();
         agent.hello(instance).await;
         agent
     }
@@ -111,7 +116,9 @@ impl Rig {
 }
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("in time")
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("in time")
 }
 
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
@@ -138,7 +145,9 @@ impl Agent {
     ) -> Result<Self, (u16, String, Option<String>)> {
         let address = url.strip_prefix("http://").unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
-        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+        let mut request = format!("ws://{address}{path}")
+            .into_client_request()
+            .unwrap();
         let headers = request.headers_mut();
         headers.insert("user-agent", "triton/0.1.0".parse().unwrap());
         if let Some(identifier) = identifier {
