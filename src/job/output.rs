@@ -50,14 +50,14 @@ impl Last {
 
     fn into_data(mut self) -> Data {
         self.cut_to_limit();
-        // The rest of a character that was cut in two would turn the whole text into base64.
-        let start = if self.cut {
-            let continues = |b: &&u8| (0x80..0xC0).contains(*b);
-            self.bytes.iter().take(3).take_while(continues).count()
-        } else {
-            0
-        };
-        Data::from_bytes(&self.bytes[start..])
+        // The rest of a character that was cut in two would turn a whole text into base64.
+        let continues = |b: &&u8| (0x80..0xC0).contains(*b);
+        let rest = self.bytes.iter().take(3).take_while(continues).count();
+        let text = &self.bytes[rest..];
+        if self.cut && std::str::from_utf8(text).is_ok() {
+            return Data::from_bytes(text);
+        }
+        Data::from_bytes(&self.bytes)
     }
 }
 

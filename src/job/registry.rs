@@ -218,18 +218,15 @@ impl Registry {
                 "the agent stops and starts nothing new",
             ));
         }
-        // A worker without a job is a place as well; so are those that were not needed so far.
-        let ready = self.ready(now).count();
-        let to_come = settings.workers.saturating_sub(self.workers);
-        let free = (self.idle + to_come).saturating_sub(ready);
-        let waiting = self.waiting();
-        if waiting >= settings.queue + free {
+        // A job that a free worker will take does not wait.
+        let (running, ready) = (self.running(), self.ready(now).count());
+        let free = settings.workers.saturating_sub(running);
+        let waiting = self.waiting() - ready.min(free);
+        let starts_at_once = ready < free && job.plan.is_due(now);
+        if waiting >= settings.queue && !starts_at_once {
             return Admission::Refused(payload::Error::new(
                 payload::ErrorCode::Busy,
-                format!(
-                    "{} jobs run and {waiting} wait already, more are not taken",
-                    self.running()
-                ),
+                format!("{running} jobs run and {waiting} wait already, more are not taken"),
             ));
         }
         self.entries.push(Entry {
@@ -251,9 +248,9 @@ impl Registry {
     }
 
     fn ready(&self, now: f64) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(move |e| {
-            e.phase != Phase::Running && e.job.plan.not_before.is_none_or(|time| time <= now)
-        })
+        self.entries
+            .iter()
+            .filter(move |e| e.phase != Phase::Running && e.job.plan.is_due(now))
     }
 
     /// Whether jobs wait for their time.

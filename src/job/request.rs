@@ -33,6 +33,13 @@ pub(super) struct Plan {
     pub name: String,
 }
 
+impl Plan {
+    /// Whether `notBefore` has passed.
+    pub fn is_due(&self, now: f64) -> bool {
+        self.not_before.is_none_or(|time| time <= now)
+    }
+}
+
 fn invalid(message: impl Into<String>) -> payload::Error {
     payload::Error::new(ErrorCode::Invalid, message)
 }

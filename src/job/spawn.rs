@@ -123,12 +123,20 @@ fn set_environment(
     if std::env::var_os("PATH").is_none_or(|path| path.is_empty()) {
         command.env("PATH", DEFAULT_PATH);
     }
-    if let Some(account) = identity.and_then(|i| i.account.as_ref()) {
-        command
-            .env("HOME", &account.home)
-            .env("USER", &account.name)
-            .env("LOGNAME", &account.name)
-            .env("SHELL", &account.shell);
+    if let Some(identity) = identity.filter(|identity| identity.uid.is_some()) {
+        if let Some(account) = &identity.account {
+            command
+                .env("HOME", &account.home)
+                .env("USER", &account.name)
+                .env("LOGNAME", &account.name)
+                .env("SHELL", &account.shell);
+        } else {
+            // A user that is a number only has no home; the agent's would be the wrong one.
+            command.env("HOME", "/");
+            for name in ["USER", "LOGNAME", "SHELL"] {
+                command.env_remove(name);
+            }
+        }
     }
     command.envs(plan.env.iter().map(|(name, value)| (name, value)));
     let own: &[(OsString, OsString)] = &settings.environment;

@@ -16,11 +16,7 @@ pub(super) fn read(source: &Source) -> Option<Vec<Temperature>> {
     for path in zones {
         if let Some(celsius) = celsius(source, &format!("{path}/temp")) {
             let label = source.word(&format!("{path}/type"));
-            add(
-                &mut found,
-                label.unwrap_or_else(|| "thermal".to_owned()),
-                celsius,
-            );
+            add(&mut found, label.as_deref().unwrap_or("thermal"), celsius);
         }
     }
     // Most zones appear a second time as a monitor named after them, with underscores for dashes.
@@ -38,7 +34,7 @@ pub(super) fn read(source: &Source) -> Option<Vec<Temperature>> {
             };
             let label = source.word(&format!("{path}/temp{number}_label"));
             let label = label.map_or_else(|| name.clone(), |label| format!("{name} {label}"));
-            add(&mut found, label, celsius);
+            add(&mut found, &label, celsius);
         }
     }
     (!found.is_empty()).then_some(found)
@@ -58,7 +54,7 @@ fn celsius(source: &Source, path: &str) -> Option<f64> {
 }
 
 /// Equal labels are told apart by number: "core", "core 2".
-fn add(found: &mut Vec<Temperature>, label: String, celsius: f64) {
+fn add(found: &mut Vec<Temperature>, label: &str, celsius: f64) {
     if found.len() >= LIST_LIMIT {
         return;
     }

@@ -25,7 +25,7 @@ impl Device {
     }
 }
 
-/// As it looks on an MT7621 router with OpenWrt.
+/// As an MT7621 looks under `OpenWrt`.
 fn router() -> Device {
     let device = Device::new(&[
         ("proc/uptime", "81234.56 160000.11\n"),

@@ -1,7 +1,14 @@
 //! Jobs against real processes.
 
+mod ending;
+mod queue;
+mod resources;
+mod starting;
+mod streams;
+
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use triton::job::{JobState, Origin, Pool, Request, Settings};
@@ -14,7 +21,7 @@ use triton::sys::{clock, poll};
 use triton::thread::Crew;
 
 /// No test should ever take so long; a loaded machine may.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A pool, and one peer that reads what it says.
 struct Bench {
@@ -135,6 +142,38 @@ impl Bench {
         }
     }
 
+    /// The same where some of its output has been read already.
+    fn course_from_middle(&mut self, token: &str) -> Course {
+        let mut course = Course::default();
+        loop {
+            let message = self.next(token);
+            match message.kind.as_str() {
+                "result" => {
+                    course.result = Some(message.read().unwrap());
+                    return course;
+                }
+                "accepted" | "output" => {}
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    /// The next message of this conversation, reading no further than that.
+    fn next_only(&mut self, token: &str) -> Message {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.sink.wake().clear();
+            while let Some(message) = self.sink.pop() {
+                if message.conversation_id == token {
+                    return message;
+                }
+                self.seen.push(message);
+            }
+            poll::wait_one(self.sink.wake().as_fd(), poll::IN, deadline)
+                .expect("a message in time");
+        }
+    }
+
     fn run(&mut self, command: Command) -> Course {
         let token = self.submit(command);
         self.course(&token)
@@ -199,74 +238,24 @@ fn is_root() -> bool {
     triton::sys::user::effective_uid() == 0
 }
 
-#[test]
-fn a_command_runs_and_tells_all() {
-    let mut bench = Bench::new();
-    let course = bench.run(argv(&["printf", "%s|", "a b", "$HOME", ""]));
-    assert_eq!(course.accepted, [Accepted::default()]);
-    assert_eq!(course.text(), "a b|$HOME||");
-    let result = course.result();
-    assert_eq!(
-        (result.status, result.exit_code, result.signal),
-        (Status::Succeeded, Some(0), None)
-    );
-    assert_eq!((result.stdout_bytes, result.stderr_bytes), (11, 0));
-    assert_eq!(result.tail.stdout.data, "a b|$HOME||");
-    assert!((result.started_at.unwrap() - clock::now()).abs() < 60.0);
-    assert!(!result.leaked);
-
-    let course = bench.run(shell("echo out; echo err >&2; exit 7"));
-    assert_eq!(
-        (course.text(), course.stderr.as_slice()),
-        ("out\n", &b"err\n"[..])
-    );
-    let result = course.result();
-    assert_eq!((result.status, result.exit_code), (Status::Failed, Some(7)));
-    assert_eq!(result.tail.stderr.data, "err\n");
-    let result = bench.run(shell("kill -9 $$")).result();
-    assert_eq!(
-        (result.status, result.exit_code, result.signal),
-        (Status::Failed, None, Some(9))
-    );
-}
-
-#[test]
-fn stdin_flows_in_while_output_flows_out() {
-    let mut bench = Bench::new();
-    // More than pipes hold, both ways, and bytes of every value.
-    let bytes: Vec<u8> = (0..600_000_u32).map(|n| (n * 31 / 7) as u8).collect();
-    let mut command = argv(&["cat"]);
-    command.stdin = Some(text::encode(&bytes));
-    let course = bench.run(command);
-    assert!(course.stdout == bytes);
-    let result = course.result();
-    assert_eq!(
-        (result.status, result.stdout_bytes),
-        (Status::Succeeded, 600_000)
-    );
-    // A process that does not want all of it is not disturbed.
-    let mut command = shell("head -c 3");
-    command.stdin = Some(text::encode(&bytes));
-    assert_eq!(bench.run(command).stdout, bytes[..3]);
-    let mut command = argv(&["cat"]);
-    command.stdin = Some(String::new());
-    assert_eq!(bench.run(command).result().status, Status::Succeeded);
-    assert_eq!(bench.run(argv(&["cat"])).stdout, b"");
-}
-
-#[test]
-fn what_cannot_start_ends_with_an_error_that_says_why() {
-    let mut bench = Bench::new();
-    let course = bench.run(argv(&["no-such-program"]));
-    assert_eq!(course.accepted.len(), 1);
-    let error = course.error();
-    assert_eq!(error.code, ErrorCode::NotFound);
-    assert!(error.message.contains("\"no-such-program\""));
-    let course = bench.run(Command::default());
-    assert_eq!(course.accepted.len(), 0);
-    assert_eq!(course.error().code, ErrorCode::Invalid);
-    let again = bench.submit(argv(&["/no/such"]));
-    let first = bench.course(&again).error();
-    bench.submit_as(&again, argv(&["true"]));
-    assert_eq!(bench.course(&again).error(), first);
+/// Runs a test in a process of its own, for what a process has only one of. True inside it.
+fn alone(test: &str, limits: &str) -> bool {
+    const MARK: &str = "TRITON_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let output = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!("{limits} exec \"$0\" \"$1\" --exact --nocapture"))
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .env(MARK, "1")
+        .env("TRITON_IDENTIFIER", "secret")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(said.contains("1 passed"), "{said}");
+    false
 }
