@@ -25,6 +25,9 @@ static ONE: Mutex<()> = Mutex::new(());
 /// What would be run if a device's text were taken as markup.
 const MARKUP: &str = "<script>window.pwned=1</script><img src=x onerror=\"window.pwned=2\">";
 
+/// The same as a name, which has no slash.
+const MARKUP_NAME: &str = "<img src=x onerror=window.pwned=3>";
+
 /// A Poseidon with its browser.
 struct World {
     browser: Browser,
@@ -286,9 +289,9 @@ fn runs_a_command_and_cancels_another() {
     browser.until_text("#job-output", "first green line\n");
     assert_eq!(browser.text("#job-output .stdout"), "first green line\n", "no escape sequences");
     // A character in two pieces, and an escape sequence in two pieces.
-    device.bytes(&job, "stdout", 25, b"caf\xc3");
-    device.bytes(&job, "stdout", 29, b"\xa9\x1b[3");
-    device.bytes(&job, "stdout", 33, b"1m!\n");
+    device.bytes(&job, "stdout", 26, b"caf\xc3");
+    device.bytes(&job, "stdout", 30, b"\xa9\x1b[3");
+    device.bytes(&job, "stdout", 34, b"1m!\n");
     device.output(&job, "stderr", 0, "warning: nothing new\n");
     device.reply(&job, "progress", &json!({"percent": 40, "message": "unpacking"}));
     browser.until_text("#job-output", "café!\n");
@@ -296,7 +299,7 @@ fn runs_a_command_and_cancels_another() {
     browser.until_text("#job-progress", "40 % · unpacking");
     browser.until_text("#job-status", "running");
     world.screenshot("device-running");
-    let result = json!({"status": "failed", "exitCode": 3, "elapsedMs": 1234, "stdoutBytes": 37, "stderrBytes": 21});
+    let result = json!({"status": "failed", "exitCode": 3, "elapsedMs": 1234, "stdoutBytes": 38, "stderrBytes": 21});
     device.reply(&job, "result", &result);
     browser.until_text("#job-status", "failed · exit code 3 · 1.2 s");
     browser.until("nothing to cancel", "document.getElementById('job-cancel').hidden");
@@ -365,11 +368,11 @@ fn shows_what_a_device_says_as_text() {
         health[list][0][field] = json!(MARKUP);
     }
     health["interfaces"][0]["addresses"] = json!([MARKUP]);
-    let device = world.device(1, MARKUP, MARKUP, &health);
+    let device = world.device(1, MARKUP_NAME, MARKUP, &health);
     world.sign_in();
-    browser.until("the name is text", &row(MARKUP, ""));
-    browser.until("the host name is text", &format!("{}.includes({})", row(MARKUP, ".c-system"), json!(MARKUP)));
-    world.open(MARKUP);
+    browser.until("the name is text", &row(MARKUP_NAME, ""));
+    browser.until("the host name is text", &format!("{}.includes({})", row(MARKUP_NAME, ".c-system"), json!(MARKUP)));
+    world.open(MARKUP_NAME);
     browser.until_text("#facts", MARKUP);
     browser.keys("#command", &format!("{MARKUP}{ENTER}"));
     let job = device.next("command");
@@ -394,7 +397,7 @@ fn shows_what_a_device_says_as_text() {
 fn fits_a_phone() {
     let world = world!();
     let browser = &world.browser;
-    let long = "a-device-with-a-name-that-has-no-end-".repeat(3);
+    let long = "a-name-that-has-no-end-".repeat(3)[..64].to_owned();
     let _device = world.device(1, &long, &long, &health(12, 40, 80));
     let _other = world.device(2, "pi-roof", "pi", &health(30, 20, 95));
     assert_eq!(world.connect(3, &hello("cc", "new")).err(), Some(403));
