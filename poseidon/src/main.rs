@@ -1,2 +1,5 @@
-//! Poseidon.
-fn main() {}
+//! The `poseidon` command.
+
+fn main() -> std::process::ExitCode {
+    poseidon::cli::main()
+}

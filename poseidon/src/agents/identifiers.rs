@@ -1,0 +1,303 @@
+//! Identifiers: who is let in, who waits for it, who stays out.
+
+use super::registry::{Registry, agents_of};
+use super::{FINGERPRINT, IDENTIFIER_LIMIT, IdentifierView, Key, PendingView, fingerprint, hash};
+use crate::agents::registry::MAX_PENDING;
+use crate::jobs::lock;
+use crate::store::{Db, Identifier, StoreError};
+use crate::time::now;
+use std::collections::BTreeMap;
+
+/// Longest name, in characters.
+const NAME_LIMIT: usize = 64;
+/// Attributes of one identifier.
+const MAX_ATTRIBUTES: usize = 64;
+/// Longest name of an agent's program that is kept, in characters.
+const AGENT_LIMIT: usize = 100;
+/// Fewest digits that stand for an identifier.
+const ID_MIN: usize = 4;
+
+/// Whether an identifier may connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It is registered.
+    Registered,
+    /// An operator has refused it.
+    Refused,
+    /// Nobody knows it.
+    Unknown,
+}
+
+/// Why something about an identifier cannot be done.
+#[derive(Debug)]
+pub enum IdentifierError {
+    /// No such identifier.
+    NotFound,
+    /// The beginning of the fingerprint fits several.
+    Ambiguous,
+    /// The name or another value is not allowed.
+    Invalid(String),
+    /// The store did not take it.
+    Store(StoreError),
+}
+
+impl From<StoreError> for IdentifierError {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
+}
+
+type Result<T> = std::result::Result<T, IdentifierError>;
+
+impl Registry {
+    /// Whether the identifier with this hash may connect.
+    pub fn admission(&self, hash: &str) -> Admission {
+        match lock(&self.inner).identifiers.get(hash) {
+            Some(row) if row.refused => Admission::Refused,
+            Some(_) => Admission::Registered,
+            None => Admission::Unknown,
+        }
+    }
+
+    /// Notes an identifier that nobody knows.
+    pub fn knock(&self, hash: &str, address: &str, agent: &str) {
+        let mut inner = lock(&self.inner);
+        if inner.pending.len() >= MAX_PENDING && !inner.pending.contains_key(hash) {
+            let oldest = inner
+                .pending
+                .iter()
+                .min_by(|a, b| a.1.last_seen.total_cmp(&b.1.last_seen))
+                .map(|(hash, _)| hash.clone());
+            if let Some(oldest) = oldest {
+                inner.pending.remove(&oldest);
+            }
+        }
+        let time = now();
+        let pending = inner
+            .pending
+            .entry(hash.to_owned())
+            .or_insert_with(|| PendingView {
+                id: fingerprint(hash).to_owned(),
+                address: String::new(),
+                first_seen: time,
+                last_seen: time,
+                attempts: 0,
+                agent: String::new(),
+            });
+        address.clone_into(&mut pending.address);
+        pending.agent = agent.chars().take(AGENT_LIMIT).collect();
+        pending.last_seen = time;
+        pending.attempts += 1;
+        self.publish_pending(&inner);
+    }
+
+    /// Identifiers that wait, newest first.
+    pub(crate) fn pending(&self) -> Vec<PendingView> {
+        pending_list(&lock(&self.inner))
+    }
+
+    /// All registered or refused identifiers, by name.
+    pub(crate) fn identifiers(&self) -> Vec<IdentifierView> {
+        let inner = lock(&self.inner);
+        let mut all: Vec<_> = inner
+            .identifiers
+            .values()
+            .map(IdentifierView::from)
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Lets a pending or refused identifier in.
+    pub(crate) async fn approve(
+        &self,
+        db: &Db,
+        id: &str,
+        name: Option<String>,
+    ) -> Result<IdentifierView> {
+        let hash = self.find(id)?;
+        let known = lock(&self.inner).identifiers.get(&hash).cloned();
+        if let Some(known) = &known
+            && !known.refused
+            && name.as_ref().is_none_or(|name| *name == known.name)
+        {
+            return Ok(known.into());
+        }
+        self.put(
+            db,
+            hash,
+            name,
+            known.map(|k| k.attributes).unwrap_or_default(),
+            false,
+        )
+        .await
+    }
+
+    /// Keeps an identifier out.
+    pub(crate) async fn refuse(&self, db: &Db, id: &str) -> Result<IdentifierView> {
+        let hash = self.find(id)?;
+        let known = lock(&self.inner).identifiers.get(&hash).cloned();
+        let (name, attributes) =
+            known.map_or_else(Default::default, |k| (Some(k.name), k.attributes));
+        let view = self.put(db, hash.clone(), name, attributes, true).await?;
+        self.close_all(Some(&hash), "refused");
+        Ok(view)
+    }
+
+    /// Registers an identifier before it first connects, or changes its name and attributes.
+    pub(crate) async fn register(
+        &self,
+        db: &Db,
+        identifier: &str,
+        name: Option<String>,
+        attributes: BTreeMap<String, String>,
+    ) -> Result<IdentifierView> {
+        if identifier.len() < super::IDENTIFIER_MIN || !is_identifier(identifier) {
+            return Err(IdentifierError::Invalid(format!(
+                "an identifier has {} to {IDENTIFIER_LIMIT} characters and no white space",
+                super::IDENTIFIER_MIN
+            )));
+        }
+        self.put(db, hash(identifier), name, attributes, false)
+            .await
+    }
+
+    /// Forgets an identifier and its instances; returns its hash.
+    pub(crate) async fn forget(&self, db: &Db, id: &str) -> Result<String> {
+        let hash = self.find(id)?;
+        if lock(&self.inner).pending.remove(&hash).is_some() {
+            self.publish_pending(&lock(&self.inner));
+        }
+        let row = hash.clone();
+        db.call(move |store| store.delete_identifier(&row)).await?;
+        self.close_all(Some(&hash), "forgotten");
+        let mut inner = lock(&self.inner);
+        let keys: Vec<Key> = agents_of(&inner, &hash)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.publish_removed(&inner, &key);
+            inner.agents.remove(&key);
+        }
+        inner.identifiers.remove(&hash);
+        drop(inner);
+        Ok(hash)
+    }
+
+    async fn put(
+        &self,
+        db: &Db,
+        hash: String,
+        name: Option<String>,
+        attributes: BTreeMap<String, String>,
+        refused: bool,
+    ) -> Result<IdentifierView> {
+        let known = lock(&self.inner).identifiers.get(&hash).cloned();
+        let name = name
+            .or_else(|| known.as_ref().map(|k| k.name.clone()))
+            .unwrap_or_else(|| fingerprint(&hash).to_owned());
+        check_name(&name)?;
+        check_attributes(&attributes)?;
+        let row = Identifier {
+            created: known.map_or_else(now, |k| k.created),
+            hash: hash.clone(),
+            name,
+            refused,
+            attributes,
+        };
+        let stored = row.clone();
+        db.call(move |store| store.put_identifier(&stored)).await?;
+        let view = IdentifierView::from(&row);
+        let mut inner = lock(&self.inner);
+        inner.identifiers.insert(hash.clone(), row);
+        let keys: Vec<Key> = agents_of(&inner, &hash)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &keys {
+            self.publish(&inner, key);
+        }
+        if inner.pending.remove(&hash).is_some() {
+            self.publish_pending(&inner);
+        }
+        Ok(view)
+    }
+
+    /// The hash that an ID stands for: a whole identifier or the beginning of a fingerprint.
+    fn find(&self, id: &str) -> Result<String> {
+        let inner = lock(&self.inner);
+        let whole = hash(id);
+        if inner.identifiers.contains_key(&whole) || inner.pending.contains_key(&whole) {
+            return Ok(whole);
+        }
+        let id = id.to_ascii_lowercase();
+        if id.len() < ID_MIN {
+            return Err(IdentifierError::Invalid(format!(
+                "an ID has at least {ID_MIN} digits"
+            )));
+        }
+        let mut fitting = inner
+            .identifiers
+            .keys()
+            .chain(inner.pending.keys())
+            .filter(|hash| hash.starts_with(&id));
+        match (fitting.next(), fitting.next()) {
+            (Some(one), None) if id.len() <= FINGERPRINT || id.len() == one.len() => {
+                Ok(one.clone())
+            }
+            (Some(_), Some(_)) => Err(IdentifierError::Ambiguous),
+            _ => Err(IdentifierError::NotFound),
+        }
+    }
+
+    fn publish_pending(&self, inner: &super::registry::Inner) {
+        self.events
+            .publish(|| crate::events::line("pending", "pending", &pending_list(inner)));
+    }
+}
+
+fn pending_list(inner: &super::registry::Inner) -> Vec<PendingView> {
+    let mut all: Vec<_> = inner.pending.values().cloned().collect();
+    all.sort_by(|a, b| b.last_seen.total_cmp(&a.last_seen));
+    all
+}
+
+/// Whether text can be an identifier at all.
+pub fn is_identifier(text: &str) -> bool {
+    (1..=IDENTIFIER_LIMIT).contains(&text.len())
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let length = name.chars().count();
+    let bad = |c: char| c == '/' || c.is_control() || is_invisible(c) || is_xml_foreign(c);
+    if (1..=NAME_LIMIT).contains(&length) && name.trim() == name && !name.contains(bad) {
+        return Ok(());
+    }
+    Err(IdentifierError::Invalid(format!(
+        "a name has 1 to {NAME_LIMIT} visible characters, none of them a slash"
+    )))
+}
+
+/// Characters that make one name look like another.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
+fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<()> {
+    let fits = |text: &str, limit| text.chars().count() <= limit && !text.contains(is_xml_foreign);
+    if attributes.len() <= MAX_ATTRIBUTES
+        && attributes
+            .iter()
+            .all(|(key, value)| !key.is_empty() && fits(key, 64) && fits(value, 4096))
+    {
+        return Ok(());
+    }
+    Err(IdentifierError::Invalid(format!(
+        "at most {MAX_ATTRIBUTES} attributes, each a name of 1 to 64 and a text of up to 4096 characters"
+    )))
+}
+
+/// JSON leaves these as they are and XML cannot carry them.
+fn is_xml_foreign(c: char) -> bool {
+    matches!(c, '\u{FFFE}' | '\u{FFFF}')
+}

@@ -1,0 +1,89 @@
+//! The agents: who may connect, who is there, and the conversation with each.
+
+pub mod identifiers;
+pub mod registry;
+pub mod session;
+pub mod upgrade;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+
+/// Longest identifier, in bytes.
+pub const IDENTIFIER_LIMIT: usize = 512;
+/// Shortest identifier that can be registered by hand: what is shorter is guessed.
+pub const IDENTIFIER_MIN: usize = 16;
+/// Digits of a fingerprint.
+pub const FINGERPRINT: usize = 16;
+
+/// SHA-256 of an identifier, 64 hex digits: all that is kept of it.
+pub fn hash(identifier: &str) -> String {
+    triton::message::id::hex(&Sha256::digest(identifier.as_bytes()))
+}
+
+/// The part of a hash that people see.
+pub fn fingerprint(hash: &str) -> &str {
+    hash.get(..FINGERPRINT).unwrap_or(hash)
+}
+
+/// Which agent: hash of its identifier and instance id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub struct Key {
+    pub identifier: String,
+    pub instance: String,
+}
+
+/// An agent as the API gives it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AgentView<'a> {
+    pub name: &'a str,
+    pub instance: &'a str,
+    pub identifier: &'a str,
+    pub state: &'static str,
+    pub since: f64,
+    pub last_seen: f64,
+    pub address: &'a str,
+    pub plain: bool,
+    pub hello: Option<&'a RawValue>,
+    pub health: Option<&'a RawValue>,
+    pub health_at: Option<f64>,
+    pub heartbeat_seconds: u32,
+    pub attributes: &'a BTreeMap<String, String>,
+}
+
+/// An identifier that knocked, as the API gives it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PendingView {
+    pub id: String,
+    pub address: String,
+    pub first_seen: f64,
+    pub last_seen: f64,
+    pub attempts: u64,
+    pub agent: String,
+}
+
+/// A registered or refused identifier, as the API gives it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct IdentifierView {
+    pub id: String,
+    pub name: String,
+    pub state: &'static str,
+    pub created: f64,
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl From<&crate::store::Identifier> for IdentifierView {
+    fn from(row: &crate::store::Identifier) -> Self {
+        Self {
+            id: fingerprint(&row.hash).to_owned(),
+            name: row.name.clone(),
+            state: if row.refused { "refused" } else { "registered" },
+            created: row.created,
+            attributes: row.attributes.clone(),
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! Who is known and who is there. All of it is in memory; what must survive is in the store as well.
+
+use super::{AgentView, Key, PendingView, fingerprint};
+use crate::events::{Events, line};
+use crate::jobs::lock;
+use crate::store::{Identifier, Instance, Snapshot};
+use crate::time::now;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{Notify, mpsc};
+use triton::message::Message;
+
+/// Identifiers that knock and are not registered; the one that was silent longest makes room.
+pub const MAX_PENDING: usize = 1000;
+/// Messages that wait for one agent.
+pub const QUEUE: usize = 64;
+/// Bytes that wait for one agent.
+const QUEUE_BYTES: usize = 4 << 20;
+
+/// An agent that takes nothing for so long is disconnected.
+const SEND_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What goes out on a connection.
+#[derive(Debug)]
+pub enum Out {
+    /// One message.
+    Text(String),
+    /// A WebSocket ping.
+    Ping,
+}
+
+/// A handle on one live connection.
+pub struct Connection {
+    /// Number of the connection, unique in this process.
+    pub id: u64,
+    /// Hash of the identifier it came with.
+    pub identifier: String,
+    queue: mpsc::Sender<Out>,
+    /// Bytes of messages in the queue.
+    pub queued: AtomicUsize,
+    /// When it was last heard, as the bits of a Unix time.
+    heard: AtomicU64,
+    reason: Mutex<Option<&'static str>>,
+    closing: Notify,
+}
+
+/// Why a message was not handed to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// There is no connection.
+    Offline,
+    /// The agent does not take what already waits.
+    Busy,
+}
+
+impl Connection {
+    /// When it was last heard.
+    pub fn heard(&self) -> f64 {
+        f64::from_bits(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// It was heard now.
+    pub fn hear(&self) {
+        self.heard.store(now().to_bits(), Ordering::Relaxed);
+    }
+
+    /// Hands on a message without waiting.
+    pub fn send(&self, text: String) -> Result<(), SendError> {
+        let size = text.len();
+        if self.queued.fetch_add(size, Ordering::Relaxed) > QUEUE_BYTES {
+            self.queued.fetch_sub(size, Ordering::Relaxed);
+            return Err(SendError::Busy);
+        }
+        self.queue.try_send(Out::Text(text)).map_err(|e| {
+            self.queued.fetch_sub(size, Ordering::Relaxed);
+            match e {
+                mpsc::error::TrySendError::Full(_) => SendError::Busy,
+                mpsc::error::TrySendError::Closed(_) => SendError::Offline,
+            }
+        })
+    }
+
+    /// Hands on a message; waits while the queue is full.
+    pub async fn send_waiting(&self, message: &Message) {
+        let Ok(text) = message.encode() else {
+            log::error!("a {} message cannot be written", message.kind);
+            return;
+        };
+        self.queued.fetch_add(text.len(), Ordering::Relaxed);
+        let sent = tokio::time::timeout(SEND_WAIT, self.queue.send(Out::Text(text))).await;
+        if sent.is_err() {
+            self.close("it does not read");
+        }
+    }
+
+    /// Asks for a sign of life. A queue that is full says enough by itself.
+    pub fn ping(&self) {
+        let _ = self.queue.try_send(Out::Ping);
+    }
+
+    /// Ends the connection with a `bye`.
+    pub fn close(&self, reason: &'static str) {
+        lock(&self.reason).get_or_insert(reason);
+        self.closing.notify_one();
+    }
+
+    /// Waits for [`Self::close`].
+    pub async fn closed(&self) -> &'static str {
+        loop {
+            if let Some(reason) = *lock(&self.reason) {
+                return reason;
+            }
+            self.closing.notified().await;
+        }
+    }
+}
+
+pub(super) struct Agent {
+    pub row: Instance,
+    pub connection: Option<Arc<Connection>>,
+    /// The row differs from the stored one…
+    dirty: bool,
+    /// …in more than what the next heartbeat changes again.
+    urgent: bool,
+}
+
+impl Agent {
+    fn last_seen(&self) -> f64 {
+        let heard = self.connection.as_ref().map_or(0.0, |c| c.heard());
+        self.row.last_seen.max(heard)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub identifiers: HashMap<String, Identifier>,
+    pub agents: BTreeMap<Key, Agent>,
+    pub pending: HashMap<String, PendingView>,
+    pub connections: HashMap<u64, Arc<Connection>>,
+    next: u64,
+}
+
+/// Who connects.
+pub struct Arrival {
+    /// Instance id; `None` for a plain Triton, which gets a name here.
+    pub instance: Option<String>,
+    /// `hello` as JSON.
+    pub hello: Option<Box<RawValue>>,
+    /// IP and port.
+    pub address: String,
+}
+
+/// An agent that a name stands for.
+#[derive(Clone)]
+pub struct Target {
+    /// Which.
+    pub key: Key,
+    /// Name of its identifier.
+    pub name: String,
+    /// Its connection, if it is up.
+    pub connection: Option<Arc<Connection>>,
+}
+
+/// Why a name means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NameError {
+    /// No such name or instance.
+    Unknown,
+    /// The beginning of an instance id fits several.
+    Ambiguous,
+}
+
+/// The registry.
+pub struct Registry {
+    pub(super) inner: Mutex<Inner>,
+    pub(super) events: Events,
+    /// Something should be stored soon.
+    pub changed: Notify,
+    heartbeat_seconds: u32,
+}
+
+impl Registry {
+    /// Starts with what is stored; all agents are down.
+    pub fn new(snapshot: Snapshot, events: Events, heartbeat_seconds: u32) -> Self {
+        let mut inner = Inner::default();
+        for row in snapshot.identifiers {
+            inner.identifiers.insert(row.hash.clone(), row);
+        }
+        for row in snapshot.instances {
+            let key = Key {
+                identifier: row.identifier.clone(),
+                instance: row.instance.clone(),
+            };
+            let agent = Agent {
+                row,
+                connection: None,
+                dirty: false,
+                urgent: false,
+            };
+            inner.agents.insert(key, agent);
+        }
+        Self {
+            inner: Mutex::new(inner),
+            events,
+            changed: Notify::new(),
+            heartbeat_seconds,
+        }
+    }
+
+    /// Seconds between heartbeats.
+    pub fn heartbeat_seconds(&self) -> u32 {
+        self.heartbeat_seconds
+    }
+
+    /// A new connection of an admitted identifier; `None` where there are `limit` already.
+    pub fn open(
+        &self,
+        identifier: &str,
+        limit: usize,
+    ) -> Option<(Arc<Connection>, mpsc::Receiver<Out>)> {
+        let mut inner = lock(&self.inner);
+        if inner.connections.len() >= limit {
+            return None;
+        }
+        inner.next += 1;
+        let (queue, outbox) = mpsc::channel(QUEUE);
+        let connection = Arc::new(Connection {
+            id: inner.next,
+            identifier: identifier.to_owned(),
+            queue,
+            queued: AtomicUsize::new(0),
+            heard: AtomicU64::new(now().to_bits()),
+            reason: Mutex::new(None),
+            closing: Notify::new(),
+        });
+        inner.connections.insert(connection.id, connection.clone());
+        Some((connection, outbox))
+    }
+
+    /// A connection is gone.
+    pub fn close(&self, connection: &Connection) {
+        lock(&self.inner).connections.remove(&connection.id);
+    }
+
+    /// Ends all connections, or those of one identifier.
+    pub fn close_all(&self, identifier: Option<&str>, reason: &'static str) {
+        for connection in lock(&self.inner).connections.values() {
+            if identifier.is_none_or(|hash| connection.identifier == hash) {
+                connection.close(reason);
+            }
+        }
+    }
+
+    /// Number of live connections.
+    pub fn connections(&self) -> usize {
+        lock(&self.inner).connections.len()
+    }
+
+    /// Name and attributes of an identifier.
+    pub fn settings(&self, identifier: &str) -> Option<(String, BTreeMap<String, String>)> {
+        let inner = lock(&self.inner);
+        let row = inner.identifiers.get(identifier)?;
+        Some((row.name.clone(), row.attributes.clone()))
+    }
+
+    /// Whether an agent with this identifier was last seen at this address.
+    pub fn known_from(&self, identifier: &str, ip: IpAddr) -> bool {
+        let ip = ip.to_string();
+        let inner = lock(&self.inner);
+        agents_of(&inner, identifier).any(|(_, agent)| {
+            let host = agent
+                .row
+                .address
+                .rsplit_once(':')
+                .map_or("", |(host, _)| host);
+            host.trim_start_matches('[').trim_end_matches(']') == ip
+        })
+    }
+
+    /// An agent is up. Returns its key; `None` if its identifier has just been forgotten.
+    pub fn arrive(&self, connection: &Arc<Connection>, arrival: Arrival) -> Option<Key> {
+        let mut inner = lock(&self.inner);
+        if !inner.connections.contains_key(&connection.id)
+            || inner.identifiers.get(&connection.identifier)?.refused
+        {
+            return None;
+        }
+        let plain = arrival.instance.is_none();
+        let instance = arrival
+            .instance
+            .unwrap_or_else(|| free_plain_name(&inner, &connection.identifier));
+        let key = Key {
+            identifier: connection.identifier.clone(),
+            instance,
+        };
+        let time = now();
+        let agent = inner.agents.entry(key.clone()).or_insert_with(|| Agent {
+            row: Instance {
+                identifier: key.identifier.clone(),
+                instance: key.instance.clone(),
+                plain,
+                address: String::new(),
+                since: time,
+                last_seen: time,
+                hello: None,
+                health: None,
+                health_at: None,
+            },
+            connection: None,
+            dirty: true,
+            urgent: true,
+        });
+        match agent.connection.replace(connection.clone()) {
+            Some(old) if old.id != connection.id => {
+                let silence = time - old.heard();
+                if silence < f64::from(self.heartbeat_seconds) * 1.5 {
+                    log::warn!(
+                        "collision: instance {} of {} is connected twice, from {} and from {}; the newer one stays",
+                        key.instance,
+                        fingerprint(&key.identifier),
+                        agent.row.address,
+                        arrival.address
+                    );
+                }
+                old.close("replaced");
+            }
+            Some(_) => {}
+            None => agent.row.since = time,
+        }
+        agent.row.plain = plain;
+        agent.row.address = arrival.address;
+        agent.row.hello = arrival.hello;
+        agent.row.last_seen = time;
+        agent.urgent = true;
+        self.publish(&inner, &key);
+        drop(inner);
+        self.changed.notify_one();
+        Some(key)
+    }
+
+    /// An agent is down, if this is still its connection.
+    pub fn leave(&self, key: &Key, connection: &Connection) {
+        let mut inner = lock(&self.inner);
+        let Some(agent) = inner.agents.get_mut(key) else {
+            return;
+        };
+        if agent.connection.as_ref().map(|c| c.id) != Some(connection.id) {
+            return;
+        }
+        agent.row.last_seen = agent.last_seen();
+        agent.row.since = now();
+        agent.connection = None;
+        agent.urgent = true;
+        self.publish(&inner, key);
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// The last whole heartbeat of an agent.
+    pub fn health(&self, key: &Key) -> Option<Box<RawValue>> {
+        lock(&self.inner).agents.get(key)?.row.health.clone()
+    }
+
+    /// Keeps a whole heartbeat. It is stored with the next round, not at once.
+    pub fn set_health(&self, key: &Key, health: Box<RawValue>) {
+        let mut inner = lock(&self.inner);
+        if let Some(agent) = inner.agents.get_mut(key) {
+            agent.row.last_seen = agent.last_seen();
+            agent.row.health = Some(health);
+            agent.row.health_at = Some(now());
+            agent.dirty = true;
+            self.publish(&inner, key);
+        }
+    }
+
+    /// Takes an agent out, of which nothing stays; not while it is up.
+    pub fn remove(&self, key: &Key) -> bool {
+        let mut inner = lock(&self.inner);
+        if inner.agents.get(key).is_none_or(|a| a.connection.is_some()) {
+            return false;
+        }
+        inner.agents.remove(key);
+        self.publish_removed(&inner, key);
+        true
+    }
+
+    /// What a name, or a name and the beginning of an instance id, stands for; by instance.
+    pub fn resolve(&self, name: &str) -> Result<Vec<Target>, NameError> {
+        let inner = lock(&self.inner);
+        let (name, wanted) = name
+            .split_once('/')
+            .map_or((name, None), |(name, instance)| (name, Some(instance)));
+        let row = inner
+            .identifiers
+            .values()
+            .find(|row| row.name == name && !row.refused)
+            .ok_or(NameError::Unknown)?;
+        let all = agents_of(&inner, &row.hash).map(|(key, agent)| Target {
+            key: key.clone(),
+            name: row.name.clone(),
+            connection: agent.connection.clone(),
+        });
+        let Some(wanted) = wanted else {
+            return Ok(all.collect());
+        };
+        let fitting: Vec<_> = all.filter(|t| t.key.instance.starts_with(wanted)).collect();
+        // `plain` is whole, though `plain-2` begins with it.
+        if let Some(exact) = fitting.iter().find(|t| t.key.instance == wanted) {
+            return Ok(vec![exact.clone()]);
+        }
+        match fitting.len() {
+            0 => Err(NameError::Unknown),
+            1 => Ok(fitting),
+            _ => Err(NameError::Ambiguous),
+        }
+    }
+
+    /// The live connection of an agent.
+    pub fn connection(&self, identifier: &str, instance: &str) -> Option<Arc<Connection>> {
+        let key = Key {
+            identifier: identifier.to_owned(),
+            instance: instance.to_owned(),
+        };
+        lock(&self.inner).agents.get(&key)?.connection.clone()
+    }
+
+    /// JSON of all agents by name, or of some.
+    pub fn agents_json(&self, only: Option<&[Key]>) -> Vec<Box<RawValue>> {
+        let inner = lock(&self.inner);
+        let mut views: Vec<_> = match only {
+            Some(keys) => keys
+                .iter()
+                .filter_map(|key| self.view(&inner, key))
+                .collect(),
+            None => inner
+                .agents
+                .keys()
+                .filter_map(|key| self.view(&inner, key))
+                .collect(),
+        };
+        views.sort_by_key(|view| (view.name, view.instance));
+        views
+            .iter()
+            .filter_map(|view| serde_json::value::to_raw_value(view).ok())
+            .collect()
+    }
+
+    /// Rows that have changed since they were last taken; those with no more than a heartbeat only if `all`.
+    pub fn take_changed(&self, all: bool) -> Vec<Instance> {
+        let mut inner = lock(&self.inner);
+        let changed = inner
+            .agents
+            .values_mut()
+            .filter(|agent| agent.urgent || (all && agent.dirty));
+        changed
+            .map(|agent| {
+                (agent.dirty, agent.urgent) = (false, false);
+                agent.row.last_seen = agent.last_seen();
+                agent.row.clone()
+            })
+            .collect()
+    }
+
+    fn view<'a>(&self, inner: &'a Inner, key: &'a Key) -> Option<AgentView<'a>> {
+        let agent = inner.agents.get(key)?;
+        let identifier = inner.identifiers.get(&key.identifier)?;
+        Some(AgentView {
+            name: &identifier.name,
+            instance: &agent.row.instance,
+            identifier: fingerprint(&identifier.hash),
+            state: if agent.connection.is_some() {
+                "up"
+            } else {
+                "down"
+            },
+            since: agent.row.since,
+            last_seen: agent.last_seen(),
+            address: &agent.row.address,
+            plain: agent.row.plain,
+            hello: agent.row.hello.as_deref(),
+            health: agent.row.health.as_deref(),
+            health_at: agent.row.health_at,
+            heartbeat_seconds: self.heartbeat_seconds,
+            attributes: &identifier.attributes,
+        })
+    }
+
+    pub(super) fn publish(&self, inner: &Inner, key: &Key) {
+        // Said while the lock is held, so that watchers hear of changes in their order.
+        if let Some(agent) = self.view(inner, key) {
+            self.events.publish(|| line("agent", "agent", &agent));
+        }
+    }
+
+    pub(super) fn publish_removed(&self, inner: &Inner, key: &Key) {
+        let name = inner.identifiers.get(&key.identifier).map(|row| &row.name);
+        self.events.publish(|| {
+            serde_json::json!({"type": "agent-removed", "name": name, "instance": key.instance})
+                .to_string()
+        });
+    }
+}
+
+pub(super) fn agents_of<'a>(
+    inner: &'a Inner,
+    identifier: &'a str,
+) -> impl Iterator<Item = (&'a Key, &'a Agent)> {
+    let from = Key {
+        identifier: identifier.to_owned(),
+        instance: String::new(),
+    };
+    inner
+        .agents
+        .range(from..)
+        .take_while(move |(key, _)| key.identifier == identifier)
+}
+
+/// `plain`, or `plain-2` and so on while others of the same identifier are connected.
+fn free_plain_name(inner: &Inner, identifier: &str) -> String {
+    let mut number = 1_u64;
+    loop {
+        let instance = if number == 1 {
+            "plain".to_owned()
+        } else {
+            format!("plain-{number}")
+        };
+        let key = Key {
+            identifier: identifier.to_owned(),
+            instance,
+        };
+        if inner
+            .agents
+            .get(&key)
+            .is_none_or(|a| a.connection.is_none())
+        {
+            return key.instance;
+        }
+        number += 1;
+    }
+}

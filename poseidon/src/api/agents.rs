@@ -1,0 +1,78 @@
+//! Calls about agents.
+
+use super::{Answer, ApiError, Shared, json, object};
+use crate::agents::Key;
+use crate::agents::registry::{NameError, Target};
+use crate::jobs::End;
+use crate::server::App;
+use axum::extract::{Path, State};
+use triton::message::payload::{self, ErrorCode};
+
+pub(super) async fn list(State(app): Shared) -> Answer {
+    Ok(object("agents", &app.registry.agents_json(None)))
+}
+
+pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer {
+    let targets = resolve(&app, &name)?;
+    if targets.len() > 1 {
+        let instances: Vec<_> = targets
+            .iter()
+            .map(|t| format!("{}/{}", t.name, t.key.instance))
+            .collect();
+        return Err(ApiError::conflict(format!(
+            "{name} has {} instances, name one of them: {}",
+            targets.len(),
+            instances.join(", ")
+        )));
+    }
+    let keys: Vec<Key> = targets.into_iter().map(|t| t.key).collect();
+    match app.registry.agents_json(Some(&keys)).first() {
+        Some(agent) => Ok(json(agent)),
+        None => Err(ApiError::not_found(format!("{name} has never connected"))),
+    }
+}
+
+pub(super) async fn forget(State(app): Shared, Path(name): Path<String>) -> Answer {
+    let targets = resolve(&app, &name)?;
+    if let Some(up) = targets.iter().find(|t| t.connection.is_some()) {
+        return Err(ApiError::conflict(format!(
+            "{}/{} is up; only what is down can be forgotten",
+            up.name, up.key.instance
+        )));
+    }
+    for target in targets {
+        if !app.registry.remove(&target.key) {
+            return Err(ApiError::conflict(format!(
+                "{} has just come up",
+                target.name
+            )));
+        }
+        abandon(&app, &target.key.identifier, Some(&target.key.instance)).await;
+        let key = target.key;
+        app.db
+            .call(move |store| store.delete_instance(&key.identifier, &key.instance))
+            .await?;
+    }
+    Ok(json(&serde_json::json!({})))
+}
+
+/// Ends the open jobs of what is forgotten: nobody will ever report their end.
+pub(super) async fn abandon(app: &App, identifier: &str, instance: Option<&str>) {
+    for live in app.jobs.all_open_of(identifier, instance) {
+        let error = payload::Error::new(
+            ErrorCode::Other("forgotten".to_owned()),
+            "the agent was forgotten before it reported the end",
+        );
+        app.jobs.end(&live, End::Error(error)).await;
+    }
+}
+
+/// The agents that a name stands for.
+pub(super) fn resolve(app: &App, name: &str) -> Result<Vec<Target>, ApiError> {
+    app.registry.resolve(name).map_err(|e| match e {
+        NameError::Unknown => ApiError::not_found(format!("there is no agent {name}")),
+        NameError::Ambiguous => ApiError::conflict(format!(
+            "{name} fits several instances: give more of the instance id"
+        )),
+    })
+}

@@ -1,0 +1,88 @@
+//! Calls about identifiers.
+
+use super::{Answer, ApiError, Shared, json, object, read};
+use crate::agents::identifiers::IdentifierError;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approve {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Register {
+    identifier: String,
+    name: Option<String>,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+}
+
+pub(super) async fn pending(State(app): Shared) -> Answer {
+    Ok(object("pending", &app.registry.pending()))
+}
+
+pub(super) async fn approve(State(app): Shared, Path(id): Path<String>, body: Body) -> Answer {
+    let approve: Approve = read(body).await?;
+    let identifier = app.registry.approve(&app.db, &id, approve.name).await?;
+    log::info!(
+        "identifier {} is approved as {}",
+        identifier.id,
+        identifier.name
+    );
+    Ok(object("identifier", &identifier))
+}
+
+pub(super) async fn refuse(State(app): Shared, Path(id): Path<String>) -> Answer {
+    let identifier = app.registry.refuse(&app.db, &id).await?;
+    log::info!("identifier {} is refused", identifier.id);
+    Ok(object("identifier", &identifier))
+}
+
+pub(super) async fn list(State(app): Shared) -> Answer {
+    Ok(object("identifiers", &app.registry.identifiers()))
+}
+
+pub(super) async fn register(State(app): Shared, body: Body) -> Answer {
+    let Register {
+        identifier,
+        name,
+        attributes,
+    } = read(body).await?;
+    let identifier = app
+        .registry
+        .register(&app.db, &identifier, name, attributes)
+        .await?;
+    log::info!(
+        "identifier {} is registered as {}",
+        identifier.id,
+        identifier.name
+    );
+    let body = object("identifier", &identifier);
+    Ok((StatusCode::CREATED, body).into_response())
+}
+
+pub(super) async fn forget(State(app): Shared, Path(id): Path<String>) -> Answer {
+    let hash = app.registry.forget(&app.db, &id).await?;
+    super::agents::abandon(&app, &hash, None).await;
+    Ok(json(&serde_json::json!({})))
+}
+
+impl From<IdentifierError> for ApiError {
+    fn from(e: IdentifierError) -> Self {
+        match e {
+            IdentifierError::NotFound => Self::not_found("there is no such identifier"),
+            IdentifierError::Ambiguous => {
+                Self::conflict("this ID fits several identifiers: give more of its digits")
+            }
+            IdentifierError::Invalid(reason) => Self::invalid(reason),
+            IdentifierError::Store(e) => e.into(),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The HTTP interface, as `docs/api.md` has it.
+
+mod agents;
+mod events;
+mod identifiers;
+mod jobs;
+
+use crate::agents::upgrade::{self, bearer};
+use crate::server::{App, page};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// Largest body of a request.
+const BODY_LIMIT: usize = 2 << 20;
+/// The document that describes the interface.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+type Shared = State<Arc<App>>;
+type Answer = Result<Response, ApiError>;
+
+/// Makes the router and the list of its routes from one table.
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:expr,)*) => {
+        /// Method and path of each call that needs the token.
+        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        fn guarded() -> Router<Arc<App>> {
+            Router::new()$(.route($path, axum::routing::$method($handler)))*
+        }
+    };
+}
+
+routes! {
+    get "/api/v1/agents" => agents::list,
+    get "/api/v1/agents/{name}" => agents::show,
+    delete "/api/v1/agents/{name}" => agents::forget,
+    get "/api/v1/pending" => identifiers::pending,
+    post "/api/v1/pending/{id}/approve" => identifiers::approve,
+    post "/api/v1/pending/{id}/refuse" => identifiers::refuse,
+    get "/api/v1/identifiers" => identifiers::list,
+    post "/api/v1/identifiers" => identifiers::register,
+    delete "/api/v1/identifiers/{id}" => identifiers::forget,
+    post "/api/v1/jobs" => jobs::create,
+    get "/api/v1/jobs" => jobs::list,
+    get "/api/v1/jobs/{job}" => jobs::show,
+    get "/api/v1/jobs/{job}/output" => jobs::output,
+    post "/api/v1/jobs/{job}/cancel" => jobs::cancel,
+    get "/api/v1/events" => events::stream,
+}
+
+/// Paths that need no token.
+pub const OPEN_ROUTES: &[(&str, &str)] = &[("get", "/healthz"), ("get", "/api/v1/openapi.json")];
+
+/// Everything that the server answers.
+pub fn router(app: &Arc<App>) -> Router {
+    guarded()
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .route("/healthz", get(health))
+        .route("/api/v1/openapi.json", get(openapi))
+        .route("/", get(root))
+        .route("/triton", any(agent))
+        .route("/triton/", any(agent))
+        .route("/triton/{identifier}", any(agent_by_path))
+        .route("/triton/{identifier}/", any(agent_by_path))
+        .fallback(elsewhere)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::map_response(page::secure))
+        .with_state(app.clone())
+}
+
+async fn health() -> Response {
+    json(&serde_json::json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn root(State(app): Shared, request: Request) -> Response {
+    if upgrade::is_upgrade(request.headers()) {
+        return upgrade::answer(&app, None, request);
+    }
+    page::file(request.uri().clone()).await
+}
+
+async fn agent(State(app): Shared, request: Request) -> Response {
+    upgrade::answer(&app, None, request)
+}
+
+async fn agent_by_path(
+    State(app): Shared,
+    Path(identifier): Path<String>,
+    request: Request,
+) -> Response {
+    upgrade::answer(&app, Some(&identifier), request)
+}
+
+async fn elsewhere(request: Request) -> Response {
+    let path = request.uri().path();
+    if path.starts_with("/api/") {
+        return ApiError::not_found(format!("there is no call {path}")).into_response();
+    }
+    page::file(request.uri().clone()).await
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let text = format!("{} is not for {}", request.uri().path(), request.method());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid", text).into_response()
+}
+
+async fn guard(State(app): Shared, request: Request, next: Next) -> Response {
+    match bearer(request.headers()) {
+        Some(token) if app.is_admin(token) => next.run(request).await,
+        _ => {
+            let error = ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "the admin token is missing or wrong: send it in `Authorization: Bearer TOKEN`",
+            );
+            let mut response = error.into_response();
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+    }
+}
+
+/// A call that failed.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
+    }
+
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+    }
+
+    fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", message)
+    }
+
+    fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    fn offline(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "offline", message)
+    }
+
+    fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
+    }
+
+    fn busy(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+    }
+}
+
+impl From<crate::store::StoreError> for ApiError {
+    fn from(e: crate::store::StoreError) -> Self {
+        match e {
+            crate::store::StoreError::NameTaken => Self::conflict(e.to_string()),
+            crate::store::StoreError::Failed(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "io", e.to_string())
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({"error": {"code": self.code, "message": self.message}});
+        (self.status, json(&body)).into_response()
+    }
+}
+
+/// A JSON answer: an object with one field.
+fn object(field: &'static str, value: &impl Serialize) -> Response {
+    json(&std::collections::BTreeMap::from([(field, value)]))
+}
+
+/// A JSON answer.
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(e) => {
+            log::error!("an answer cannot be written: {e}");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Newline-delimited JSON as it comes.
+fn ndjson<S>(lines: S) -> Response
+where
+    S: futures_util::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+{
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-ndjson"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, Body::from_stream(lines)).into_response()
+}
+
+/// The body of a request; a missing one is an empty object.
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+    let bytes = axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|e| {
+        // axum wraps the error of the limit; there is no other way to tell it.
+        if std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>())
+        {
+            ApiError::too_large(format!("the body has more than {BODY_LIMIT} bytes"))
+        } else {
+            ApiError::invalid(format!("the body did not arrive: {e}"))
+        }
+    })?;
+    let bytes: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) {
+        b"{}"
+    } else {
+        &bytes
+    };
+    serde_json::from_slice(bytes)
+        .map_err(|e| ApiError::invalid(format!("the body cannot be read: {e}")))
+}

@@ -1,0 +1,451 @@
+//! The commands that ask once and print the answer.
+
+use super::client::{Client, segment};
+use super::tables::{ago, bytes, clean, percent, span, table, text};
+use clap::Args;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+type Ended = Result<ExitCode, String>;
+
+#[derive(Args)]
+pub(super) struct Register {
+    /// The whole identifier; `-` reads it from standard input
+    #[arg(required_unless_present = "identifier_file")]
+    identifier: Option<String>,
+    /// File with the identifier: there it does not show in the process list
+    #[arg(long, value_name = "FILE", conflicts_with = "identifier")]
+    identifier_file: Option<PathBuf>,
+    /// What to call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Given to its agents; can be repeated
+    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
+    attributes: Vec<(String, String)>,
+}
+
+/// `KEY=VALUE`.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("KEY=VALUE is expected".to_owned()),
+    }
+}
+
+impl Register {
+    pub(super) async fn run(self, client: &Client) -> Ended {
+        let identifier = match (self.identifier.as_deref(), self.identifier_file) {
+            (_, Some(path)) => std::fs::read_to_string(&path)
+                .map_err(|e| format!("cannot read {}: {e}", path.display()))?,
+            (Some("-"), None) => std::io::read_to_string(std::io::stdin())
+                .map_err(|e| format!("cannot read standard input: {e}"))?,
+            (identifier, None) => identifier.unwrap_or_default().to_owned(),
+        };
+        let attributes: BTreeMap<_, _> = self.attributes.into_iter().collect();
+        let mut body = json!({"identifier": identifier.trim(), "attributes": attributes});
+        if let Some(name) = self.name {
+            body["name"] = name.into();
+        }
+        let answer: Value = client.post("/identifiers", &body).await?;
+        let identifier = &answer["identifier"];
+        print(&format!(
+            "registered {} as {}\n",
+            text(&identifier["id"]),
+            text(&identifier["name"])
+        ))
+    }
+}
+
+/// Prints all of it; a reader that has gone is no error.
+fn print(text: &str) -> Ended {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {e}"))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn print_json(value: &Value) -> Ended {
+    print(&format!("{value:#}\n"))
+}
+
+fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    value[field].as_array().into_iter().flatten()
+}
+
+pub(super) async fn pending(client: &Client, json: bool) -> Ended {
+    let answer: Value = client.get("/pending").await?;
+    if json {
+        return print_json(&answer);
+    }
+    let rows: Vec<_> = rows(&answer, "pending")
+        .map(|p| {
+            vec![
+                text(&p["id"]),
+                text(&p["address"]),
+                text(&p["agent"]),
+                text(&p["attempts"]),
+                ago(&p["firstSeen"]),
+                ago(&p["lastSeen"]),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return print("Nobody waits for approval.\n");
+    }
+    let head = [
+        "ID",
+        "ADDRESS",
+        "AGENT",
+        "ATTEMPTS",
+        "FIRST SEEN",
+        "LAST SEEN",
+    ];
+    print(&(table(&head, &rows) + "\nLet one in with: poseidon approve ID --name NAME\n"))
+}
+
+pub(super) async fn approve(client: &Client, id: &str, name: Option<String>) -> Ended {
+    let body = name.map_or_else(|| json!({}), |name| json!({"name": name}));
+    let path = format!("/pending/{}/approve", segment(id));
+    let answer: Value = client.post(&path, &body).await?;
+    let identifier = &answer["identifier"];
+    print(&format!(
+        "approved {} as {}; it gets in at its next retry\n",
+        text(&identifier["id"]),
+        text(&identifier["name"])
+    ))
+}
+
+pub(super) async fn refuse(client: &Client, id: &str) -> Ended {
+    let path = format!("/pending/{}/refuse", segment(id));
+    let answer: Value = client.post(&path, &json!({})).await?;
+    print(&format!("refused {}\n", text(&answer["identifier"]["id"])))
+}
+
+pub(super) async fn identifiers(client: &Client, json: bool) -> Ended {
+    let answer: Value = client.get("/identifiers").await?;
+    if json {
+        return print_json(&answer);
+    }
+    let rows: Vec<_> = rows(&answer, "identifiers")
+        .map(|i| {
+            let attributes = i["attributes"].as_object().into_iter().flatten();
+            let attributes: Vec<_> = attributes
+                .map(|(key, value)| format!("{}={}", clean(key), text(value)))
+                .collect();
+            vec![
+                text(&i["name"]),
+                text(&i["id"]),
+                text(&i["state"]),
+                ago(&i["created"]),
+                attributes.join(" "),
+            ]
+        })
+        .collect();
+    print(&table(
+        &["NAME", "ID", "STATE", "CREATED", "ATTRIBUTES"],
+        &rows,
+    ))
+}
+
+pub(super) async fn forget(
+    client: &Client,
+    name: Option<String>,
+    identifier: Option<String>,
+) -> Ended {
+    let (path, what) = match (name, identifier) {
+        (Some(name), _) => (format!("/agents/{}", segment(&name)), name),
+        (None, id) => {
+            let id = id.unwrap_or_default();
+            (format!("/identifiers/{}", segment(&id)), id)
+        }
+    };
+    client.delete(&path).await?;
+    print(&format!("forgot {}\n", clean(&what)))
+}
+
+pub(super) async fn agents(client: &Client, json: bool) -> Ended {
+    let answer: Value = client.get("/agents").await?;
+    if json {
+        return print_json(&answer);
+    }
+    let all: Vec<&Value> = rows(&answer, "agents").collect();
+    if all.is_empty() {
+        return print("No agent has connected yet. Those that wait: poseidon pending\n");
+    }
+    let rows: Vec<_> = all
+        .iter()
+        .map(|a| {
+            let shared = all.iter().filter(|b| b["name"] == a["name"]).count() > 1;
+            let name = text(&a["name"]);
+            let name = if shared {
+                let instance: String = text(&a["instance"]).chars().take(8).collect();
+                format!("{name}/{instance}")
+            } else {
+                name
+            };
+            let (hello, health) = (&a["hello"], &a["health"]);
+            vec![
+                name,
+                text(&a["state"]),
+                ago(&a["since"]),
+                text(&a["address"]),
+                system(hello),
+                percent(&health["systemLoad"], &json!(1)),
+                percent(
+                    &health["physicalMemoryUsed"],
+                    &health["physicalMemoryTotal"],
+                ),
+                fullest(health),
+                ago(&a["lastSeen"]),
+            ]
+        })
+        .collect();
+    let head = [
+        "NAME",
+        "STATE",
+        "SINCE",
+        "ADDRESS",
+        "SYSTEM",
+        "CPU",
+        "MEMORY",
+        "DISK",
+        "LAST SEEN",
+    ];
+    print(&table(&head, &rows))
+}
+
+fn system(hello: &Value) -> String {
+    match (&hello["os"], &hello["arch"]) {
+        (Value::Null, Value::Null) => "-".to_owned(),
+        (os, arch) => format!("{} {}", text(os), text(arch)),
+    }
+}
+
+/// The file system with the least room.
+fn fullest(health: &Value) -> String {
+    rows(health, "fileSystems")
+        .filter_map(|fs| {
+            let (used, free) = (fs["spaceUsed"].as_f64()?, fs["spaceAvailable"].as_f64()?);
+            (used + free > 0.0).then(|| (used / (used + free), fs))
+        })
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or_else(
+            || "-".to_owned(),
+            |(share, fs)| format!("{:.0} % {}", share * 100.0, text(&fs["mount"])),
+        )
+}
+
+pub(super) async fn show(client: &Client, name: &str, json: bool) -> Ended {
+    let agent: Value = client.get(&format!("/agents/{}", segment(name))).await?;
+    if json {
+        return print_json(&agent);
+    }
+    print(&describe(&agent))
+}
+
+/// An agent on a few lines.
+pub(crate) fn describe(agent: &Value) -> String {
+    let (hello, health) = (&agent["hello"], &agent["health"]);
+    let mut out = String::new();
+    let mut line = |label: &str, value: String| {
+        let _ = writeln!(out, "{:<12}{value}", format!("{label}:"));
+    };
+    line("Name", text(&agent["name"]));
+    line("Instance", text(&agent["instance"]));
+    line("Identifier", text(&agent["identifier"]));
+    line(
+        "State",
+        format!("{}, since {}", text(&agent["state"]), ago(&agent["since"])),
+    );
+    line(
+        "Last seen",
+        format!(
+            "{} from {}",
+            ago(&agent["lastSeen"]),
+            text(&agent["address"])
+        ),
+    );
+    if agent["plain"] == true {
+        line(
+            "Agent",
+            "a plain Triton, which says nothing of itself".to_owned(),
+        );
+    } else {
+        line(
+            "Agent",
+            format!("triton {}", text(&hello["agent"]["version"])),
+        );
+        line("Host", text(&hello["hostname"]));
+        line(
+            "System",
+            format!("{}, kernel {}", system(hello), text(&hello["kernel"])),
+        );
+    }
+    for (key, value) in agent["attributes"].as_object().into_iter().flatten() {
+        line("Attribute", format!("{}={}", clean(key), text(value)));
+    }
+    if health.is_null() {
+        line("Health", "none yet".to_owned());
+        return out;
+    }
+    line("Health", format!("as of {}", ago(&agent["healthAt"])));
+    if let Some(uptime) = health["uptime"].as_f64() {
+        line("  Uptime", span(uptime));
+    }
+    let average: Vec<_> = rows(health, "loadAverage")
+        .filter_map(Value::as_f64)
+        .map(|n| format!("{n:.2}"))
+        .collect();
+    if !average.is_empty() {
+        line("  Load", average.join(" "));
+    }
+    line("  CPU", percent(&health["systemLoad"], &json!(1)));
+    line(
+        "  Memory",
+        format!(
+            "{} of {} used",
+            bytes(&health["physicalMemoryUsed"]),
+            bytes(&health["physicalMemoryTotal"])
+        ),
+    );
+    for fs in rows(health, "fileSystems") {
+        line(
+            "  Disk",
+            format!(
+                "{} ({}): {} of {} used, {} free",
+                text(&fs["mount"]),
+                text(&fs["type"]),
+                bytes(&fs["spaceUsed"]),
+                bytes(&fs["spaceTotal"]),
+                bytes(&fs["spaceAvailable"])
+            ),
+        );
+    }
+    for interface in rows(health, "interfaces") {
+        let addresses: Vec<_> = rows(interface, "addresses").map(text).collect();
+        line(
+            "  Network",
+            format!(
+                "{} {}: received {}, sent {}; {}",
+                text(&interface["name"]),
+                if interface["up"] == true {
+                    "up"
+                } else {
+                    "down"
+                },
+                bytes(&interface["rxBytes"]),
+                bytes(&interface["txBytes"]),
+                addresses.join(" ")
+            ),
+        );
+    }
+    for sensor in rows(health, "temperatures") {
+        line(
+            "  Sensor",
+            format!(
+                "{}: {} °C",
+                text(&sensor["label"]),
+                text(&sensor["celsius"])
+            ),
+        );
+    }
+    out
+}
+
+pub(super) async fn cancel(client: &Client, job: &str, grace: Option<f64>) -> Ended {
+    let body = grace.map_or_else(|| json!({}), |s| json!({"graceSeconds": s}));
+    let path = format!("/jobs/{}/cancel", segment(job));
+    let _: Value = client.post(&path, &body).await?;
+    print(&format!("asked for the end of job {}\n", clean(job)))
+}
+
+pub(super) async fn jobs(client: &Client, agent: Option<&str>, limit: u32, json: bool) -> Ended {
+    let mut path = format!("/jobs?limit={limit}");
+    if let Some(agent) = agent {
+        let _ = write!(path, "&agent={}", segment(agent));
+    }
+    let answer: Value = client.get(&path).await?;
+    if json {
+        return print_json(&answer);
+    }
+    let rows: Vec<_> = rows(&answer, "jobs")
+        .map(|job| {
+            vec![
+                text(&job["id"]),
+                text(&job["agent"]),
+                ago(&job["created"]),
+                outcome(job),
+                command(job).chars().take(60).collect(),
+            ]
+        })
+        .collect();
+    print(&table(
+        &["JOB", "AGENT", "CREATED", "STATE", "COMMAND"],
+        &rows,
+    ))
+}
+
+pub(super) async fn job(client: &Client, job: &str, json: bool) -> Ended {
+    let job: Value = client.get(&format!("/jobs/{}", segment(job))).await?;
+    if json {
+        return print_json(&job);
+    }
+    let result = &job["result"];
+    let mut out = String::new();
+    let _ = writeln!(out, "Job:      {}", text(&job["id"]));
+    let _ = writeln!(
+        out,
+        "Agent:    {}/{}",
+        text(&job["agent"]),
+        text(&job["instance"])
+    );
+    let _ = writeln!(out, "Created:  {}", ago(&job["created"]));
+    let _ = writeln!(out, "Command:  {}", command(&job));
+    let _ = writeln!(out, "State:    {}", outcome(&job));
+    if !result.is_null() {
+        let _ = writeln!(out, "Took:     {} ms", text(&result["elapsedMs"]));
+        let _ = writeln!(
+            out,
+            "Output:   {} on stdout, {} on stderr",
+            bytes(&result["stdoutBytes"]),
+            bytes(&result["stderrBytes"])
+        );
+        if result["message"].is_string() {
+            let _ = writeln!(out, "Message:  {}", text(&result["message"]));
+        }
+    }
+    print(&out)
+}
+
+/// Where a job stands, in a few words.
+pub(crate) fn outcome(job: &Value) -> String {
+    let (result, error) = (&job["result"], &job["error"]);
+    if !error.is_null() {
+        return format!("{}: {}", text(&error["code"]), text(&error["message"]));
+    }
+    if result.is_null() {
+        return text(&job["state"]);
+    }
+    let how = match (&result["exitCode"], &result["signal"]) {
+        (_, Value::Number(signal)) => format!(" (signal {signal})"),
+        (Value::Number(code), _) if code.as_i64() != Some(0) => format!(" (exit code {code})"),
+        _ => String::new(),
+    };
+    text(&result["status"]) + &how
+}
+
+fn command(job: &Value) -> String {
+    let request = &job["request"];
+    if request["shell"].is_string() {
+        return text(&request["shell"]);
+    }
+    let words: Vec<_> = rows(request, "argv").map(text).collect();
+    words.join(" ")
+}

@@ -1,0 +1,199 @@
+//! The command: `poseidon serve`, and what talks to a running server.
+
+pub mod client;
+mod commands;
+mod run;
+mod serve;
+mod tables;
+
+use clap::{Args, Parser, Subcommand};
+use client::Client;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The central instance for Triton agents.
+#[derive(Parser)]
+#[command(name = "poseidon", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How the commands find the server.
+#[derive(Args, Clone)]
+struct Reach {
+    /// Address of the server; without it, the one that runs on the data folder
+    #[arg(long, global = true, env = "POSEIDON_URL", value_name = "URL")]
+    url: Option<String>,
+    /// File with the admin token; else POSEIDON_TOKEN holds the token, else it is in the data folder
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificates of an own authority, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// The data folder
+    #[arg(
+        long,
+        global = true,
+        env = "POSEIDON_DATA",
+        value_name = "DIR",
+        default_value = "./poseidon-data"
+    )]
+    data: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::Serve),
+    /// Show Poseidon at work: a server, a real agent, a command, the page
+    Demo(crate::demo::Demo),
+    /// List the identifiers that tried to connect and wait for approval
+    Pending {
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a pending identifier in
+    Approve {
+        /// Its ID as `pending` shows it, any beginning of at least 4 digits
+        id: String,
+        /// What to call it
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Keep an identifier out, and out of the pending list
+    Refuse {
+        /// Its ID, any beginning of at least 4 digits
+        id: String,
+    },
+    /// Register an identifier before its first connection
+    Register(commands::Register),
+    /// List registered and refused identifiers
+    Identifiers {
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget an agent that is down, or an identifier with all its agents
+    Forget {
+        /// An agent's name, NAME or NAME/INSTANCE
+        #[arg(required_unless_present = "identifier")]
+        name: Option<String>,
+        /// An identifier's ID: its agents are disconnected
+        #[arg(long, value_name = "ID", conflicts_with = "name")]
+        identifier: Option<String>,
+    },
+    /// List the agents
+    Agents {
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one agent with its health
+    Show {
+        /// NAME or NAME/INSTANCE
+        name: String,
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command on agents and stream its output
+    Run(run::Run),
+    /// Cancel a job
+    Cancel {
+        /// The job's ID
+        job: String,
+        /// Seconds between SIGTERM and SIGKILL
+        #[arg(long, value_name = "SECONDS")]
+        grace: Option<f64>,
+    },
+    /// List jobs, newest first
+    Jobs {
+        /// Only of this agent
+        #[arg(long, value_name = "NAME")]
+        agent: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one job
+    Job {
+        /// The job's ID
+        job: String,
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a job's output
+    Output {
+        /// The job's ID
+        job: String,
+        /// Go on until the job ends
+        #[arg(long, short)]
+        follow: bool,
+        /// Print the API's JSON lines
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match &cli.command {
+        Command::Serve(_) => log::LevelFilter::Info,
+        _ => log::LevelFilter::Warn,
+    };
+    env_logger::Builder::new()
+        .filter_level(level)
+        .parse_env("POSEIDON_LOG")
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&format!("cannot start: {e}")),
+    };
+    let code = runtime.block_on(run(cli)).unwrap_or_else(|e| fail(&e));
+    // A thread that still reads standard input must not keep the process.
+    runtime.shutdown_background();
+    code
+}
+
+fn fail(reason: &str) -> ExitCode {
+    eprintln!("poseidon: {reason}");
+    ExitCode::FAILURE
+}
+
+async fn run(cli: Cli) -> Result<ExitCode, String> {
+    let Cli { reach, command } = cli;
+    let client = || Client::find(&reach);
+    match command {
+        Command::Serve(serve) => serve.run(reach.data).await,
+        Command::Demo(demo) => demo.run().await,
+        Command::Pending { json } => commands::pending(&client()?, json).await,
+        Command::Approve { id, name } => commands::approve(&client()?, &id, name).await,
+        Command::Refuse { id } => commands::refuse(&client()?, &id).await,
+        Command::Register(register) => register.run(&client()?).await,
+        Command::Identifiers { json } => commands::identifiers(&client()?, json).await,
+        Command::Forget { name, identifier } => {
+            commands::forget(&client()?, name, identifier).await
+        }
+        Command::Agents { json } => commands::agents(&client()?, json).await,
+        Command::Show { name, json } => commands::show(&client()?, &name, json).await,
+        Command::Run(run) => run.run(&client()?).await,
+        Command::Cancel { job, grace } => commands::cancel(&client()?, &job, grace).await,
+        Command::Jobs { agent, limit, json } => {
+            commands::jobs(&client()?, agent.as_deref(), limit, json).await
+        }
+        Command::Job { job, json } => commands::job(&client()?, &job, json).await,
+        Command::Output { job, follow, json } => run::output(&client()?, &job, follow, json).await,
+    }
+}

@@ -1,0 +1,75 @@
+//! `poseidon serve`.
+
+use crate::server::{self, Settings};
+use clap::Args;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Args)]
+pub(super) struct Serve {
+    /// Address and port; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8787", value_name = "ADDR")]
+    listen: String,
+    /// Certificate chain, PEM
+    #[arg(long, requires = "tls_key", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Key of the certificate, PEM
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// A proxy in front ends TLS: listen without it on any address, believe X-Forwarded-For
+    #[arg(long, conflicts_with = "tls_cert")]
+    plain: bool,
+    /// Seconds between an agent's heartbeats
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=3600), value_name = "SECONDS")]
+    heartbeat_seconds: u32,
+    /// Agents that may be connected at a time
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    max_agents: usize,
+    /// Bytes of output that are stored for a job
+    #[arg(long, default_value_t = 2 << 30, value_name = "BYTES")]
+    job_output_bytes: u64,
+    /// Bytes of output that are stored in all; the oldest make room
+    #[arg(long, default_value_t = 8 << 30, value_name = "BYTES")]
+    output_store_bytes: u64,
+}
+
+impl Serve {
+    pub(super) async fn run(self, data: PathBuf) -> Result<ExitCode, String> {
+        let broken = |e| format!("cannot wait for signals: {e}");
+        let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+        let server = server::start(Settings {
+            listen: self.listen,
+            data,
+            tls: self.tls_cert.zip(self.tls_key),
+            plain: self.plain,
+            heartbeat_seconds: self.heartbeat_seconds,
+            max_agents: self.max_agents,
+            job_output_bytes: self.job_output_bytes,
+            output_store_bytes: self.output_store_bytes,
+        })
+        .await?;
+        let scheme = server
+            .url
+            .split_once(':')
+            .map_or("http", |(scheme, _)| scheme);
+        let mut out = std::io::stdout();
+        // Nobody may read it: the server runs all the same.
+        let _ = writeln!(
+            out,
+            "Poseidon {} listens on {scheme}://{}\nThe admin token is in {}",
+            env!("CARGO_PKG_VERSION"),
+            server.address,
+            server.data.token_path().display()
+        )
+        .and_then(|()| out.flush());
+        tokio::select! {
+            _ = terminate.recv() => log::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => log::info!("SIGINT: stopping"),
+        }
+        server.stop().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,345 @@
+//! Jobs: what was asked of agents and what became of it.
+//!
+//! A job is stored before it is sent, and its end is stored before anybody is told. Jobs that have not ended are
+//! in memory as well, with the writing end of their output.
+
+pub mod output;
+pub mod spool;
+
+use crate::events::{Events, line};
+use crate::store::{Db, Job, JobFilter, JobState, Result, StoreError};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use spool::{Spool, Spools};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use triton::message::payload::{self, Stream};
+
+/// More jobs may not be open at a time.
+pub const MAX_OPEN: usize = 50_000;
+/// Cancels whose answer is remembered.
+const MAX_CANCELS: usize = 1000;
+/// Longest text of a progress report, in characters.
+const PROGRESS_TEXT: usize = 1000;
+
+/// A mutex whose holder panicked still guards data that is whole: nothing here panics half-way through a change.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A job as the API gives it.
+#[derive(Serialize)]
+pub struct JobView<'a> {
+    id: &'a str,
+    agent: &'a str,
+    instance: &'a str,
+    state: JobState,
+    created: f64,
+    request: &'a RawValue,
+    result: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+}
+
+impl<'a> From<&'a Job> for JobView<'a> {
+    fn from(job: &'a Job) -> Self {
+        Self {
+            id: &job.token,
+            agent: &job.agent,
+            instance: &job.instance,
+            state: job.state,
+            created: job.created,
+            request: &job.request,
+            result: job.result.as_deref(),
+            error: job.error.as_deref(),
+        }
+    }
+}
+
+/// How far the output of a job is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Written {
+    /// Bytes of the file.
+    pub len: u64,
+    /// Nothing more comes, and the job's end is stored.
+    pub ended: bool,
+}
+
+/// A job that has not ended, or has just.
+pub struct Live {
+    job: Mutex<Job>,
+    spool: Mutex<Spool>,
+    written: watch::Sender<Written>,
+    ending: AtomicBool,
+}
+
+impl Live {
+    fn new(job: Job) -> Arc<Self> {
+        Arc::new(Self {
+            spool: Mutex::new(Spool::new(job.stdout_bytes, job.stderr_bytes)),
+            job: Mutex::new(job),
+            written: watch::Sender::new(Written::default()),
+            ending: AtomicBool::new(false),
+        })
+    }
+
+    /// The job as it stands.
+    pub fn job(&self) -> Job {
+        lock(&self.job).clone()
+    }
+
+    /// How far its output is written, now and later.
+    pub fn written(&self) -> watch::Receiver<Written> {
+        self.written.subscribe()
+    }
+
+    fn belongs_to(&self, identifier: &str, instance: &str, plain: bool) -> bool {
+        let job = lock(&self.job);
+        // Plain Tritons are numbered anew at each connection.
+        job.identifier == identifier && (plain || job.instance == instance)
+    }
+}
+
+/// How a job ends.
+pub enum End {
+    /// JSON of `result`.
+    Result(Box<RawValue>),
+    /// `error`.
+    Error(payload::Error),
+}
+
+/// All jobs.
+pub struct Jobs {
+    open: Mutex<HashMap<String, Arc<Live>>>,
+    /// Conversation of a `cancel` → token of its job, oldest first.
+    cancels: Mutex<VecDeque<(String, String)>>,
+    spools: Arc<Spools>,
+    db: Db,
+    events: Events,
+}
+
+impl Jobs {
+    /// Goes on with the jobs that were open when the server stopped.
+    pub fn new(db: Db, events: Events, spools: Spools, open: Vec<Job>) -> Arc<Self> {
+        let open = open
+            .into_iter()
+            .map(|job| (job.token.clone(), Live::new(job)))
+            .collect();
+        Arc::new(Self {
+            open: Mutex::new(open),
+            cancels: Mutex::default(),
+            spools: Arc::new(spools),
+            db,
+            events,
+        })
+    }
+
+    /// Stores new jobs. None is made where there would be too many.
+    pub async fn create(&self, jobs: Vec<Job>) -> Result<Option<Vec<Arc<Live>>>> {
+        if lock(&self.open).len() + jobs.len() > MAX_OPEN {
+            return Ok(None);
+        }
+        let rows = jobs.clone();
+        self.db.call(move |store| store.insert_jobs(&rows)).await?;
+        let live: Vec<_> = jobs.into_iter().map(Live::new).collect();
+        let mut open = lock(&self.open);
+        for one in &live {
+            let job = lock(&one.job);
+            self.publish(&job);
+            open.insert(job.token.clone(), one.clone());
+        }
+        drop(open);
+        Ok(Some(live))
+    }
+
+    /// The open job that `token` names.
+    pub fn open(&self, token: &str) -> Option<Arc<Live>> {
+        lock(&self.open).get(token).cloned()
+    }
+
+    /// The open job that an agent speaks of; nobody speaks for another's.
+    pub fn open_of(
+        &self,
+        token: &str,
+        identifier: &str,
+        instance: &str,
+        plain: bool,
+    ) -> Option<Arc<Live>> {
+        self.open(token)
+            .filter(|live| live.belongs_to(identifier, instance, plain))
+    }
+
+    /// All open jobs of an instance, or of all instances of an identifier.
+    pub fn all_open_of(&self, identifier: &str, instance: Option<&str>) -> Vec<Arc<Live>> {
+        let open = lock(&self.open);
+        open.values()
+            .filter(|live| live.belongs_to(identifier, instance.unwrap_or(""), instance.is_none()))
+            .cloned()
+            .collect()
+    }
+
+    /// A job, open or ended.
+    pub async fn get(&self, token: &str) -> Result<Option<Job>> {
+        if let Some(live) = self.open(token) {
+            return Ok(Some(live.job()));
+        }
+        let token = token.to_owned();
+        self.db.call(move |store| store.job(&token)).await
+    }
+
+    /// Jobs, newest first.
+    pub async fn list(&self, filter: JobFilter) -> Result<Vec<Job>> {
+        self.db.call(move |store| store.jobs(&filter)).await
+    }
+
+    /// Where the output of a job is.
+    pub fn path(&self, token: &str) -> PathBuf {
+        self.spools.path(token)
+    }
+
+    /// The agent has the job.
+    pub fn accepted(&self, live: &Live) {
+        let row = {
+            let mut job = lock(&live.job);
+            if job.state != JobState::Sent {
+                return;
+            }
+            job.state = JobState::Accepted;
+            self.publish(&job);
+            job.clone()
+        };
+        // Nothing rests on this being durable: whether it is or not, the agent tells when the job ends.
+        self.db.post(move |store| store.update_job(&row));
+    }
+
+    /// Stores a piece of output; returns when it is written, so that the agent is read no faster than that.
+    pub async fn output(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        stream: Stream,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) {
+        self.write(live, move |spool, spools, token, open| {
+            spool.output(spools, token, stream, offset, &bytes, open);
+        })
+        .await;
+    }
+
+    /// Stores a progress report.
+    pub async fn progress(self: &Arc<Self>, live: &Arc<Live>, progress: payload::Progress) {
+        let progress = payload::Progress {
+            message: progress.message.chars().take(PROGRESS_TEXT).collect(),
+            ..progress
+        };
+        let Ok(json) = serde_json::to_string(&progress) else {
+            return;
+        };
+        self.write(live, move |spool, spools, token, open| {
+            spool.progress(spools, token, &json, open);
+        })
+        .await;
+    }
+
+    async fn write<F>(self: &Arc<Self>, live: &Arc<Live>, write: F)
+    where
+        F: FnOnce(&mut Spool, &Spools, &str, &dyn Fn() -> HashSet<String>) + Send + 'static,
+    {
+        let (jobs, live) = (self.clone(), live.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let token = lock(&live.job).token.clone();
+            let mut spool = lock(&live.spool);
+            let open = || lock(&jobs.open).keys().cloned().collect();
+            write(&mut spool, &jobs.spools, &token, &open);
+            let len = spool.len();
+            drop(spool);
+            live.written.send_modify(|written| written.len = len);
+        });
+        if let Err(e) = written.await {
+            log::error!("writing output failed: {e}");
+        }
+    }
+
+    /// Stores the end of a job and tells all who wait for it. Only the first end counts.
+    ///
+    /// Runs to its end even when the caller is dropped: a connection may break at any time.
+    pub async fn end(self: &Arc<Self>, live: &Arc<Live>, end: End) {
+        if live.ending.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (jobs, live) = (self.clone(), live.clone());
+        let ended = tokio::spawn(async move { jobs.finish(&live, end).await });
+        if let Err(e) = ended.await {
+            log::error!("ending a job failed: {e}");
+        }
+    }
+
+    async fn finish(&self, live: &Live, end: End) {
+        let mut job = live.job();
+        let [stdout, stderr] = lock(&live.spool).seen();
+        (job.stdout_bytes, job.stderr_bytes) = (stdout, stderr);
+        match end {
+            End::Result(result) => {
+                if let Ok(totals) = serde_json::from_str::<Totals>(result.get()) {
+                    job.stdout_bytes = stdout.max(totals.stdout_bytes);
+                    job.stderr_bytes = stderr.max(totals.stderr_bytes);
+                }
+                job.result = Some(result);
+            }
+            End::Error(error) => {
+                job.error = serde_json::value::to_raw_value(&error).ok();
+            }
+        }
+        job.state = JobState::Ended;
+        let row = job.clone();
+        if let Err(e) = self.db.call(move |store| store.update_job(&row)).await {
+            log::error!("the end of job {} is not stored: {e}", job.token);
+        }
+        log::info!("job {} on {} has ended", job.token, job.agent);
+        *lock(&live.job) = job.clone();
+        lock(&self.open).remove(&job.token);
+        live.written.send_modify(|written| written.ended = true);
+        self.publish(&job);
+    }
+
+    /// Remembers that the conversation `cancel` is about `job`.
+    pub fn cancelling(&self, cancel: &str, job: &str) {
+        let mut cancels = lock(&self.cancels);
+        if cancels.len() >= MAX_CANCELS {
+            cancels.pop_front();
+        }
+        cancels.push_back((cancel.to_owned(), job.to_owned()));
+    }
+
+    /// The job that an answer to a cancel is about.
+    pub fn cancelled(&self, conversation: &str) -> Option<String> {
+        let mut cancels = lock(&self.cancels);
+        let at = cancels.iter().position(|(id, _)| id == conversation)?;
+        cancels.remove(at).map(|(_, job)| job)
+    }
+
+    fn publish(&self, job: &Job) {
+        self.events.publish(|| job_line(job));
+    }
+}
+
+/// What is known of a stream's length when the job has ended.
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Totals {
+    stdout_bytes: u64,
+    stderr_bytes: u64,
+}
+
+fn job_line(job: &Job) -> String {
+    line("job", "job", &JobView::from(job))
+}
+
+/// A store that failed while something was asked of it.
+impl From<StoreError> for payload::Error {
+    fn from(e: StoreError) -> Self {
+        Self::new(payload::ErrorCode::Io, e.to_string())
+    }
+}

@@ -1,0 +1,202 @@
+//! A job's output as newline-delimited JSON, as fast as its reader takes it.
+
+use super::spool::{Piece, Reader};
+use super::{JobView, Jobs, Live, Written};
+use crate::server::stopped;
+use crate::store::{Job, JobState};
+use axum::body::Bytes;
+use serde::Serialize;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use triton::message::payload::Stream;
+use triton::message::text::Data;
+
+/// An empty line so often keeps proxies from closing a silent stream.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Output {
+        stream: Stream,
+        offset: u64,
+        #[serde(flatten)]
+        data: Data,
+    },
+    Gap {
+        stream: Stream,
+        offset: u64,
+        length: u64,
+    },
+    End {
+        job: JobView<'a>,
+    },
+}
+
+/// The lines of one reader.
+pub struct Lines {
+    jobs: Arc<Jobs>,
+    token: String,
+    live: Option<(Arc<Live>, watch::Receiver<Written>)>,
+    reader: Option<Reader>,
+    follow: bool,
+    stop: watch::Receiver<bool>,
+    done: bool,
+}
+
+impl Lines {
+    /// Lines of a job; `None` where there is no such job. They end early when `stop` becomes true.
+    pub async fn open(
+        jobs: &Arc<Jobs>,
+        token: &str,
+        follow: bool,
+        stop: watch::Receiver<bool>,
+    ) -> crate::store::Result<Option<Self>> {
+        let live = jobs.open(token).map(|live| {
+            let written = live.written();
+            (live, written)
+        });
+        // A job that is not open must be stored; its path is only made from a token that is known.
+        if live.is_none() && jobs.get(token).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            reader: Some(Reader::new(jobs.path(token))),
+            jobs: jobs.clone(),
+            token: token.to_owned(),
+            live,
+            follow,
+            stop,
+            done: false,
+        }))
+    }
+
+    /// The next lines; `None` at the end.
+    pub async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        while !self.done {
+            // What is written is noted before reading: what comes in between is found in the next round.
+            let written = self.live.as_mut().map(|(_, w)| *w.borrow_and_update());
+            let pieces = match self.read().await {
+                Ok(pieces) => pieces,
+                Err(e) => {
+                    self.done = true;
+                    log::error!("the output of job {} cannot be read: {e}", self.token);
+                    return Some(Err(e));
+                }
+            };
+            if !pieces.is_empty() {
+                return Some(Ok(render(pieces)));
+            }
+            match (&mut self.live, written) {
+                (Some((_, changes)), Some(Written { ended: false, .. })) => {
+                    if !self.follow {
+                        self.done = true;
+                        break;
+                    }
+                    tokio::select! {
+                        changed = tokio::time::timeout(KEEP_ALIVE, changes.changed()) => {
+                            if changed.is_err() {
+                                return Some(Ok(Bytes::from_static(b"\n")));
+                            }
+                        }
+                        () = stopped(&mut self.stop) => self.done = true,
+                    }
+                }
+                _ => return Some(self.end().await),
+            }
+        }
+        None
+    }
+
+    async fn read(&mut self) -> io::Result<Vec<Piece>> {
+        let Some(mut reader) = self.reader.take() else {
+            return Ok(Vec::new());
+        };
+        let (reader, pieces) = tokio::task::spawn_blocking(move || {
+            let pieces = reader.read();
+            (reader, pieces)
+        })
+        .await
+        .map_err(io::Error::other)?;
+        self.reader = Some(reader);
+        pieces
+    }
+
+    async fn end(&mut self) -> io::Result<Bytes> {
+        self.done = true;
+        let job: Option<Job> = match &self.live {
+            Some((live, _)) => Some(live.job()),
+            None => self.jobs.get(&self.token).await.map_err(io::Error::other)?,
+        };
+        let Some(job) = job else {
+            return Ok(Bytes::new());
+        };
+        let mut text = Vec::new();
+        if let Some(reader) = &mut self.reader {
+            let totals = [job.stdout_bytes, job.stderr_bytes];
+            text.extend_from_slice(&render(reader.rest(totals)));
+        }
+        if job.state == JobState::Ended {
+            push(
+                &mut text,
+                &Line::End {
+                    job: JobView::from(&job),
+                },
+            );
+        }
+        Ok(text.into())
+    }
+}
+
+fn render(pieces: Vec<Piece>) -> Bytes {
+    let mut text = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Output {
+                stream,
+                offset,
+                bytes,
+            } => push(
+                &mut text,
+                &Line::Output {
+                    stream,
+                    offset,
+                    data: Data::from_bytes(&bytes),
+                },
+            ),
+            Piece::Gap {
+                stream,
+                offset,
+                length,
+            } => push(
+                &mut text,
+                &Line::Gap {
+                    stream,
+                    offset,
+                    length,
+                },
+            ),
+            Piece::Progress(json) => {
+                if let Ok(mut progress) =
+                    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&json)
+                {
+                    progress.insert("type".to_owned(), "progress".into());
+                    push(&mut text, &progress);
+                }
+            }
+        }
+    }
+    text.into()
+}
+
+fn push(text: &mut Vec<u8>, line: &impl Serialize) {
+    let start = text.len();
+    // Writing plain data to memory does not fail; if it did, no half line may stay.
+    if serde_json::to_writer(&mut *text, line).is_ok() {
+        text.push(b'\n');
+    } else {
+        text.truncate(start);
+    }
+}

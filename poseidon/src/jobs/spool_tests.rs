@@ -1,0 +1,103 @@
+use super::*;
+
+fn spools(job_limit: u64, total_limit: u64) -> (tempfile::TempDir, Spools) {
+    let dir = tempfile::tempdir().unwrap();
+    let spools = Spools::open(dir.path().join("output"), job_limit, total_limit).unwrap();
+    (dir, spools)
+}
+
+fn write(spools: &Spools, spool: &mut Spool, token: &str, offset: u64, bytes: &[u8]) {
+    let open = || HashSet::from([token.to_owned()]);
+    spool.output(spools, token, Stream::Stdout, offset, bytes, open);
+}
+
+fn out(offset: u64, bytes: &[u8]) -> Piece {
+    Piece::Output {
+        stream: Stream::Stdout,
+        offset,
+        bytes: bytes.to_vec(),
+    }
+}
+
+fn hole(offset: u64, length: u64) -> Piece {
+    Piece::Gap {
+        stream: Stream::Stdout,
+        offset,
+        length,
+    }
+}
+
+#[test]
+fn gaps_are_seen_and_repeats_are_not() {
+    let (_dir, spools) = spools(1 << 20, 1 << 20);
+    let mut spool = Spool::default();
+    write(&spools, &mut spool, "a", 0, b"abc");
+    write(&spools, &mut spool, "a", 1, b"bcde");
+    write(&spools, &mut spool, "a", 0, b"abc");
+    write(&spools, &mut spool, "a", 9, b"j");
+    write(&spools, &mut spool, "a", u64::MAX, b"overflow");
+    let mut reader = Reader::new(spools.path("a"));
+    assert_eq!(
+        reader.read().unwrap(),
+        [out(0, b"abc"), out(3, b"de"), hole(5, 4), out(9, b"j")]
+    );
+    assert_eq!(reader.position(), spool.len());
+    assert_eq!(reader.read().unwrap(), []);
+    assert_eq!(reader.rest([12, 0]), [hole(10, 2)]);
+}
+
+#[test]
+fn over_the_limit_of_a_job_is_counted_only() {
+    let (_dir, spools) = spools(40, 1 << 20);
+    let mut spool = Spool::default();
+    write(&spools, &mut spool, "a", 0, b"0123456789");
+    write(&spools, &mut spool, "a", 10, &[b'x'; 100]);
+    write(&spools, &mut spool, "a", 110, b"y");
+    assert_eq!(spool.seen(), [111, 0]);
+    let mut reader = Reader::new(spools.path("a"));
+    assert_eq!(reader.read().unwrap(), [out(0, b"0123456789")]);
+    assert_eq!(reader.rest(spool.seen()), [hole(10, 101)]);
+}
+
+#[test]
+fn the_oldest_output_makes_room_and_open_jobs_keep_theirs() {
+    let (_dir, spools) = spools(1 << 20, 3000);
+    let mut old = Spool::default();
+    write(&spools, &mut old, "old", 0, &[b'o'; 2000]);
+    let mut new = Spool::default();
+    write(&spools, &mut new, "new", 0, &[b'n'; 2000]);
+    write(&spools, &mut new, "new", 2000, b"more");
+    assert!(!spools.path("old").exists());
+    assert_eq!(new.len(), 2000 + 4 + 2 * HEADER as u64);
+}
+
+#[test]
+fn a_torn_record_is_cut_off_after_a_restart() {
+    let (_dir, spools) = spools(1 << 20, 1 << 20);
+    let mut spool = Spool::default();
+    write(&spools, &mut spool, "a", 0, b"abc");
+    write(&spools, &mut spool, "a", 3, b"def");
+    drop(spool);
+    let path = spools.path("a");
+    let whole = std::fs::read(&path).unwrap();
+    for cut in 0..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let mut spool = Spool::default();
+        write(&spools, &mut spool, "a", 6, b"ghi");
+        let mut reader = Reader::new(path.clone());
+        let pieces = reader.read().unwrap();
+        assert_eq!(pieces.last(), Some(&out(6, b"ghi")), "cut at {cut}");
+        assert_eq!(reader.position(), spool.len());
+    }
+}
+
+#[test]
+fn a_folder_that_is_gone_is_a_gap() {
+    let (dir, spools) = spools(1 << 20, 1 << 20);
+    std::fs::remove_dir_all(dir.path().join("output")).unwrap();
+    let mut spool = Spool::default();
+    write(&spools, &mut spool, "a", 0, b"abc");
+    let mut reader = Reader::new(spools.path("a"));
+    assert_eq!(reader.read().unwrap(), []);
+    assert_eq!(reader.rest(spool.seen()), [hole(0, 3)]);
+}

@@ -1,0 +1,20 @@
+//! Poseidon: the central instance that Triton agents connect to.
+//!
+//! - [`server`] listens, by TLS or plain, and owns the data folder.
+//! - [`agents`] is who connects: identifiers, the registry of instances, the conversation with each.
+//! - [`jobs`] is what was asked of them, with the output in files.
+//! - [`api`] is the HTTP interface for people and programs, `docs/api.md`.
+//! - [`store`] is what survives a restart.
+//! - [`cli`] is the command; it talks to a running server by the API. [`demo`] shows all of it.
+//!
+//! Nothing but the store's thread touches the database, and no lock is held while something is awaited.
+
+pub mod agents;
+pub mod api;
+pub mod cli;
+pub mod demo;
+pub mod events;
+pub mod jobs;
+pub mod server;
+pub mod store;
+pub mod time;

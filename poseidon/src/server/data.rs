@@ -1,0 +1,99 @@
+//! The data folder: locked by one server, readable by its owner only.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// File with the admin token.
+pub const TOKEN: &str = "admin-token";
+/// File with the address of the server that runs, or ran last.
+pub const URL: &str = "url";
+
+/// An open data folder.
+pub struct DataDir {
+    path: PathBuf,
+    /// Held as long as this lives.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the folder, which is created where it is missing, and locks it.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let failed = |e: io::Error| format!("cannot use the data folder {}: {e}", path.display());
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed)?;
+        let path = path.canonicalize().map_err(failed)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(format!(
+                "the data folder {} belongs to a Poseidon that runs: stop that one, or give another --data",
+                path.display()
+            )),
+            Err(TryLockError::Error(e)) => Err(failed(e)),
+        }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the admin token is.
+    pub fn token_path(&self) -> PathBuf {
+        self.path.join(TOKEN)
+    }
+
+    /// The admin token; made at the first start.
+    pub fn admin_token(&self) -> Result<String, String> {
+        let path = self.token_path();
+        match std::fs::read_to_string(&path) {
+            Ok(text) if text.trim().len() >= 32 => return Ok(text.trim().to_owned()),
+            Ok(_) => {
+                return Err(format!(
+                    "{} holds no token: delete it, and a new one is made",
+                    path.display()
+                ));
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(format!("cannot read {}: {e}", path.display())),
+        }
+        let token = triton::message::id::random() + &triton::message::id::random();
+        self.write(TOKEN, &token)?;
+        Ok(token)
+    }
+
+    /// Tells the commands where the server is.
+    pub fn write_url(&self, url: &str) -> Result<(), String> {
+        self.write(URL, url)
+    }
+
+    /// Writes a file whole or not at all.
+    fn write(&self, name: &str, text: &str) -> Result<(), String> {
+        let path = self.path.join(name);
+        let new = self.path.join(format!("{name}.new"));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&new)?;
+            writeln!(file, "{text}")?;
+            file.sync_all()?;
+            std::fs::rename(&new, &path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|e| format!("cannot write {}: {e}", path.display()))
+    }
+}

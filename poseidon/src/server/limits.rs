@@ -1,0 +1,116 @@
+//! How often somebody may try.
+
+use crate::jobs::lock;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Attempts that an address has at once…
+const BURST: f64 = 100.0;
+/// …and gets back each second.
+const PER_SECOND: f64 = 1.0;
+/// Addresses that are remembered. More at a time share one bucket, so that nobody gets around the limit by
+/// having many.
+const MAX_ADDRESSES: usize = 10_000;
+
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left = (self.left + passed * PER_SECOND).min(BURST);
+        self.at = now;
+    }
+}
+
+/// Failed attempts by address.
+#[derive(Default)]
+pub struct Attempts(Mutex<HashMap<IpAddr, Bucket>>);
+
+impl Attempts {
+    /// Whether `ip` may try now; one that fails is counted. The error is the time to wait, in seconds.
+    pub fn check(&self, ip: IpAddr, succeeds: bool) -> Result<(), u64> {
+        self.check_at(ip, succeeds, Instant::now())
+    }
+
+    fn check_at(&self, ip: IpAddr, succeeds: bool, now: Instant) -> Result<(), u64> {
+        let mut buckets = lock(&self.0);
+        let mut ip = network(ip);
+        if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&ip) {
+            buckets.retain(|_, bucket| {
+                bucket.refill(now);
+                bucket.left < BURST
+            });
+            if buckets.len() >= MAX_ADDRESSES {
+                ip = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            }
+        }
+        if succeeds && !buckets.contains_key(&ip) {
+            return Ok(());
+        }
+        let bucket = buckets.entry(ip).or_insert(Bucket {
+            left: BURST,
+            at: now,
+        });
+        bucket.refill(now);
+        if bucket.left < 1.0 {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            return Err(((1.0 - bucket.left) / PER_SECOND).ceil().max(1.0) as u64);
+        }
+        if !succeeds {
+            bucket.left -= 1.0;
+        }
+        Ok(())
+    }
+}
+
+/// Who has one IPv6 address has the whole /64.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn attempts_run_out_and_come_back() {
+        let attempts = Attempts::default();
+        let start = Instant::now();
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        for _ in 0..100 {
+            assert_eq!(attempts.check_at(ip, false, start), Ok(()));
+        }
+        assert_eq!(attempts.check_at(ip, false, start), Err(1));
+        assert_eq!(attempts.check_at(ip, true, start), Err(1));
+        assert_eq!(
+            attempts.check_at(IpAddr::from([192, 0, 2, 2]), true, start),
+            Ok(())
+        );
+        let later = start + Duration::from_secs(2);
+        assert_eq!(attempts.check_at(ip, true, later), Ok(()));
+        assert_eq!(attempts.check_at(ip, false, later), Ok(()));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let attempts = Attempts::default();
+        let now = Instant::now();
+        for n in 0..20_000_u32 {
+            let _ = attempts.check_at(IpAddr::from(n.to_be_bytes()), false, now);
+        }
+        assert!(lock(&attempts.0).len() <= MAX_ADDRESSES + 1);
+    }
+}

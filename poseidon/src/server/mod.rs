@@ -1,0 +1,367 @@
+//! The server: listens, answers, stops in order.
+
+pub mod data;
+pub mod limits;
+pub mod page;
+pub mod tls;
+
+use crate::agents::registry::Registry;
+use crate::events::Events;
+use crate::jobs::Jobs;
+use crate::jobs::spool::Spools;
+use crate::store::sqlite::Sqlite;
+use crate::store::{Db, Store as _};
+use axum::Router;
+use axum::body::Body;
+use data::DataDir;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use limits::{Attempts, Peer};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tower::ServiceExt as _;
+
+/// Connections beyond the agents: people, programs, devices that are not registered.
+const MORE_CONNECTIONS: usize = 2000;
+/// Time for a TLS handshake, and for the head of a request.
+const HEAD_WAIT: Duration = Duration::from_secs(10);
+/// Largest head of a request, and a connection's buffer before it becomes a WebSocket.
+const HEAD_BYTES: usize = 16 << 10;
+/// Time for agents and readers to be told of the stop.
+const STOP_WAIT: Duration = Duration::from_secs(3);
+/// What changes with each heartbeat is stored so often.
+const FLUSH: Duration = Duration::from_secs(60);
+/// What comes and goes is stored together with what comes and goes at the same time.
+const GATHER: Duration = Duration::from_millis(250);
+/// Rows in one call to the store.
+const BATCH: usize = 500;
+/// Ended jobs that are remembered.
+const KEEP_JOBS: u64 = 100_000;
+
+/// What a server is told at its start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Address and port; port 0 takes a free one.
+    pub listen: String,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Certificate chain and key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// A proxy in front ends TLS: plain is right on any address, and `X-Forwarded-For` is believed.
+    pub plain: bool,
+    /// Seconds between heartbeats.
+    pub heartbeat_seconds: u32,
+    /// Agents that may be connected.
+    pub max_agents: usize,
+    /// Bytes of output that are stored for a job.
+    pub job_output_bytes: u64,
+    /// Bytes of output that are stored in all.
+    pub output_store_bytes: u64,
+}
+
+impl Settings {
+    /// The defaults, for a data folder.
+    pub fn new(data: PathBuf) -> Self {
+        Self {
+            listen: "127.0.0.1:8787".to_owned(),
+            data,
+            tls: None,
+            plain: false,
+            heartbeat_seconds: 15,
+            max_agents: 20_000,
+            job_output_bytes: 2 << 30,
+            output_store_bytes: 8 << 30,
+        }
+    }
+}
+
+/// What all parts of a running server share.
+pub struct App {
+    /// As it was started.
+    pub settings: Settings,
+    /// The agents.
+    pub registry: Registry,
+    /// The jobs.
+    pub jobs: Arc<Jobs>,
+    /// The store.
+    pub db: Db,
+    /// The fleet as it changes.
+    pub events: Events,
+    /// Failed attempts to connect.
+    pub attempts: Attempts,
+    /// Becomes true when the server stops.
+    pub stop: watch::Receiver<bool>,
+    token: String,
+}
+
+impl App {
+    /// Whether `token` is the admin token; takes the same time for every wrong one.
+    pub fn is_admin(&self, token: &str) -> bool {
+        subtle::ConstantTimeEq::ct_eq(token.as_bytes(), self.token.as_bytes()).into()
+    }
+}
+
+/// A running server.
+pub struct Server {
+    /// Where it is reached from this machine.
+    pub url: String,
+    /// The real address and port.
+    pub address: SocketAddr,
+    /// The data folder; locked while the server runs.
+    pub data: DataDir,
+    app: Arc<App>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Starts a server.
+pub async fn start(settings: Settings) -> Result<Server, String> {
+    let address = resolve(&settings).await?;
+    let tls = match &settings.tls {
+        Some((certificates, key)) => Some(tls::acceptor(certificates, key)?),
+        None => None,
+    };
+    raise_descriptor_limit();
+    let data = DataDir::open(&settings.data)?;
+    let token = data.admin_token()?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = if address.ip().is_unspecified() {
+        format!("{scheme}://localhost:{}", address.port())
+    } else {
+        format!("{scheme}://{address}")
+    };
+    data.write_url(&url)?;
+
+    let path = data.path().join("poseidon.db");
+    let failed = |e| format!("cannot use the store {}: {e}", path.display());
+    let mut store = Sqlite::open(&path).map_err(|e| failed(e.to_string()))?;
+    let mut snapshot = store.load().map_err(|e| failed(e.to_string()))?;
+    let open_jobs = std::mem::take(&mut snapshot.open_jobs);
+    let db = Db::start(Box::new(store)).map_err(|e| failed(e.to_string()))?;
+    let output = data.path().join("output");
+    let spools = Spools::open(
+        output.clone(),
+        settings.job_output_bytes,
+        settings.output_store_bytes,
+    )
+    .map_err(|e| format!("cannot use the folder {}: {e}", output.display()))?;
+    let events = Events::default();
+    let (stop, stopping) = watch::channel(false);
+    let app = Arc::new(App {
+        registry: Registry::new(snapshot, events.clone(), settings.heartbeat_seconds),
+        jobs: Jobs::new(db.clone(), events.clone(), spools, open_jobs),
+        db,
+        events,
+        attempts: Attempts::default(),
+        stop: stopping,
+        token,
+        settings,
+    });
+    let tasks = vec![
+        tokio::spawn(accept(app.clone(), listener, tls)),
+        tokio::spawn(flush(app.clone())),
+    ];
+    Ok(Server {
+        url,
+        address,
+        data,
+        app,
+        stop,
+        tasks,
+    })
+}
+
+impl Server {
+    /// What the parts share, for tests and the demo.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Stops in order: no new connections, `bye` to the agents, the last state into the store.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        self.app.registry.close_all(None, "stopping");
+        let deadline = Instant::now() + STOP_WAIT;
+        while self.app.registry.connections() > 0 && Instant::now() < deadline {
+            sleep(Duration::from_millis(10)).await;
+        }
+        for task in self.tasks {
+            let _ = timeout(STOP_WAIT, task).await;
+        }
+        store_changed(&self.app, true).await;
+    }
+}
+
+/// Returns when the server stops.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that the server is gone altogether.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn resolve(settings: &Settings) -> Result<SocketAddr, String> {
+    let listen = &settings.listen;
+    let address = tokio::net::lookup_host(listen)
+        .await
+        .map_err(|e| format!("--listen {listen}: {e}; an address and a port are expected"))?
+        .next()
+        .ok_or_else(|| format!("--listen {listen} is no address"))?;
+    if settings.tls.is_none() && !settings.plain && !address.ip().is_loopback() {
+        return Err(format!(
+            "--listen {listen} can be reached from other machines, and without TLS everybody between could read the \
+             identifiers and give commands: give --tls-cert and --tls-key, or --plain if a proxy in front ends TLS"
+        ));
+    }
+    Ok(address)
+}
+
+/// Each agent is a descriptor; the soft limit of 1024 is meant for programs that use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        log::warn!("the limit of open files stays as it is: {e}");
+    }
+}
+
+async fn accept(app: Arc<App>, listener: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>) {
+    let router = crate::api::router(&app);
+    let room = Arc::new(Semaphore::new(app.settings.max_agents + MORE_CONNECTIONS));
+    let mut stop = app.stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => return,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                // Out of descriptors, most likely: the connection waits in the kernel meanwhile.
+                log::error!("cannot accept a connection: {e}");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = room.clone().try_acquire_owned() else {
+            log::warn!("too many connections, {address} is turned away");
+            continue;
+        };
+        let (app, router, tls) = (app.clone(), router.clone(), tls.clone());
+        tokio::spawn(async move {
+            serve(&app, router, tls, socket, address).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn serve(
+    app: &Arc<App>,
+    router: Router,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    socket: TcpStream,
+    address: SocketAddr,
+) {
+    if let Err(e) = socket.set_nodelay(true) {
+        log::debug!("{address}: {e}");
+    }
+    let Some(tls) = tls else {
+        return http(app, router, socket, address).await;
+    };
+    match timeout(HEAD_WAIT, tls.accept(socket)).await {
+        Ok(Ok(socket)) => http(app, router, socket, address).await,
+        Ok(Err(e)) => log::info!("{address}: the TLS handshake failed: {e}"),
+        Err(_) => log::info!("{address}: the TLS handshake took too long"),
+    }
+}
+
+async fn http<S>(app: &Arc<App>, router: Router, socket: S, address: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let behind_proxy = app.settings.plain;
+    let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
+        let mut request = request.map(Body::new);
+        let peer = if behind_proxy {
+            forwarded(request.headers(), address)
+        } else {
+            address
+        };
+        request.extensions_mut().insert(Peer(peer));
+        router.clone().oneshot(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let mut stop = app.stop.clone();
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(STOP_WAIT, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(e) = served {
+        log::debug!("{address}: {e}");
+    }
+}
+
+/// The address that the proxy in front saw: the last one, for those before it are the client's own words.
+fn forwarded(headers: &axum::http::HeaderMap, address: SocketAddr) -> SocketAddr {
+    headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .next_back()
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.rsplit(',').next())
+        .and_then(|ip| ip.trim().parse().ok())
+        .map_or(address, |ip| SocketAddr::new(ip, address.port()))
+}
+
+async fn flush(app: Arc<App>) {
+    let mut stop = app.stop.clone();
+    let mut next = Instant::now() + FLUSH;
+    loop {
+        let all = tokio::select! {
+            () = app.registry.changed.notified() => {
+                sleep(GATHER).await;
+                false
+            }
+            () = tokio::time::sleep_until(next) => {
+                next = Instant::now() + FLUSH;
+                true
+            }
+            () = stopped(&mut stop) => return,
+        };
+        store_changed(&app, all).await;
+        if all && let Err(e) = app.db.call(|store| store.prune_jobs(KEEP_JOBS)).await {
+            log::error!("old jobs are not deleted: {e}");
+        }
+    }
+}
+
+async fn store_changed(app: &App, all: bool) {
+    let rows = app.registry.take_changed(all);
+    for batch in rows.chunks(BATCH) {
+        let batch = batch.to_vec();
+        if let Err(e) = app.db.call(move |store| store.put_instances(&batch)).await {
+            log::error!("what is known of agents is not stored: {e}");
+        }
+    }
+}

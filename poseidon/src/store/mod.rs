@@ -1,0 +1,269 @@
+//! What Poseidon remembers: identifiers, instances and jobs.
+//!
+//! [`Store`] is what a store can do; [`sqlite`] is the embedded one. [`Db`] is how the rest of the server
+//! reaches it: a thread of its own takes the calls from a bounded queue and commits them in groups, so that
+//! a sync of the disk is paid once for all that wait and never blocks the async runtime.
+
+pub mod sqlite;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Calls that may wait for the store; who comes later waits before the queue.
+const QUEUE: usize = 1024;
+/// Most calls in one transaction.
+const GROUP: usize = 256;
+
+/// Why the store did not do it.
+#[derive(Debug, Clone)]
+pub enum StoreError {
+    /// The name belongs to another identifier.
+    NameTaken,
+    /// Anything else: the disk, the file, SQLite.
+    Failed(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameTaken => f.write_str("the name belongs to another identifier"),
+            Self::Failed(reason) => write!(f, "the store failed: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// Result of a call to the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A registered or refused identifier.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identifier {
+    /// SHA-256 of the identifier, 64 hex digits.
+    pub hash: String,
+    /// What people call it.
+    pub name: String,
+    /// It stays out.
+    pub refused: bool,
+    /// When it was registered or refused.
+    pub created: f64,
+    /// Given to its agents.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// One installation of Triton, as it was last seen.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Hash of its identifier.
+    pub identifier: String,
+    /// Its instance id.
+    pub instance: String,
+    /// It never sent `hello`.
+    pub plain: bool,
+    /// IP and port.
+    pub address: String,
+    /// When it came or went.
+    pub since: f64,
+    /// When it was last heard.
+    pub last_seen: f64,
+    /// `hello` as received, JSON.
+    pub hello: Option<Box<RawValue>>,
+    /// The last whole heartbeat, JSON.
+    pub health: Option<Box<RawValue>>,
+    /// When that came.
+    pub health_at: Option<f64>,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Stored and handed to the connection.
+    Sent,
+    /// The agent has it.
+    Accepted,
+    /// It has a result or an error.
+    Ended,
+}
+
+/// A job: one request to one instance.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Message id of the request and conversation id of all that follows.
+    pub token: String,
+    /// Hash of the identifier.
+    pub identifier: String,
+    /// Instance id.
+    pub instance: String,
+    /// Name of the agent when the job was made.
+    pub agent: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was made.
+    pub created: f64,
+    /// The payload of the request.
+    pub request: Box<RawValue>,
+    /// The payload of `result`.
+    pub result: Option<Box<RawValue>>,
+    /// The payload of `error`.
+    pub error: Option<Box<RawValue>>,
+    /// Bytes of stdout that the job is known to have written.
+    pub stdout_bytes: u64,
+    /// The same of stderr.
+    pub stderr_bytes: u64,
+}
+
+/// What a server needs to know when it starts.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Snapshot {
+    pub identifiers: Vec<Identifier>,
+    pub instances: Vec<Instance>,
+    pub open_jobs: Vec<Job>,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only of this identifier…
+    pub identifier: Option<String>,
+    /// …and this instance.
+    pub instance: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
+pub trait Store: Send {
+    /// Opens a transaction.
+    fn begin(&mut self) -> Result<()>;
+    /// Makes durable what was done since `begin`.
+    fn commit(&mut self) -> Result<()>;
+    /// Undoes what was done since `begin`.
+    fn rollback(&mut self);
+    /// Marks a point within the transaction.
+    fn mark(&mut self) -> Result<()>;
+    /// Keeps (`true`) or undoes what was done since the mark.
+    fn unmark(&mut self, keep: bool) -> Result<()>;
+
+    /// All that a server starts with.
+    fn load(&mut self) -> Result<Snapshot>;
+    /// Adds or changes an identifier.
+    fn put_identifier(&mut self, identifier: &Identifier) -> Result<()>;
+    /// Forgets an identifier and its instances.
+    fn delete_identifier(&mut self, hash: &str) -> Result<()>;
+    /// Adds or changes instances; those of identifiers that are gone are skipped.
+    fn put_instances(&mut self, instances: &[Instance]) -> Result<()>;
+    /// Forgets an instance.
+    fn delete_instance(&mut self, identifier: &str, instance: &str) -> Result<()>;
+    /// Adds jobs.
+    fn insert_jobs(&mut self, jobs: &[Job]) -> Result<()>;
+    /// Writes a job's state, result, error and byte counts.
+    fn update_job(&mut self, job: &Job) -> Result<()>;
+    /// One job.
+    fn job(&mut self, token: &str) -> Result<Option<Job>>;
+    /// Jobs, newest first.
+    fn jobs(&mut self, filter: &JobFilter) -> Result<Vec<Job>>;
+    /// Deletes ended jobs beyond the newest `keep`.
+    fn prune_jobs(&mut self, keep: u64) -> Result<()>;
+}
+
+type Finish = Box<dyn FnOnce(Result<()>) + Send>;
+type Work = Box<dyn FnOnce(&mut dyn Store) -> Finish + Send>;
+
+/// The way to the store; cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    queue: mpsc::Sender<Work>,
+    ended: Arc<tokio::sync::Notify>,
+}
+
+impl Db {
+    /// Starts the store's thread.
+    pub fn start(store: Box<dyn Store>) -> std::io::Result<Self> {
+        let (queue, calls) = mpsc::channel(QUEUE);
+        let ended = Arc::new(tokio::sync::Notify::new());
+        let done = ended.clone();
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                serve(store, calls);
+                done.notify_one();
+            })?;
+        Ok(Self { queue, ended })
+    }
+
+    /// Runs `call` in the store's thread; returns when what it did is durable.
+    pub async fn call<T, F>(&self, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Store) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let work: Work = Box::new(move |store| {
+            let result = store.mark().and_then(|()| {
+                let result = call(store);
+                store.unmark(result.is_ok()).and(result)
+            });
+            Box::new(move |committed: Result<()>| {
+                // Nobody may wait any more: then nobody needs the answer.
+                let _ = reply.send(committed.and(result));
+            })
+        });
+        let gone = || StoreError::Failed("its thread has ended".to_owned());
+        self.queue.send(work).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Has `call` run some time soon, without waiting for it. False where the queue is full: for what may be
+    /// lost or is tried again.
+    pub fn post<F>(&self, call: F) -> bool
+    where
+        F: FnOnce(&mut dyn Store) -> Result<()> + Send + 'static,
+    {
+        let work: Work = Box::new(move |store| {
+            if let Err(e) = call(store) {
+                log::error!("{e}");
+            }
+            Box::new(|_| {})
+        });
+        self.queue.try_send(work).is_ok()
+    }
+
+    /// Waits until all calls are done and the store is closed. Other clones must be gone by then, or it waits
+    /// for them.
+    pub async fn close(self) {
+        let Self { queue, ended } = self;
+        drop(queue);
+        ended.notified().await;
+    }
+}
+
+fn serve(mut store: Box<dyn Store>, mut calls: mpsc::Receiver<Work>) {
+    while let Some(first) = calls.blocking_recv() {
+        let begun = store.begin();
+        let mut waiting = Vec::new();
+        let mut next = Some(first);
+        while let Some(work) = next {
+            waiting.push(work(store.as_mut()));
+            next = if waiting.len() < GROUP {
+                calls.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        let committed = begun.and_then(|()| store.commit());
+        if let Err(e) = &committed {
+            log::error!("{e}");
+            store.rollback();
+        }
+        for finish in waiting {
+            finish(committed.clone());
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The embedded store: one SQLite file in WAL mode.
+
+use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::value::RawValue;
+use std::path::Path;
+
+/// Each moves the schema on by one version; SQLite's `user_version` counts them.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001-first.sql")];
+
+const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes";
+
+/// A list of jobs ends early beyond so many bytes of requests and results: each may have a megabyte.
+const LIST_BYTES: usize = 8 << 20;
+
+/// SQLite.
+pub struct Sqlite {
+    db: Connection,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(e: rusqlite::Error) -> Self {
+        if let rusqlite::Error::SqliteFailure(_, Some(text)) = &e
+            && text.contains("identifiers.name")
+        {
+            return Self::NameTaken;
+        }
+        Self::Failed(e.to_string())
+    }
+}
+
+impl Sqlite {
+    /// Opens or creates the file and brings its schema up to date.
+    pub fn open(path: &Path) -> Result<Self> {
+        let db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        // What is acknowledged must survive a cut of power.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "foreign_keys", "ON")?;
+        let mut store = Self { db };
+        store.migrate()?;
+        Ok(store)
+    }
+
+    fn migrate(&mut self) -> Result<()> {
+        let version: usize = self
+            .db
+            .pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))?
+            as usize;
+        if version > MIGRATIONS.len() {
+            return Err(StoreError::Failed(format!(
+                "the data folder is of a newer Poseidon (schema {version}, this one knows {})",
+                MIGRATIONS.len()
+            )));
+        }
+        for (next, sql) in (1_u32..).zip(MIGRATIONS).skip(version) {
+            let transaction = self.db.transaction()?;
+            transaction.execute_batch(sql)?;
+            transaction.pragma_update(None, "user_version", next)?;
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+}
+
+impl Store for Sqlite {
+    fn begin(&mut self) -> Result<()> {
+        Ok(self.db.execute_batch("BEGIN")?)
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        Ok(self.db.execute_batch("COMMIT")?)
+    }
+
+    fn rollback(&mut self) {
+        // Fails where SQLite has already rolled back by itself, which is as good.
+        let _ = self.db.execute_batch("ROLLBACK");
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        Ok(self.db.execute_batch("SAVEPOINT call")?)
+    }
+
+    fn unmark(&mut self, keep: bool) -> Result<()> {
+        Ok(self.db.execute_batch(if keep {
+            "RELEASE call"
+        } else {
+            "ROLLBACK TO call; RELEASE call"
+        })?)
+    }
+
+    fn load(&mut self) -> Result<Snapshot> {
+        let mut statement = self
+            .db
+            .prepare("SELECT hash, name, refused, created, attributes FROM identifiers")?;
+        let identifiers = statement
+            .query_map([], |row| {
+                Ok(Identifier {
+                    hash: row.get(0)?,
+                    name: row.get(1)?,
+                    refused: row.get(2)?,
+                    created: row.get(3)?,
+                    attributes: serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default(),
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut statement = self.db.prepare(
+            "SELECT identifier, instance, plain, address, since, last_seen, hello, health, health_at FROM instances",
+        )?;
+        let instances = statement
+            .query_map([], |row| {
+                Ok(Instance {
+                    identifier: row.get(0)?,
+                    instance: row.get(1)?,
+                    plain: row.get(2)?,
+                    address: row.get(3)?,
+                    since: row.get(4)?,
+                    last_seen: row.get(5)?,
+                    hello: json(row, 6)?,
+                    health: json(row, 7)?,
+                    health_at: row.get(8)?,
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut statement = self.db.prepare(&format!(
+            "SELECT {JOB_COLUMNS} FROM jobs WHERE state < 2 ORDER BY seq"
+        ))?;
+        let open_jobs = statement
+            .query_map([], read_job)?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Snapshot {
+            identifiers,
+            instances,
+            open_jobs,
+        })
+    }
+
+    fn put_identifier(&mut self, identifier: &Identifier) -> Result<()> {
+        let attributes = serde_json::to_string(&identifier.attributes)
+            .map_err(|e| StoreError::Failed(e.to_string()))?;
+        self.db
+            .prepare_cached(
+                "INSERT INTO identifiers (hash, name, refused, created, attributes) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (hash) DO UPDATE SET name = ?2, refused = ?3, attributes = ?5",
+            )?
+            .execute(params![
+                identifier.hash,
+                identifier.name,
+                identifier.refused,
+                identifier.created,
+                attributes
+            ])?;
+        Ok(())
+    }
+
+    fn delete_identifier(&mut self, hash: &str) -> Result<()> {
+        self.db
+            .execute("DELETE FROM identifiers WHERE hash = ?1", [hash])?;
+        Ok(())
+    }
+
+    fn put_instances(&mut self, instances: &[Instance]) -> Result<()> {
+        // SELECT … WHERE EXISTS: an identifier may have been forgotten since the row was made.
+        let mut statement = self.db.prepare_cached(
+            "INSERT INTO instances (identifier, instance, plain, address, since, last_seen, hello, health, health_at)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE EXISTS (SELECT 1 FROM identifiers WHERE hash = ?1)
+             ON CONFLICT (identifier, instance) DO UPDATE SET plain = ?3, address = ?4, since = ?5, last_seen = ?6,
+             hello = ?7, health = ?8, health_at = ?9",
+        )?;
+        for row in instances {
+            statement.execute(params![
+                row.identifier,
+                row.instance,
+                row.plain,
+                row.address,
+                row.since,
+                row.last_seen,
+                row.hello.as_deref().map(RawValue::get),
+                row.health.as_deref().map(RawValue::get),
+                row.health_at
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn delete_instance(&mut self, identifier: &str, instance: &str) -> Result<()> {
+        self.db.execute(
+            "DELETE FROM instances WHERE identifier = ?1 AND instance = ?2",
+            [identifier, instance],
+        )?;
+        Ok(())
+    }
+
+    fn insert_jobs(&mut self, jobs: &[Job]) -> Result<()> {
+        let mut statement = self.db.prepare_cached(
+            "INSERT INTO jobs (token, identifier, instance, agent, state, created, request) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?;
+        for job in jobs {
+            statement.execute(params![
+                job.token,
+                job.identifier,
+                job.instance,
+                job.agent,
+                job.state as u8,
+                job.created,
+                job.request.get()
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn update_job(&mut self, job: &Job) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "UPDATE jobs SET state = ?2, result = ?3, error = ?4, stdout_bytes = ?5, stderr_bytes = ?6 WHERE token = ?1",
+            )?
+            .execute(params![
+                job.token,
+                job.state as u8,
+                job.result.as_deref().map(RawValue::get),
+                job.error.as_deref().map(RawValue::get),
+                saturate(job.stdout_bytes),
+                saturate(job.stderr_bytes)
+            ])?;
+        Ok(())
+    }
+
+    fn job(&mut self, token: &str) -> Result<Option<Job>> {
+        Ok(self
+            .db
+            .prepare_cached(&format!("SELECT {JOB_COLUMNS} FROM jobs WHERE token = ?1"))?
+            .query_row([token], read_job)
+            .optional()?)
+    }
+
+    fn jobs(&mut self, filter: &JobFilter) -> Result<Vec<Job>> {
+        // A text for each case, so that SQLite uses the index.
+        let condition = match (&filter.identifier, &filter.instance) {
+            (None, _) => "?1 IS NULL",
+            (Some(_), None) => "identifier = ?1 AND ?2 IS NULL",
+            (Some(_), Some(_)) => "identifier = ?1 AND instance = ?2",
+        };
+        let mut statement = self.db.prepare_cached(&format!(
+            "SELECT {JOB_COLUMNS} FROM jobs WHERE {condition} ORDER BY seq DESC LIMIT ?3"
+        ))?;
+        let rows = statement.query_map(
+            params![filter.identifier, filter.instance, filter.limit],
+            read_job,
+        )?;
+        let (mut jobs, mut bytes) = (Vec::new(), 0);
+        for job in rows {
+            let job = job?;
+            bytes += job.request.get().len() + job.result.as_ref().map_or(0, |r| r.get().len());
+            jobs.push(job);
+            if bytes > LIST_BYTES {
+                break;
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn prune_jobs(&mut self, keep: u64) -> Result<()> {
+        self.db.execute(
+            "DELETE FROM jobs WHERE state = 2 AND seq <= (SELECT coalesce(max(seq), 0) FROM jobs) - ?1",
+            [saturate(keep)],
+        )?;
+        Ok(())
+    }
+}
+
+/// SQLite's integers are signed.
+fn saturate(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Box<RawValue>>> {
+    let text: Option<String> = row.get(column)?;
+    // Only JSON is ever written; a damaged value is left out rather than refused with the whole store.
+    Ok(text.and_then(|text| RawValue::from_string(text).ok()))
+}
+
+fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
+    Ok(Job {
+        token: row.get(0)?,
+        identifier: row.get(1)?,
+        instance: row.get(2)?,
+        agent: row.get(3)?,
+        state: match row.get::<_, u8>(4)? {
+            0 => JobState::Sent,
+            1 => JobState::Accepted,
+            _ => JobState::Ended,
+        },
+        created: row.get(5)?,
+        request: json(row, 6)?.unwrap_or_else(|| RawValue::NULL.to_owned()),
+        result: json(row, 7)?,
+        error: json(row, 8)?,
+        stdout_bytes: u64::try_from(row.get::<_, i64>(9)?).unwrap_or(0),
+        stderr_bytes: u64::try_from(row.get::<_, i64>(10)?).unwrap_or(0),
+    })
+}
