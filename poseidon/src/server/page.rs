@@ -6,9 +6,21 @@ use axum::response::{IntoResponse as _, Response};
 const JS: &str = "text/javascript; charset=utf-8";
 /// Path, content type, content. One line for each file.
 const FILES: &[(&str, &str, &str)] = &[
-    ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
-    ("/style.css", "text/css; charset=utf-8", include_str!("../../web/style.css")),
-    ("/favicon.svg", "image/svg+xml", include_str!("../../web/favicon.svg")),
+    (
+        "/",
+        "text/html; charset=utf-8",
+        include_str!("../../web/index.html"),
+    ),
+    (
+        "/style.css",
+        "text/css; charset=utf-8",
+        include_str!("../../web/style.css"),
+    ),
+    (
+        "/favicon.svg",
+        "image/svg+xml",
+        include_str!("../../web/favicon.svg"),
+    ),
     ("/api.js", JS, include_str!("../../web/api.js")),
     ("/app.js", JS, include_str!("../../web/app.js")),
     ("/clock.js", JS, include_str!("../../web/clock.js")),
