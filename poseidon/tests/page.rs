@@ -25,6 +25,9 @@ static ONE: Mutex<()> = Mutex::new(());
 /// What would be run if a device's text were taken as markup.
 const MARKUP: &str = "<script>window.pwned=1</script><img src=x onerror=\"window.pwned=2\">";
 
+/// The same as a name, which has no slash.
+const MARKUP_NAME: &str = "<img src=x onerror=window.pwned=3>";
+
 /// A Poseidon with its browser.
 struct World {
     browser: Browser,
@@ -60,7 +63,8 @@ impl World {
 
     /// Opens the page as the link with the token does.
     fn sign_in(&self) {
-        self.browser.go(&self.url(&format!("#token={}", self.token)));
+        self.browser
+            .go(&self.url(&format!("#token={}", self.token)));
         self.browser.until_text("#link-state", "live");
     }
 
@@ -69,7 +73,10 @@ impl World {
         let (status, answer) =
             http::request(self.address, method, &path, Some(&self.token), Some(body))
                 .expect("Poseidon answers");
-        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        assert!(
+            (200..300).contains(&status),
+            "{method} {path}: {status} {answer}"
+        );
         answer
     }
 
@@ -96,7 +103,8 @@ impl World {
     }
 
     fn screenshot(&self, name: &str) {
-        self.browser.screenshot(&target().join(format!("{name}.png")));
+        self.browser
+            .screenshot(&target().join(format!("{name}.png")));
     }
 }
 
@@ -116,7 +124,9 @@ fn serve(runtime: &Runtime, data: &Path, listen: &str) -> Server {
 
 fn target() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    std::env::var_os("CARGO_TARGET_DIR").map_or(root, PathBuf::from).join("page")
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or(root, PathBuf::from)
+        .join("page")
 }
 
 fn identifier(number: u8) -> String {
@@ -151,12 +161,19 @@ fn follows_the_fleet() {
     // A browser's clock that is a day ahead: ages come from Poseidon's.
     browser.before_load("const real = Date.now; Date.now = () => real.call(Date) + 864e5;");
     world.sign_in();
-    assert_eq!(browser.eval("location.href"), json!(world.url("#/")), "no token in the address");
+    assert_eq!(
+        browser.eval("location.href"),
+        json!(world.url("#/")),
+        "no token in the address"
+    );
     browser.until_text("#empty", "No device yet");
 
     let first = world.device(1, "gate-lyon", "gate", &health(12, 40, 30));
     let second = world.device(2, "pi-roof", "pi", &health(55, 20, 93));
-    browser.until("both are listed", "document.querySelectorAll('#agents tbody tr').length === 2");
+    browser.until(
+        "both are listed",
+        "document.querySelectorAll('#agents tbody tr').length === 2",
+    );
     for (selector, part) in [
         (".state", "Up"),
         (".c-address", "127.0.0.1"),
@@ -165,22 +182,38 @@ fn follows_the_fleet() {
         (".c-memory", "40 %"),
         (".c-disk", "30 %"),
     ] {
-        browser.until(part, &format!("{}?.includes({})", row("gate-lyon", selector), json!(part)));
+        browser.until(
+            part,
+            &format!("{}?.includes({})", row("gate-lyon", selector), json!(part)),
+        );
     }
     let seen = browser.eval(&row("gate-lyon", ".c-seen .value"));
     let seen = seen.as_str().unwrap_or_default();
-    assert!(seen == "now" || seen.ends_with(" s ago"), "last seen {seen:?}");
+    assert!(
+        seen == "now" || seen.ends_with(" s ago"),
+        "last seen {seen:?}"
+    );
     assert_eq!(browser.text("#count-up"), "2");
 
     // A live update changes the row in place: focus and selection stay.
-    browser.eval(&format!("(window.kept = {0}, {0}.querySelector('a').focus())", row("gate-lyon", "")));
+    browser.eval(&format!(
+        "(window.kept = {0}, {0}.querySelector('a').focus())",
+        row("gate-lyon", "")
+    ));
     first.send("heartbeat", &health(77, 40, 30));
-    browser.until("the load changes", &format!("{}?.includes('77 %')", row("gate-lyon", ".c-load")));
-    let same = format!("window.kept === {} && document.activeElement === kept.querySelector('a')", row("gate-lyon", ""));
+    browser.until(
+        "the load changes",
+        &format!("{}?.includes('77 %')", row("gate-lyon", ".c-load")),
+    );
+    let same = format!(
+        "window.kept === {} && document.activeElement === kept.querySelector('a')",
+        row("gate-lyon", "")
+    );
     assert_eq!(browser.eval(&same), json!(true));
 
     // Sorting, by the keyboard.
-    let order = "[...document.querySelectorAll('#agents .c-name a')].map((a) => a.textContent).join()";
+    let order =
+        "[...document.querySelectorAll('#agents .c-name a')].map((a) => a.textContent).join()";
     assert_eq!(browser.eval(order), json!("gate-lyon,pi-roof"));
     browser.keys("th.c-name button", ENTER);
     assert_eq!(browser.eval(order), json!("pi-roof,gate-lyon"));
@@ -190,18 +223,30 @@ fn follows_the_fleet() {
     browser.keys("#filter", "roof");
     browser.until("the filter works", &format!("{order} === 'pi-roof'"));
     browser.keys("#filter", &"\u{E003}".repeat(4));
-    browser.until("the filter is gone", &format!("{order} === 'pi-roof,gate-lyon'"));
+    browser.until(
+        "the filter is gone",
+        &format!("{order} === 'pi-roof,gate-lyon'"),
+    );
 
     drop(second);
-    browser.until("it goes down", &format!("{} === 'Down'", row("pi-roof", ".state")));
-    browser.until("it is counted", "document.getElementById('count-down').textContent === '1'");
+    browser.until(
+        "it goes down",
+        &format!("{} === 'Down'", row("pi-roof", ".state")),
+    );
+    browser.until(
+        "it is counted",
+        "document.getElementById('count-down').textContent === '1'",
+    );
     browser.click(".chip[data-state=down]");
     browser.until("only what is down", &format!("{order} === 'pi-roof'"));
     browser.click(".chip[data-state='']");
     world.screenshot("fleet");
 
     browser.reload();
-    browser.until("still signed in", "document.querySelectorAll('#agents tbody tr').length === 2");
+    browser.until(
+        "still signed in",
+        "document.querySelectorAll('#agents tbody tr').length === 2",
+    );
     browser.no_trouble(None);
 }
 
@@ -217,13 +262,22 @@ fn refuses_a_wrong_token() {
     assert_eq!(browser.eval("location.hash"), json!("#/"));
     browser.keys("#token", "not the töken either");
     browser.keys("#token", ENTER);
-    browser.until("the field is empty again", "document.getElementById('token').value === ''");
+    browser.until(
+        "the field is empty again",
+        "document.getElementById('token').value === ''",
+    );
     browser.until_text("#login-error", "does not accept");
-    assert_eq!(browser.eval("document.getElementById('fleet').hidden"), json!(true));
+    assert_eq!(
+        browser.eval("document.getElementById('fleet').hidden"),
+        json!(true)
+    );
     browser.keys("#token", &world.token);
     browser.keys("#token", ENTER);
     browser.until_text("#link-state", "live");
-    assert_eq!(browser.eval("document.getElementById('login').hidden"), json!(true));
+    assert_eq!(
+        browser.eval("document.getElementById('login').hidden"),
+        json!(true)
+    );
     browser.click("#sign-out");
     browser.until("the form", "!document.getElementById('login').hidden");
     assert_eq!(browser.eval("sessionStorage.length"), json!(0));
@@ -243,22 +297,34 @@ fn lets_a_device_in_and_keeps_another_out() {
     assert_eq!(world.connect(1, &hello).err(), Some(403));
     browser.until_text("#pending", "2 tries");
     assert_eq!(world.connect(2, &hello).err(), Some(403));
-    browser.until("two wait", "document.querySelectorAll('#pending li').length === 2");
+    browser.until(
+        "two wait",
+        "document.querySelectorAll('#pending li').length === 2",
+    );
     world.screenshot("pending");
     let first = "#pending li:has(input:focus)";
     browser.keys(&format!("{first} input"), "oslo");
     browser.keys(&format!("{first} input"), ENTER);
     browser.until_text("#notice", "gate-oslo is approved");
-    browser.until("one waits", "document.querySelectorAll('#pending li').length === 1");
+    browser.until(
+        "one waits",
+        "document.querySelectorAll('#pending li').length === 1",
+    );
     let device = world.connect(1, &hello).expect("it is approved");
     device.send("heartbeat", &health(5, 5, 5));
-    browser.until("it is listed", &format!("{} === 'Up'", row("gate-oslo", ".state")));
+    browser.until(
+        "it is listed",
+        &format!("{} === 'Up'", row("gate-oslo", ".state")),
+    );
 
     browser.click("#pending .danger");
     browser.click("#pending .danger.armed");
     browser.until("nobody waits", "document.getElementById('pending').hidden");
     assert_eq!(world.connect(2, &hello).err(), Some(403));
-    assert_eq!(world.api("GET", "/pending", &Value::Null)["pending"], json!([]));
+    assert_eq!(
+        world.api("GET", "/pending", &Value::Null)["pending"],
+        json!([])
+    );
     browser.no_trouble(None);
 }
 
@@ -269,7 +335,13 @@ fn runs_a_command_and_cancels_another() {
     let device = world.device(1, "gate-lyon", "gate", &health(12, 40, 30));
     world.sign_in();
     world.open("gate-lyon");
-    for part in ["/overlay", "br-lan", "cpu-thermal", "1,312 of 97,000", "16.0 MiB of 128 MiB"] {
+    for part in [
+        "/overlay",
+        "br-lan",
+        "cpu-thermal",
+        "1,312 of 97,000",
+        "16.0 MiB of 128 MiB",
+    ] {
         browser.until_text("#facts", part);
     }
     browser.until_text("#tiles", "3 d 1 h");
@@ -284,26 +356,40 @@ fn runs_a_command_and_cancels_another() {
     device.reply(&job, "accepted", &json!({}));
     device.output(&job, "stdout", 0, "first \u{1b}[32mgreen\u{1b}[0m line\n");
     browser.until_text("#job-output", "first green line\n");
-    assert_eq!(browser.text("#job-output .stdout"), "first green line\n", "no escape sequences");
+    assert_eq!(
+        browser.text("#job-output .stdout"),
+        "first green line\n",
+        "no escape sequences"
+    );
     // A character in two pieces, and an escape sequence in two pieces.
-    device.bytes(&job, "stdout", 25, b"caf\xc3");
-    device.bytes(&job, "stdout", 29, b"\xa9\x1b[3");
-    device.bytes(&job, "stdout", 33, b"1m!\n");
+    device.bytes(&job, "stdout", 26, b"caf\xc3");
+    device.bytes(&job, "stdout", 30, b"\xa9\x1b[3");
+    device.bytes(&job, "stdout", 34, b"1m!\n");
     device.output(&job, "stderr", 0, "warning: nothing new\n");
-    device.reply(&job, "progress", &json!({"percent": 40, "message": "unpacking"}));
+    device.reply(
+        &job,
+        "progress",
+        &json!({"percent": 40, "message": "unpacking"}),
+    );
     browser.until_text("#job-output", "café!\n");
     browser.until_text("#job-output .stderr", "warning: nothing new");
     browser.until_text("#job-progress", "40 % · unpacking");
     browser.until_text("#job-status", "running");
     world.screenshot("device-running");
-    let result = json!({"status": "failed", "exitCode": 3, "elapsedMs": 1234, "stdoutBytes": 37, "stderrBytes": 21});
+    let result = json!({"status": "failed", "exitCode": 3, "elapsedMs": 1234, "stdoutBytes": 38, "stderrBytes": 21});
     device.reply(&job, "result", &result);
     browser.until_text("#job-status", "failed · exit code 3 · 1.2 s");
-    browser.until("nothing to cancel", "document.getElementById('job-cancel').hidden");
+    browser.until(
+        "nothing to cancel",
+        "document.getElementById('job-cancel').hidden",
+    );
 
     // The history of the box; another command, cancelled.
     browser.keys("#command", UP);
-    assert_eq!(browser.eval("document.getElementById('command').value"), json!("opkg update"));
+    assert_eq!(
+        browser.eval("document.getElementById('command').value"),
+        json!("opkg update")
+    );
     browser.keys("#command", " && reboot");
     browser.keys("#command", ENTER);
     let second = device.next("command");
@@ -315,11 +401,18 @@ fn runs_a_command_and_cancels_another() {
     let cancel = device.next("cancel");
     let cancelled: Value = cancel.read().expect("JSON");
     assert_eq!(cancelled["job"], second.id);
-    device.reply(&second, "result", &json!({"status": "cancelled", "signal": 15, "elapsedMs": 20}));
+    device.reply(
+        &second,
+        "result",
+        &json!({"status": "cancelled", "signal": 15, "elapsedMs": 20}),
+    );
     browser.until_text("#job-status", "cancelled · signal 15");
 
     // The first one again.
-    browser.until("two jobs", "document.querySelectorAll('#jobs li').length === 2");
+    browser.until(
+        "two jobs",
+        "document.querySelectorAll('#jobs li').length === 2",
+    );
     browser.click("#jobs li:last-child button");
     browser.until_text("#job-output", "café!");
     browser.until_text("#job-status", "exit code 3");
@@ -347,12 +440,20 @@ fn keeps_the_output_bounded() {
         device.output(&job, "stdout", i * piece.len(), &piece);
     }
     device.output(&job, "stdout", 100 * piece.len(), "the end");
-    device.reply(&job, "result", &json!({"status": "succeeded", "exitCode": 0, "elapsedMs": 9}));
+    device.reply(
+        &job,
+        "result",
+        &json!({"status": "succeeded", "exitCode": 0, "elapsedMs": 9}),
+    );
     browser.until_text("#job-bytes", "stdout 3.13 MiB");
     browser.until_text("#job-output", "the end");
     browser.until_text("#job-dropped", "not shown");
-    let lines = browser.eval("document.getElementById('job-output').textContent.split('\\n').length");
-    assert!((5_000..=10_001).contains(&lines.as_u64().unwrap_or(0)), "{lines} lines");
+    let lines =
+        browser.eval("document.getElementById('job-output').textContent.split('\\n').length");
+    assert!(
+        (5_000..=10_001).contains(&lines.as_u64().unwrap_or(0)),
+        "{lines} lines"
+    );
     browser.no_trouble(None);
 }
 
@@ -361,15 +462,27 @@ fn shows_what_a_device_says_as_text() {
     let world = world!();
     let browser = &world.browser;
     let mut health = health(12, 40, 30);
-    for (list, field) in [("fileSystems", "name"), ("fileSystems", "mount"), ("interfaces", "name"), ("temperatures", "label")] {
+    for (list, field) in [
+        ("fileSystems", "name"),
+        ("fileSystems", "mount"),
+        ("interfaces", "name"),
+        ("temperatures", "label"),
+    ] {
         health[list][0][field] = json!(MARKUP);
     }
     health["interfaces"][0]["addresses"] = json!([MARKUP]);
-    let device = world.device(1, MARKUP, MARKUP, &health);
+    let device = world.device(1, MARKUP_NAME, MARKUP, &health);
     world.sign_in();
-    browser.until("the name is text", &row(MARKUP, ""));
-    browser.until("the host name is text", &format!("{}.includes({})", row(MARKUP, ".c-system"), json!(MARKUP)));
-    world.open(MARKUP);
+    browser.until("the name is text", &row(MARKUP_NAME, ""));
+    browser.until(
+        "the host name is text",
+        &format!(
+            "{}.includes({})",
+            row(MARKUP_NAME, ".c-system"),
+            json!(MARKUP)
+        ),
+    );
+    world.open(MARKUP_NAME);
     browser.until_text("#facts", MARKUP);
     browser.keys("#command", &format!("{MARKUP}{ENTER}"));
     let job = device.next("command");
@@ -394,13 +507,16 @@ fn shows_what_a_device_says_as_text() {
 fn fits_a_phone() {
     let world = world!();
     let browser = &world.browser;
-    let long = "a-device-with-a-name-that-has-no-end-".repeat(3);
+    let long = "a-name-that-has-no-end-".repeat(3)[..64].to_owned();
     let _device = world.device(1, &long, &long, &health(12, 40, 80));
     let _other = world.device(2, "pi-roof", "pi", &health(30, 20, 95));
     assert_eq!(world.connect(3, &hello("cc", "new")).err(), Some(403));
     browser.size(360, 740);
     world.sign_in();
-    browser.until("both are listed", "document.querySelectorAll('#agents tbody tr').length === 2");
+    browser.until(
+        "both are listed",
+        "document.querySelectorAll('#agents tbody tr').length === 2",
+    );
     let width = "document.documentElement.scrollWidth";
     assert_eq!(browser.eval(width), json!(360), "the fleet");
     // Nothing is cut off, either, but text that ends in dots.
@@ -427,15 +543,27 @@ fn says_when_poseidon_is_away_and_comes_back() {
     let server = world.server.take().expect("it runs");
     world.runtime.block_on(server.stop());
     drop(device);
-    world.browser.until_text("#banner", "Not connected to Poseidon");
+    world
+        .browser
+        .until_text("#banner", "Not connected to Poseidon");
     world.browser.until_text("#link-state", "not connected");
-    assert_eq!(world.browser.eval(&row("gate-lyon", ".state")), json!("Up"), "what was known stays");
+    assert_eq!(
+        world.browser.eval(&row("gate-lyon", ".state")),
+        json!("Up"),
+        "what was known stays"
+    );
     world.screenshot("not-connected");
     let listen = world.address.to_string();
     world.server = Some(serve(&world.runtime, world.data.path(), &listen));
     world.browser.until_text("#link-state", "live");
-    world.browser.until("the banner goes", "document.getElementById('banner').hidden");
-    world.browser.until("it is down now", &format!("{} === 'Down'", row("gate-lyon", ".state")));
+    world.browser.until(
+        "the banner goes",
+        "document.getElementById('banner').hidden",
+    );
+    world.browser.until(
+        "it is down now",
+        &format!("{} === 'Down'", row("gate-lyon", ".state")),
+    );
     assert_eq!(world.browser.eval("window.trouble"), json!([]));
 }
 
@@ -448,8 +576,18 @@ fn has_no_way_to_make_markup() {
         let path = entry.expect("a file").path();
         let text = std::fs::read_to_string(&path).expect("text");
         for word in [
-            "innerHTML", "outerHTML", "insertAdjacentHTML", "setHTML", "document.write", "DOMParser",
-            "createContextualFragment", "eval(", "new Function", "srcdoc", " style=", "javascript:",
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "setHTML",
+            "document.write",
+            "DOMParser",
+            "createContextualFragment",
+            "eval(",
+            "new Function",
+            "srcdoc",
+            " style=",
+            "javascript:",
         ] {
             assert!(!text.contains(word), "{word} in {}", path.display());
         }
@@ -464,16 +602,45 @@ fn has_no_way_to_make_markup() {
 fn picture() {
     let world = world!();
     let devices = [
-        ("gate-hamburg", "OpenWrt 24.10.2", "aarch64", health(14, 46, 31)),
+        (
+            "gate-hamburg",
+            "OpenWrt 24.10.2",
+            "aarch64",
+            health(14, 46, 31),
+        ),
         ("gate-lyon", "OpenWrt 24.10.2", "mips", health(6, 62, 84)),
-        ("kiosk-014", "Debian GNU/Linux 12", "x86_64", health(38, 57, 68)),
-        ("pi-greenhouse", "Raspberry Pi OS 12", "aarch64", health(22, 28, 45)),
-        ("pi-roof", "Raspberry Pi OS 12", "armv7l", health(81, 71, 93)),
-        ("depot-router", "OpenWrt 24.10.2", "armv7l", health(9, 35, 22)),
+        (
+            "kiosk-014",
+            "Debian GNU/Linux 12",
+            "x86_64",
+            health(38, 57, 68),
+        ),
+        (
+            "pi-greenhouse",
+            "Raspberry Pi OS 12",
+            "aarch64",
+            health(22, 28, 45),
+        ),
+        (
+            "pi-roof",
+            "Raspberry Pi OS 12",
+            "armv7l",
+            health(81, 71, 93),
+        ),
+        (
+            "depot-router",
+            "OpenWrt 24.10.2",
+            "armv7l",
+            health(9, 35, 22),
+        ),
     ];
     let mut up = Vec::new();
     for (number, (name, os, arch, health)) in (1..).zip(devices) {
-        world.api("POST", "/identifiers", &json!({"identifier": identifier(number), "name": name}));
+        world.api(
+            "POST",
+            "/identifiers",
+            &json!({"identifier": identifier(number), "name": name}),
+        );
         let mut said = hello(&format!("{number:032x}"), name);
         said["os"] = json!(os);
         said["arch"] = json!(arch);
@@ -487,7 +654,10 @@ fn picture() {
     world.sign_in();
     let all = "document.querySelectorAll('#agents tbody tr').length === 6";
     world.browser.until("all are listed", all);
-    world.browser.until("one is down", "document.getElementById('count-down').textContent === '1'");
+    world.browser.until(
+        "one is down",
+        "document.getElementById('count-down').textContent === '1'",
+    );
     std::thread::sleep(std::time::Duration::from_secs(2));
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/page.png");
     world.browser.screenshot(&docs);

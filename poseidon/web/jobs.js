@@ -4,7 +4,7 @@ import { agentName, call } from "./api.js";
 import { now } from "./clock.js";
 import { attribute, byId, el, show, sync, text } from "./dom.js";
 import { ago, commandLine, date, number, object } from "./format.js";
-import { news, outcome, remember, shownJob, showJob } from "./run.js";
+import { latest, news, outcome, remember, shownJob, showJob } from "./run.js";
 
 const MOST = 25;
 let agent = null;
@@ -30,25 +30,23 @@ export async function reload() {
   }
   if (agent !== asked) return;
   const known = new Map(jobs.map((job) => [job.id, job]));
-  for (const job of answer.jobs) known.set(job.id, job);
+  for (const job of answer.jobs) known.set(job.id, latest(known.get(job.id), job));
   jobs = sorted([...known.values()]);
   remember(jobs.map(({ request }) => object(request).shell).filter((line) => typeof line === "string").reverse());
   jobs.forEach(news);
   render();
 }
 
-/** A job was started or has changed. */
+/** A job was started or has changed; gives what is known of it now. */
 export function take(job) {
-  if (agent === null || job.agent !== agent.name || (job.instance ?? "") !== (agent.instance ?? "")) return;
+  if (agent === null || job.agent !== agent.name || (job.instance ?? "") !== (agent.instance ?? "")) return job;
   const at = jobs.findIndex(({ id }) => id === job.id);
-  if (at >= 0) {
-    // The end of a job never becomes undone by older news.
-    if (jobs[at].state !== "ended") jobs[at] = job;
-  } else {
-    jobs = sorted([job, ...jobs]);
-  }
-  news(job);
+  const current = latest(jobs[at], job);
+  if (at >= 0) jobs[at] = current;
+  else jobs = sorted([current, ...jobs]);
+  news(current);
   render();
+  return current;
 }
 
 const sorted = (all) => all.sort((a, b) => (number(b.created) ?? 0) - (number(a.created) ?? 0)).slice(0, MOST);

@@ -41,7 +41,7 @@ function makeItem(id, notice) {
     type: "text",
     placeholder: "Name",
     "aria-label": `Name for ${id}`,
-    maxlength: 128,
+    maxlength: 64,
     autocomplete: "off",
     spellcheck: "false",
   });

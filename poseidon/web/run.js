@@ -19,7 +19,7 @@ let past = [];
 let place = 0;
 let draft = "";
 
-/** Wires the box up; `started` is told of each new job. */
+/** Wires the box up; `started` is told of each new job and gives what is known of it. */
 export function setUp(started) {
   try {
     past = JSON.parse(sessionStorage.getItem(HISTORY) ?? "[]");
@@ -67,10 +67,17 @@ export function remember(commands) {
 /** The job on the screen. */
 export const shownJob = () => job?.id ?? null;
 
+const COURSE = ["sent", "accepted", "ended"];
+
+/** What is known of a job after more news: the stream of events may be ahead of an answer, and no job goes back. */
+export function latest(known, news) {
+  return known !== undefined && COURSE.indexOf(known.state) > COURSE.indexOf(news.state) ? known : news;
+}
+
 /** News of a job from the fleet's stream. */
 export function news(next) {
-  if (job?.id !== next.id || job.state === "ended") return;
-  job = next;
+  if (job?.id !== next.id) return;
+  job = latest(job, next);
   describe();
 }
 
@@ -103,8 +110,7 @@ async function run(started) {
     sessionStorage.setItem(HISTORY, JSON.stringify(past.slice(-100)));
     if (agent !== target) return;
     input.value = "";
-    for (const one of jobs) started(one);
-    showJob(jobs[0]);
+    showJob(jobs.map(started)[0]);
   } catch (failure) {
     if (agent === target) say(byId("run-error"), `Not started: ${plain(failure.message)}`);
   }

@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 
+const JS: &str = "text/javascript; charset=utf-8";
 /// Path, content type, content. One line for each file.
 const FILES: &[(&str, &str, &str)] = &[
     (
@@ -11,15 +12,29 @@ const FILES: &[(&str, &str, &str)] = &[
         include_str!("../../web/index.html"),
     ),
     (
-        "/app.js",
-        "text/javascript; charset=utf-8",
-        include_str!("../../web/app.js"),
-    ),
-    (
         "/style.css",
         "text/css; charset=utf-8",
         include_str!("../../web/style.css"),
     ),
+    (
+        "/favicon.svg",
+        "image/svg+xml",
+        include_str!("../../web/favicon.svg"),
+    ),
+    ("/api.js", JS, include_str!("../../web/api.js")),
+    ("/app.js", JS, include_str!("../../web/app.js")),
+    ("/clock.js", JS, include_str!("../../web/clock.js")),
+    ("/device.js", JS, include_str!("../../web/device.js")),
+    ("/dom.js", JS, include_str!("../../web/dom.js")),
+    ("/facts.js", JS, include_str!("../../web/facts.js")),
+    ("/fleet.js", JS, include_str!("../../web/fleet.js")),
+    ("/format.js", JS, include_str!("../../web/format.js")),
+    ("/health.js", JS, include_str!("../../web/health.js")),
+    ("/jobs.js", JS, include_str!("../../web/jobs.js")),
+    ("/output.js", JS, include_str!("../../web/output.js")),
+    ("/pending.js", JS, include_str!("../../web/pending.js")),
+    ("/run.js", JS, include_str!("../../web/run.js")),
+    ("/store.js", JS, include_str!("../../web/store.js")),
 ];
 
 /// Scripts and styles come from here only, and nobody shows the page in a frame.

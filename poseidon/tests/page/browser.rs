@@ -34,10 +34,14 @@ pub struct Browser {
 impl Browser {
     /// Starts one. `None` where there is none to start, which is said; an error if `TRITON_REQUIRE_BROWSER=1`.
     pub fn start() -> Option<Self> {
-        let chromium = find("CHROMIUM", &["chromium", "chromium-browser", "google-chrome"]);
+        let chromium = find(
+            "CHROMIUM",
+            &["chromium", "chromium-browser", "google-chrome"],
+        );
         let driver = find("CHROMEDRIVER", &["chromedriver"]);
         let (Some(chromium), Some(driver)) = (chromium, driver) else {
-            let reason = "no Chromium with chromedriver (Debian: apt-get install chromium chromium-driver)";
+            let reason =
+                "no Chromium with chromedriver (Debian: apt-get install chromium chromium-driver)";
             assert!(
                 std::env::var("TRITON_REQUIRE_BROWSER").as_deref() != Ok("1"),
                 "a browser is required: {reason}"
@@ -95,7 +99,10 @@ impl Browser {
         let answer = browser.send("POST", "/session", Some(&capabilities));
         let id = answer["sessionId"].as_str().expect("a session");
         browser.session = format!("/session/{id}");
-        browser.cdp("Page.addScriptToEvaluateOnNewDocument", &json!({"source": WATCH}));
+        browser.cdp(
+            "Page.addScriptToEvaluateOnNewDocument",
+            &json!({"source": WATCH}),
+        );
         browser.look(false);
         browser.size(1200, 800);
         browser
@@ -104,7 +111,10 @@ impl Browser {
     fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         let (status, mut answer) = http::request(self.address, method, path, None, body)
             .unwrap_or_else(|e| panic!("chromedriver: {method} {path}: {e}"));
-        assert!(status == 200, "chromedriver: {method} {path}: {status} {answer}");
+        assert!(
+            status == 200,
+            "chromedriver: {method} {path}: {status} {answer}"
+        );
         answer["value"].take()
     }
 
@@ -113,12 +123,18 @@ impl Browser {
     }
 
     fn cdp(&self, command: &str, parameters: &Value) -> Value {
-        self.post("/goog/cdp/execute", &json!({"cmd": command, "params": parameters}))
+        self.post(
+            "/goog/cdp/execute",
+            &json!({"cmd": command, "params": parameters}),
+        )
     }
 
     /// Runs `source` before the page's own code, from the next load on.
     pub fn before_load(&self, source: &str) {
-        self.cdp("Page.addScriptToEvaluateOnNewDocument", &json!({"source": source}));
+        self.cdp(
+            "Page.addScriptToEvaluateOnNewDocument",
+            &json!({"source": source}),
+        );
     }
 
     /// Opens an address.
@@ -159,7 +175,10 @@ impl Browser {
 
     /// Text of the first element that matches.
     pub fn text(&self, selector: &str) -> String {
-        let value = self.eval(&format!("document.querySelector({})?.textContent", json!(selector)));
+        let value = self.eval(&format!(
+            "document.querySelector({})?.textContent",
+            json!(selector)
+        ));
         value.as_str().unwrap_or_default().to_owned()
     }
 
@@ -170,7 +189,9 @@ impl Browser {
             assert!(
                 Instant::now() < deadline,
                 "not in time: {what}: {expression}\non the page:\n{}\ntrouble: {}",
-                self.eval("document.body.innerText").as_str().unwrap_or_default(),
+                self.eval("document.body.innerText")
+                    .as_str()
+                    .unwrap_or_default(),
                 self.eval("window.trouble")
             );
             std::thread::sleep(Duration::from_millis(40));
@@ -188,7 +209,10 @@ impl Browser {
     }
 
     fn element(&self, selector: &str) -> String {
-        let found = self.post("/element", &json!({"using": "css selector", "value": selector}));
+        let found = self.post(
+            "/element",
+            &json!({"using": "css selector", "value": selector}),
+        );
         let id = found[ELEMENT].as_str().expect("an element");
         format!("/element/{id}")
     }
@@ -200,7 +224,10 @@ impl Browser {
 
     /// Types into an element.
     pub fn keys(&self, selector: &str, text: &str) {
-        self.post(&format!("{}/value", self.element(selector)), &json!({"text": text}));
+        self.post(
+            &format!("{}/value", self.element(selector)),
+            &json!({"text": text}),
+        );
     }
 
     /// Saves what is to be seen.

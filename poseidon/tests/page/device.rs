@@ -26,7 +26,9 @@ impl Device {
         identifier: &str,
         hello: &Value,
     ) -> Result<Self, u16> {
-        let mut request = format!("ws://{address}/").into_client_request().expect("a request");
+        let mut request = format!("ws://{address}/")
+            .into_client_request()
+            .expect("a request");
         let headers = request.headers_mut();
         let bearer = format!("Bearer {identifier}").parse().expect("a header");
         headers.insert("Authorization", bearer);
@@ -55,7 +57,10 @@ impl Device {
             while let Some(Ok(frame)) = stream.next().await {
                 if let Frame::Text(text) = frame {
                     let message = Message::decode(text.as_bytes(), DEFAULT_LIMIT);
-                    if deliver.send(message.expect("Poseidon writes well")).is_err() {
+                    if deliver
+                        .send(message.expect("Poseidon writes well"))
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -69,12 +74,16 @@ impl Device {
 
     /// Begins a conversation.
     pub fn send(&self, kind: &str, payload: &Value) {
-        self.out.send(Message::with(kind, payload)).expect("connected");
+        self.out
+            .send(Message::with(kind, payload))
+            .expect("connected");
     }
 
     /// Answers in the conversation of `request`.
     pub fn reply(&self, request: &Message, kind: &str, payload: &Value) {
-        self.out.send(request.reply(kind, payload)).expect("connected");
+        self.out
+            .send(request.reply(kind, payload))
+            .expect("connected");
     }
 
     /// Output of a job as clean text.
@@ -87,7 +96,8 @@ impl Device {
     pub fn bytes(&self, request: &Message, stream: &str, offset: usize, data: &[u8]) {
         use base64::Engine as _;
         let data = base64::engine::general_purpose::STANDARD.encode(data);
-        let payload = json!({"stream": stream, "offset": offset, "data": data, "encoding": "base64"});
+        let payload =
+            json!({"stream": stream, "offset": offset, "data": data, "encoding": "base64"});
         self.reply(request, "output", &payload);
     }
 
