@@ -6,11 +6,15 @@
 //!
 //! ```text
 //! submit ─ request::check ─ registry::admit ─ accepted ─ waiting ─ (worker) spawn ─ supervise ─ end
-//!            └ error          └ error busy       └─ Pool::record ─────────────────────────────┘
+//!            └ error          └ error busy       └ Shared::record_accepted        Shared::record_end ┘
 //! ```
 //!
+//! The two `record_` functions in `pool.rs` are where the journal will write.
+//!
 //! Invariants: a token starts at most one process as long as it is remembered; who removes a job from the
-//! registry reports its end, so there is exactly one; the registry's lock is held over no I/O.
+//! registry reports its end, so there is exactly one; the registry's lock is held over no I/O; a
+//! process group is signalled only while its leader is not reaped, since later its number may be somebody else's.
+//! A process that leaves the group (setsid) has left the job: no cancel reaches it.
 
 mod output;
 mod pool;
@@ -20,7 +24,7 @@ mod spawn;
 mod supervise;
 
 pub use pool::Pool;
-pub use registry::{Ending, JobState};
+pub use registry::JobState;
 
 use crate::message::payload;
 use crate::outbox::Outbox;

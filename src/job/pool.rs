@@ -50,14 +50,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    /// Makes a pool with its first worker; others are started when they are needed, and stay.
-    pub fn start(settings: Settings, crew: &Crew) -> io::Result<Arc<Self>> {
+    /// Makes a pool. Its workers are started when they are needed, and stay: an agent that has run no job yet pays
+    /// for none.
+    pub fn start(settings: Settings, crew: &Crew) -> Arc<Self> {
         process::keep_children_waitable();
         let settings = Settings {
             workers: settings.workers.max(1),
             ..settings
         };
-        let pool = Arc::new(Self {
+        Arc::new(Self {
             shared: Arc::new(Shared {
                 settings,
                 registry: Mutex::default(),
@@ -67,15 +68,14 @@ impl Pool {
             }),
             crew: crew.clone(),
             handles: Mutex::default(),
-        });
-        pool.start_worker(|_, _| true)?;
-        Ok(pool)
+        })
     }
 
-    fn start_worker(&self, needed: impl FnOnce(&Registry, &Settings) -> bool) -> io::Result<()> {
+    /// Starts a worker if there are fewer than jobs to run.
+    fn start_worker(&self) -> io::Result<()> {
         let number = {
             let mut registry = lock(&self.shared.registry);
-            if registry.stopping || !needed(&registry, &self.shared.settings) {
+            if registry.stopping || !registry.needs_worker(clock::now(), &self.shared.settings) {
                 return Ok(());
             }
             registry.workers += 1;
@@ -141,10 +141,13 @@ impl Pool {
         if let Some(order) = ordered {
             return self.shared.never_started(&token, order.why);
         }
-        let needed = |registry: &Registry, settings: &Settings| {
-            registry.needs_worker(clock::now(), settings)
-        };
-        if let Err(error) = self.start_worker(needed) {
+        if let Err(error) = self.start_worker() {
+            let has_none = lock(&self.shared.registry).workers == 0;
+            if has_none {
+                let message = format!("no thread can be started for it: {error}");
+                let error = payload::Error::new(ErrorCode::Io, message);
+                return self.shared.end(&token, Ending::Error(error));
+            }
             log::warn!("no further worker can be started, jobs wait for those there are: {error}");
         }
         if deferred {

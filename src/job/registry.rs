@@ -260,9 +260,12 @@ impl Registry {
             .any(|e| e.phase == Phase::Waiting && e.job.plan.not_before.is_some())
     }
 
-    /// Whether there are more jobs to start now than workers waiting for one.
+    /// Whether there is more to do than there are workers waiting for it: each job to start now needs one, and one
+    /// has to watch the clock for all that wait for their time.
     pub fn needs_worker(&self, now: f64, settings: &Settings) -> bool {
-        self.workers < settings.workers && self.ready(now).count() > self.idle
+        let ready = self.ready(now).count();
+        let watch = usize::from(self.waiting() > ready);
+        self.workers < settings.workers && ready + watch > self.idle
     }
 
     /// Gives a worker the oldest job whose time has come.

@@ -212,6 +212,10 @@ fn explain_start(error: &io::Error, plan: &Plan) -> payload::Error {
             )
         }
         Some(libc::ENOENT | libc::ENOTDIR) => said(ErrorCode::NotFound, "no such program"),
+        // A folder of PATH that the user may not enter hides that the program is nowhere at all.
+        Some(libc::EACCES) if !program.contains('/') && !is_in_path(program, plan) => {
+            said(ErrorCode::NotFound, "no such program in PATH")
+        }
         Some(libc::EACCES | libc::EPERM) => {
             said(ErrorCode::Refused, "it is not executable for that user")
         }
@@ -232,6 +236,15 @@ fn explain_start(error: &io::Error, plan: &Plan) -> payload::Error {
         ),
         _ => said(ErrorCode::Io, "the system refused"),
     }
+}
+
+fn is_in_path(program: &str, plan: &Plan) -> bool {
+    let own = plan.env.iter().find(|(name, _)| name == "PATH");
+    let path = match own {
+        Some((_, path)) => OsString::from(path),
+        None => std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()),
+    };
+    std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
 #[cfg(test)]

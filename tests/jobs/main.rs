@@ -76,7 +76,7 @@ impl Bench {
     fn with(settings: Settings) -> Self {
         let crew = Crew::new(|name| panic!("the thread {name} panicked"));
         Self {
-            pool: Pool::start(settings, &crew).unwrap(),
+            pool: Pool::start(settings, &crew),
             sink: outbox(),
             seen: Vec::new(),
         }

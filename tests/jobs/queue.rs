@@ -168,6 +168,16 @@ fn a_job_has_its_time() {
         let late = result.started_at.unwrap() - time;
         assert!((0.0..20.0).contains(&late), "{late}");
     }
+    // Nor do long jobs keep a worker's clock from being watched, as long as there is one worker left.
+    let due = bench.submit(early(0.5));
+    let long: Vec<String> = (0..3)
+        .map(|_| bench.submit(shell("exec sleep 1000")))
+        .collect();
+    assert_eq!(bench.course(&due).result().status, Status::Succeeded);
+    for token in long {
+        bench.cancel(&token, None).unwrap();
+        bench.course(&token).result();
+    }
     assert_eq!(bench.state(&never).unwrap().state, "waiting");
     bench.cancel(&never, None).unwrap();
     assert_eq!(bench.course(&never).result().status, Status::Cancelled);

@@ -18,7 +18,8 @@ fn much_output_needs_little_memory() {
         let token = bench.submit(argv(&["head", "-c", "100000000", "/dev/zero"]));
         let mut bytes = 0;
         loop {
-            let message = bench.next(&token);
+            // One at a time: what a test hoards is not the agent's.
+            let message = bench.next_only(&token);
             match message.kind.as_str() {
                 "output" => {
                     let output: Output = message.read().unwrap();
@@ -110,7 +111,7 @@ fn a_process_without_descriptors_left_recovers() {
         let course = bench.run(argv(&["true"]));
         if let Some(error) = course.error {
             assert_eq!(error.code, ErrorCode::Io);
-            assert!(error.message.contains("descriptors"), "{}", error.message);
+            assert!(error.message.contains("os error 24"), "{}", error.message);
         } else {
             assert!(free > 3, "with {free} free it cannot run");
         }

@@ -98,7 +98,7 @@ fn a_job_starts_clean() {
 fn a_job_runs_as_somebody_else() {
     let mut bench = Bench::new();
     let mut command = shell("id -un; id -G; echo $HOME $USER $LOGNAME; touch /etc/not-allowed");
-    command.user = Some("nobody".into());
+    command.user = Some(if is_root() { "nobody" } else { "root" }.into());
     let course = bench.run(command);
     if !is_root() {
         let error = course.error();
@@ -120,6 +120,13 @@ fn a_job_runs_as_somebody_else() {
     let mut command = shell("id -u; id -g; id -G");
     command.group = Some("4343".into());
     assert_eq!(bench.run(command).text(), "0\n4343\n4343\n");
+    // The agent's PATH may hold folders that the user cannot enter.
+    let mut command = argv(&["no-such-program"]);
+    command.user = Some("nobody".into());
+    command
+        .env
+        .insert("PATH".into(), "/root/bin:/usr/bin".into());
+    assert_eq!(bench.run(command).error().code, ErrorCode::NotFound);
     // A folder is entered as the user, not as the agent.
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();

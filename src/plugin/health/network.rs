@@ -8,7 +8,7 @@ use crate::sys::net;
 /// Most addresses of one interface.
 const ADDRESS_LIMIT: usize = 16;
 
-/// All but the loopback. None where there is no list.
+/// All but the loopback and those that nobody uses. None where there is no list.
 pub(super) fn read(source: &Source) -> Option<Vec<Interface>> {
     let names = source.sorted_names("sys/class/net")?;
     let addresses = if source.is_here() {
@@ -24,7 +24,7 @@ pub(super) fn read(source: &Source) -> Option<Vec<Interface>> {
             return None;
         }
         let count = |what: &str| source.number(&format!("{path}/statistics/{what}"));
-        Some(Interface {
+        let interface = Interface {
             // An interface that does not count (or a file that is none, such as bonding_masters) is left out.
             rx_bytes: count("rx_bytes")?,
             tx_bytes: count("tx_bytes")?,
@@ -38,7 +38,14 @@ pub(super) fn read(source: &Source) -> Option<Vec<Interface>> {
                 .map(|(_, address)| address.to_string())
                 .collect(),
             name,
-        })
+        };
+        // The kernel makes some that nobody uses (ifb0, sit0, dummy0). A real port without a cable stays.
+        let is_idle = !interface.up
+            && interface.addresses.is_empty()
+            && interface.rx_bytes == 0
+            && interface.tx_bytes == 0
+            && !source.exists(&format!("{path}/device"));
+        (!is_idle).then_some(interface)
     });
     Some(interfaces.take(LIST_LIMIT).collect())
 }

@@ -28,11 +28,18 @@ pub(super) fn read(source: &Source) -> Option<Vec<Temperature>> {
         if zones.contains(&plain(&name)) {
             continue;
         }
-        for number in 1..=LIST_LIMIT {
-            let Some(celsius) = celsius(source, &format!("{path}/temp{number}_input")) else {
+        let files = source.sorted_names(&path).unwrap_or_default();
+        for file in &files {
+            let Some(sensor) = file
+                .strip_suffix("_input")
+                .filter(|f| f.starts_with("temp"))
+            else {
                 continue;
             };
-            let label = source.word(&format!("{path}/temp{number}_label"));
+            let Some(celsius) = celsius(source, &format!("{path}/{file}")) else {
+                continue;
+            };
+            let label = source.word(&format!("{path}/{sensor}_label"));
             let label = label.map_or_else(|| name.clone(), |label| format!("{name} {label}"));
             add(&mut found, &label, celsius);
         }

@@ -30,6 +30,11 @@ impl Source {
         self.root.join(path.trim_start_matches('/'))
     }
 
+    /// Whether there is a file or folder.
+    pub fn exists(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
     /// Content of a file, as far as the limit goes; none where it cannot be read.
     pub fn text(&self, path: &str) -> Option<String> {
         let mut bytes = Vec::new();

@@ -50,6 +50,7 @@ fn router() -> Device {
         ),
         ("sys/class/net/lo/type", "772\n"),
         ("sys/class/net/bonding_masters", "\n"),
+        ("sys/class/net/eth10/device/vendor", ""),
         ("sys/class/thermal/thermal_zone0/temp", "48900\n"),
         ("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n"),
         ("sys/class/thermal/thermal_zone1/temp", "nonsense\n"),
@@ -65,6 +66,7 @@ fn router() -> Device {
     for (name, state, flags, bytes) in [
         ("eth10", "down", "0x1003", "0"),
         ("eth2", "up", "0x1003", "18446744073709551615"),
+        ("ifb0", "down", "0x82", "0"),
         ("wg0", "unknown", "0x91", "7"),
         ("tun0", "unknown", "0x90", "7"),
     ] {
