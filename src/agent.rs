@@ -64,7 +64,7 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     let io = |what| move |e| Error::because(format!("cannot {what}"), e);
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
-    let pool = Pool::start(job_settings(config), &crew).map_err(io("start the workers"))?;
+    let pool = Pool::start(job_settings(config), &crew);
     let status = Arc::new(LinkStatus::default());
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),

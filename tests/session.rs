@@ -60,8 +60,8 @@ fn each_answer_has_its_reaction() {
         &*Box::leak(text.into_boxed_str())
     };
     for (answer, says, pause) in [
-        (head("403 Forbidden", ""), "poseidon approve", 0.0..=30.0),
-        (head("401 Unauthorized", ""), "not registered", 0.0..=30.0),
+        (head("403 Forbidden", ""), "poseidon approve", 30.0..=36.0),
+        (head("401 Unauthorized", ""), "not registered", 30.0..=36.0),
         (
             head("429 Too Many Requests", "Retry-After: 100\r\n"),
             "429",
