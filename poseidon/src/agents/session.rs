@@ -1,7 +1,8 @@
 //! The conversation with one agent.
 
 use super::Key;
-use super::registry::{Arrival, Connection, Out};
+use super::connection::{Connection, Out};
+use super::registry::Arrival;
 use crate::jobs::End;
 use crate::server::App;
 use crate::server::limits::Peer;
@@ -221,20 +222,6 @@ impl Session<'_> {
         if kind == payload::HELLO && message.version == VERSION {
             return self.hello(&message).await;
         }
-        if matches!(self.phase, Phase::Waiting) {
-            self.become_plain();
-        }
-        let Phase::Agent { key, plain, .. } = &self.phase else {
-            return;
-        };
-        let (key, plain) = (key.clone(), *plain);
-        let jobs = &self.app.jobs;
-        let live = jobs.open_of(
-            &message.conversation_id,
-            &key.identifier,
-            &key.instance,
-            plain,
-        );
         let known = matches!(
             kind,
             payload::HEARTBEAT
@@ -260,6 +247,20 @@ impl Session<'_> {
             let reply = message.reply(payload::ERROR, &error);
             return self.connection.send_waiting(&reply).await;
         }
+        if matches!(self.phase, Phase::Waiting) {
+            self.become_plain();
+        }
+        let Phase::Agent { key, plain, .. } = &self.phase else {
+            return;
+        };
+        let (key, plain) = (key.clone(), *plain);
+        let jobs = &self.app.jobs;
+        let live = jobs.open_of(
+            &message.conversation_id,
+            &key.identifier,
+            &key.instance,
+            plain,
+        );
         match (kind, live) {
             (payload::HEARTBEAT, _) => self.heartbeat(&key, &message).await,
             (payload::ACCEPTED, Some(live)) => jobs.accepted(&live),
