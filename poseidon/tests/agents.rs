@@ -259,6 +259,17 @@ async fn bad_messages_are_answered_and_the_connection_lives() {
             assert_eq!(error.detail, Some(json!({"versions": [1]})));
         }
     }
+    // A hello of another version is no plain Triton: it can try again with this one.
+    let hello = Message {
+        version: 2,
+        ..Message::with("hello", &json!({"instance": "i1"}))
+    };
+    let mut newer = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .unwrap();
+    newer.send(&hello).await;
+    newer.expect(payload::ERROR).await;
+    drop(newer);
     // An error is not answered: the next answer is to the question after it.
     agent
         .send(&Message::with("error", &json!({"code": "busy"})))

@@ -249,3 +249,34 @@ async fn serve_says_where_it_listens_and_stops_in_order() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(within(child.wait()).await.unwrap().success());
 }
+
+#[tokio::test]
+async fn a_demo_that_fails_names_the_step_and_shows_the_log() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let triton = dir.path().join("triton");
+    let script = format!(
+        "#!/bin/sh\nif [ $1 = identifier ]; then echo {}; else echo out of luck >&2; exit 3; fi\n",
+        "0".repeat(64)
+    );
+    std::fs::write(&triton, script).unwrap();
+    std::fs::set_permissions(&triton, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_poseidon"));
+    demo.args(["demo", "--exit", "--triton"])
+        .arg(&triton)
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = within(demo.output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("shows up as pending") && said.contains("out of luck"),
+        "{said}"
+    );
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "the folder is gone"
+    );
+}

@@ -1,5 +1,6 @@
 //! The agents: who may connect, who is there, and the conversation with each.
 
+pub mod connection;
 pub mod identifiers;
 pub mod registry;
 pub mod session;

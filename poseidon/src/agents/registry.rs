@@ -1,5 +1,6 @@
 //! Who is known and who is there. All of it is in memory; what must survive is in the store as well.
 
+use super::connection::{Connection, Out};
 use super::{AgentView, Key, PendingView, fingerprint};
 use crate::events::{Events, line};
 use crate::jobs::lock;
@@ -8,115 +9,14 @@ use crate::time::now;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, mpsc};
-use triton::message::Message;
 
 /// Identifiers that knock and are not registered; the one that was silent longest makes room.
 pub const MAX_PENDING: usize = 1000;
-/// Messages that wait for one agent.
-pub const QUEUE: usize = 64;
-/// Bytes that wait for one agent.
-const QUEUE_BYTES: usize = 4 << 20;
-
-/// An agent that takes nothing for so long is disconnected.
-const SEND_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
-
-/// What goes out on a connection.
-#[derive(Debug)]
-pub enum Out {
-    /// One message.
-    Text(String),
-    /// A WebSocket ping.
-    Ping,
-}
-
-/// A handle on one live connection.
-pub struct Connection {
-    /// Number of the connection, unique in this process.
-    pub id: u64,
-    /// Hash of the identifier it came with.
-    pub identifier: String,
-    queue: mpsc::Sender<Out>,
-    /// Bytes of messages in the queue.
-    pub queued: AtomicUsize,
-    /// When it was last heard, as the bits of a Unix time.
-    heard: AtomicU64,
-    reason: Mutex<Option<&'static str>>,
-    closing: Notify,
-}
-
-/// Why a message was not handed to a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendError {
-    /// There is no connection.
-    Offline,
-    /// The agent does not take what already waits.
-    Busy,
-}
-
-impl Connection {
-    /// When it was last heard.
-    pub fn heard(&self) -> f64 {
-        f64::from_bits(self.heard.load(Ordering::Relaxed))
-    }
-
-    /// It was heard now.
-    pub fn hear(&self) {
-        self.heard.store(now().to_bits(), Ordering::Relaxed);
-    }
-
-    /// Hands on a message without waiting.
-    pub fn send(&self, text: String) -> Result<(), SendError> {
-        let size = text.len();
-        if self.queued.fetch_add(size, Ordering::Relaxed) > QUEUE_BYTES {
-            self.queued.fetch_sub(size, Ordering::Relaxed);
-            return Err(SendError::Busy);
-        }
-        self.queue.try_send(Out::Text(text)).map_err(|e| {
-            self.queued.fetch_sub(size, Ordering::Relaxed);
-            match e {
-                mpsc::error::TrySendError::Full(_) => SendError::Busy,
-                mpsc::error::TrySendError::Closed(_) => SendError::Offline,
-            }
-        })
-    }
-
-    /// Hands on a message; waits while the queue is full.
-    pub async fn send_waiting(&self, message: &Message) {
-        let Ok(text) = message.encode() else {
-            log::error!("a {} message cannot be written", message.kind);
-            return;
-        };
-        self.queued.fetch_add(text.len(), Ordering::Relaxed);
-        let sent = tokio::time::timeout(SEND_WAIT, self.queue.send(Out::Text(text))).await;
-        if sent.is_err() {
-            self.close("it does not read");
-        }
-    }
-
-    /// Asks for a sign of life. A queue that is full says enough by itself.
-    pub fn ping(&self) {
-        let _ = self.queue.try_send(Out::Ping);
-    }
-
-    /// Ends the connection with a `bye`.
-    pub fn close(&self, reason: &'static str) {
-        lock(&self.reason).get_or_insert(reason);
-        self.closing.notify_one();
-    }
-
-    /// Waits for [`Self::close`].
-    pub async fn closed(&self) -> &'static str {
-        loop {
-            if let Some(reason) = *lock(&self.reason) {
-                return reason;
-            }
-            self.closing.notified().await;
-        }
-    }
-}
+/// Instances of one identifier. A cluster that makes new ones every day must not fill the store: the one that is
+/// down and was silent longest makes room.
+const MAX_INSTANCES: usize = 10_000;
 
 pub(super) struct Agent {
     pub row: Instance,
@@ -141,6 +41,8 @@ pub(super) struct Inner {
     pub pending: HashMap<String, PendingView>,
     pub connections: HashMap<u64, Arc<Connection>>,
     next: u64,
+    /// Made room; still in the store.
+    evicted: Vec<Key>,
 }
 
 /// Who connects.
@@ -226,16 +128,8 @@ impl Registry {
             return None;
         }
         inner.next += 1;
-        let (queue, outbox) = mpsc::channel(QUEUE);
-        let connection = Arc::new(Connection {
-            id: inner.next,
-            identifier: identifier.to_owned(),
-            queue,
-            queued: AtomicUsize::new(0),
-            heard: AtomicU64::new(now().to_bits()),
-            reason: Mutex::new(None),
-            closing: Notify::new(),
-        });
+        let (connection, outbox) = Connection::new(inner.next, identifier);
+        let connection = Arc::new(connection);
         inner.connections.insert(connection.id, connection.clone());
         Some((connection, outbox))
     }
@@ -296,6 +190,10 @@ impl Registry {
             identifier: connection.identifier.clone(),
             instance,
         };
+        if !inner.agents.contains_key(&key) && !self.make_room(&mut inner, &key.identifier) {
+            log::warn!("{} has too many instances", fingerprint(&key.identifier));
+            return None;
+        }
         let time = now();
         let agent = inner.agents.entry(key.clone()).or_insert_with(|| Agent {
             row: Instance {
@@ -339,6 +237,28 @@ impl Registry {
         drop(inner);
         self.changed.notify_one();
         Some(key)
+    }
+
+    fn make_room(&self, inner: &mut Inner, identifier: &str) -> bool {
+        if agents_of(inner, identifier).count() < MAX_INSTANCES {
+            return true;
+        }
+        let oldest = agents_of(inner, identifier)
+            .filter(|(_, agent)| agent.connection.is_none())
+            .min_by(|a, b| a.1.row.last_seen.total_cmp(&b.1.row.last_seen))
+            .map(|(key, _)| key.clone());
+        let Some(oldest) = oldest else {
+            return false;
+        };
+        inner.agents.remove(&oldest);
+        self.publish_removed(inner, &oldest);
+        inner.evicted.push(oldest);
+        true
+    }
+
+    /// Agents that made room for others and are still in the store.
+    pub fn take_evicted(&self) -> Vec<Key> {
+        std::mem::take(&mut lock(&self.inner).evicted)
     }
 
     /// An agent is down, if this is still its connection.

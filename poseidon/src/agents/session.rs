@@ -1,7 +1,8 @@
 //! The conversation with one agent.
 
 use super::Key;
-use super::registry::{Arrival, Connection, Out};
+use super::connection::{Connection, Out};
+use super::registry::Arrival;
 use crate::jobs::End;
 use crate::server::App;
 use crate::server::limits::Peer;
@@ -221,20 +222,6 @@ impl Session<'_> {
         if kind == payload::HELLO && message.version == VERSION {
             return self.hello(&message).await;
         }
-        if matches!(self.phase, Phase::Waiting) {
-            self.become_plain();
-        }
-        let Phase::Agent { key, plain, .. } = &self.phase else {
-            return;
-        };
-        let (key, plain) = (key.clone(), *plain);
-        let jobs = &self.app.jobs;
-        let live = jobs.open_of(
-            &message.conversation_id,
-            &key.identifier,
-            &key.instance,
-            plain,
-        );
         let known = matches!(
             kind,
             payload::HEARTBEAT
@@ -260,6 +247,20 @@ impl Session<'_> {
             let reply = message.reply(payload::ERROR, &error);
             return self.connection.send_waiting(&reply).await;
         }
+        if matches!(self.phase, Phase::Waiting) {
+            self.become_plain();
+        }
+        let Phase::Agent { key, plain, .. } = &self.phase else {
+            return;
+        };
+        let (key, plain) = (key.clone(), *plain);
+        let jobs = &self.app.jobs;
+        let live = jobs.open_of(
+            &message.conversation_id,
+            &key.identifier,
+            &key.instance,
+            plain,
+        );
         match (kind, live) {
             (payload::HEARTBEAT, _) => self.heartbeat(&key, &message).await,
             (payload::ACCEPTED, Some(live)) => jobs.accepted(&live),
@@ -340,17 +341,9 @@ impl Session<'_> {
                 self.app.registry.remove(key);
             }
         }
-        let arrival = Arrival {
-            instance: Some(hello.instance),
-            hello: Some(hello_json),
-            address: self.peer.0.to_string(),
-        };
-        if !self.arrive(arrival, false) {
-            return;
-        }
         let Some((name, attributes)) = self.app.registry.settings(&self.connection.identifier)
         else {
-            return;
+            return self.connection.close("forgotten");
         };
         let welcome = payload::Welcome {
             name: Some(name),
@@ -359,8 +352,15 @@ impl Session<'_> {
             deltas: true,
             time: Some(now()),
         };
+        // First the welcome, then the registry: once it is there it can be given commands.
         let reply = message.reply(payload::WELCOME, &welcome);
         self.connection.send_waiting(&reply).await;
+        let arrival = Arrival {
+            instance: Some(hello.instance),
+            hello: Some(hello_json),
+            address: self.peer.0.to_string(),
+        };
+        self.arrive(arrival, false);
     }
 
     fn become_plain(&mut self) {
@@ -372,11 +372,11 @@ impl Session<'_> {
         self.arrive(arrival, true);
     }
 
-    fn arrive(&mut self, arrival: Arrival, plain: bool) -> bool {
+    fn arrive(&mut self, arrival: Arrival, plain: bool) {
         let registry = &self.app.registry;
         let Some(key) = registry.arrive(self.connection, arrival) else {
-            self.connection.close("forgotten");
-            return false;
+            self.connection.close("not let in");
+            return;
         };
         let name = registry
             .settings(&key.identifier)
@@ -386,7 +386,6 @@ impl Session<'_> {
         if first {
             log::info!("{} is up", self.name());
         }
-        true
     }
 
     async fn heartbeat(&self, key: &Key, message: &Message) {

@@ -2,7 +2,8 @@
 
 use super::agents::resolve;
 use super::{Answer, ApiError, Shared, json, ndjson, object, read};
-use crate::agents::registry::{SendError, Target};
+use crate::agents::connection::SendError;
+use crate::agents::registry::Target;
 use crate::jobs::output::Lines;
 use crate::jobs::{End, JobView};
 use crate::store::{Job, JobFilter, JobState};
