@@ -1,4 +1,4 @@
-//! Headless Chromium, driven through chromedriver by WebDriver.
+//! Headless Chromium, driven through `chromedriver`.
 
 use super::http;
 use serde_json::{Value, json};
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 /// How long something on the page may take; CI machines are slow.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Key of an element's reference in WebDriver's JSON.
+/// Key of an element's reference in `WebDriver`'s JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-/// Enter, in WebDriver's private use area.
+/// Enter, in `WebDriver`'s private use area.
 pub const ENTER: &str = "\u{E007}";
 /// Arrow up.
 pub const UP: &str = "\u{E013}";
@@ -28,7 +28,7 @@ pub struct Browser {
     driver: Child,
     address: SocketAddr,
     session: String,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -76,7 +76,7 @@ impl Browser {
             driver: child,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             session: String::new(),
-            _profile: profile,
+            profile: profile,
         };
         let arguments = [
             "--headless=new",
@@ -90,7 +90,7 @@ impl Browser {
             "--disable-sync",
             "--hide-scrollbars",
             "--lang=en-GB",
-            &format!("--user-data-dir={}", browser._profile.path().display()),
+            &format!("--user-data-dir={}", browser.profile.path().display()),
         ];
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"binary": chromium, "args": arguments},
