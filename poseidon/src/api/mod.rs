@@ -88,7 +88,7 @@ async fn root(State(app): Shared, request: Request) -> Response {
     if upgrade::is_upgrade(request.headers()) {
         return upgrade::answer(&app, None, request);
     }
-    page::file(request.uri().clone()).await
+    page::file(request.uri())
 }
 
 async fn agent(State(app): Shared, request: Request) -> Response {
@@ -108,7 +108,7 @@ async fn elsewhere(request: Request) -> Response {
     if path.starts_with("/api/") {
         return ApiError::not_found(format!("there is no call {path}")).into_response();
     }
-    page::file(request.uri().clone()).await
+    page::file(request.uri())
 }
 
 async fn wrong_method(request: Request) -> Response {
@@ -226,8 +226,8 @@ where
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     let bytes = axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|e| {
         // axum wraps the error of the limit; there is no other way to tell it.
-        if std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>())
-        {
+        let source = std::error::Error::source(&e);
+        if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
             ApiError::too_large(format!("the body has more than {BODY_LIMIT} bytes"))
         } else {
             ApiError::invalid(format!("the body did not arrive: {e}"))

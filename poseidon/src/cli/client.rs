@@ -26,7 +26,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Time to connect, and time for an answer to begin.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
-const ANSWER_WAIT: Duration = Duration::from_secs(60);
+const ANSWER_WAIT: Duration = Duration::from_mins(1);
 /// Largest answer that is read as a whole.
 const ANSWER_LIMIT: usize = 256 << 20;
 /// Longest line of a stream.

@@ -6,6 +6,9 @@ mod run;
 mod serve;
 mod tables;
 
+pub(crate) use commands::{describe, outcome};
+pub(crate) use tables::clean;
+
 use clap::{Args, Parser, Subcommand};
 use client::Client;
 use std::path::PathBuf;
@@ -22,7 +25,9 @@ struct Cli {
 }
 
 /// How the commands find the server.
-#[derive(Args, Clone)]
+#[derive(Args)]
+// Backticks would show in the help.
+#[allow(clippy::doc_markdown)]
 struct Reach {
     /// Address of the server; without it, the one that runs on the data folder
     #[arg(long, global = true, env = "POSEIDON_URL", value_name = "URL")]

@@ -26,6 +26,8 @@ const NO_CODE: u8 = 255;
 
 /// Runs a command on agents.
 #[derive(Args)]
+// Each is a flag of the command line, on or off by itself.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Run {
     /// NAME or NAME/INSTANCE of each agent
     #[arg(required = true, value_name = "NAME")]

@@ -253,7 +253,7 @@ impl Jobs {
             let mut spool = lock(&live.spool);
             let open = || lock(&jobs.open).keys().cloned().collect();
             write(&mut spool, &jobs.spools, &token, &open);
-            let len = spool.len();
+            let len = spool.written();
             drop(spool);
             live.written.send_modify(|written| written.len = len);
         });

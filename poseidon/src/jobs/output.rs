@@ -96,8 +96,8 @@ impl Lines {
                         break;
                     }
                     tokio::select! {
-                        changed = tokio::time::timeout(KEEP_ALIVE, changes.changed()) => {
-                            if changed.is_err() {
+                        waited = tokio::time::timeout(KEEP_ALIVE, changes.changed()) => {
+                            if waited.is_err() {
                                 return Some(Ok(Bytes::from_static(b"\n")));
                             }
                         }

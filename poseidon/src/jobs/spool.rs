@@ -5,9 +5,9 @@
 //! the stream is known to be longer.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +37,7 @@ pub struct Spools {
 impl Spools {
     /// Opens the folder, which is created where it is missing.
     pub fn open(dir: PathBuf, job_limit: u64, total_limit: u64) -> io::Result<Self> {
-        std::fs::create_dir_all(&dir)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let used = list(&dir)?.iter().map(|(_, _, size)| size).sum();
         Ok(Self {
             dir,
@@ -114,7 +114,7 @@ impl Spool {
     }
 
     /// Bytes of the file that hold whole records.
-    pub fn len(&self) -> u64 {
+    pub fn written(&self) -> u64 {
         self.len
     }
 

@@ -41,7 +41,7 @@ fn gaps_are_seen_and_repeats_are_not() {
         reader.read().unwrap(),
         [out(0, b"abc"), out(3, b"de"), hole(5, 4), out(9, b"j")]
     );
-    assert_eq!(reader.position(), spool.len());
+    assert_eq!(reader.position(), spool.written());
     assert_eq!(reader.read().unwrap(), []);
     assert_eq!(reader.rest([12, 0]), [hole(10, 2)]);
 }
@@ -68,7 +68,7 @@ fn the_oldest_output_makes_room_and_open_jobs_keep_theirs() {
     write(&spools, &mut new, "new", 0, &[b'n'; 2000]);
     write(&spools, &mut new, "new", 2000, b"more");
     assert!(!spools.path("old").exists());
-    assert_eq!(new.len(), 2000 + 4 + 2 * HEADER as u64);
+    assert_eq!(new.written(), 2000 + 4 + 2 * HEADER as u64);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_torn_record_is_cut_off_after_a_restart() {
         let mut reader = Reader::new(path.clone());
         let pieces = reader.read().unwrap();
         assert_eq!(pieces.last(), Some(&out(6, b"ghi")), "cut at {cut}");
-        assert_eq!(reader.position(), spool.len());
+        assert_eq!(reader.position(), spool.written());
     }
 }
 

@@ -37,7 +37,7 @@ const HEAD_BYTES: usize = 16 << 10;
 /// Time for agents and readers to be told of the stop.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 /// What changes with each heartbeat is stored so often.
-const FLUSH: Duration = Duration::from_secs(60);
+const FLUSH: Duration = Duration::from_mins(1);
 /// What comes and goes is stored together with what comes and goes at the same time.
 const GATHER: Duration = Duration::from_millis(250);
 /// Rows in one call to the store.

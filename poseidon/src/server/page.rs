@@ -42,7 +42,7 @@ const POLICY: &str =
     "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// A file of the page.
-pub async fn file(uri: Uri) -> Response {
+pub fn file(uri: &Uri) -> Response {
     let Some((_, kind, content)) = FILES.iter().find(|(path, ..)| *path == uri.path()) else {
         return (StatusCode::NOT_FOUND, "There is nothing here.\n").into_response();
     };

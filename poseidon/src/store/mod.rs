@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Calls that may wait for the store; who comes later waits before the queue.
@@ -23,7 +22,7 @@ const GROUP: usize = 256;
 pub enum StoreError {
     /// The name belongs to another identifier.
     NameTaken,
-    /// Anything else: the disk, the file, SQLite.
+    /// Anything else: the disk, the file, the database.
     Failed(String),
 }
 
@@ -180,22 +179,16 @@ type Work = Box<dyn FnOnce(&mut dyn Store) -> Finish + Send>;
 #[derive(Clone)]
 pub struct Db {
     queue: mpsc::Sender<Work>,
-    ended: Arc<tokio::sync::Notify>,
 }
 
 impl Db {
     /// Starts the store's thread.
     pub fn start(store: Box<dyn Store>) -> std::io::Result<Self> {
         let (queue, calls) = mpsc::channel(QUEUE);
-        let ended = Arc::new(tokio::sync::Notify::new());
-        let done = ended.clone();
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || {
-                serve(store, calls);
-                done.notify_one();
-            })?;
-        Ok(Self { queue, ended })
+            .spawn(move || serve(store, calls))?;
+        Ok(Self { queue })
     }
 
     /// Runs `call` in the store's thread; returns when what it did is durable.
@@ -233,14 +226,6 @@ impl Db {
             Box::new(|_| {})
         });
         self.queue.try_send(work).is_ok()
-    }
-
-    /// Waits until all calls are done and the store is closed. Other clones must be gone by then, or it waits
-    /// for them.
-    pub async fn close(self) {
-        let Self { queue, ended } = self;
-        drop(queue);
-        ended.notified().await;
     }
 }
 

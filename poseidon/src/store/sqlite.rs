@@ -1,11 +1,12 @@
-//! The embedded store: one SQLite file in WAL mode.
+//! The embedded store: one `SQLite` file in WAL mode.
 
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Each moves the schema on by one version; SQLite's `user_version` counts them.
+/// Each moves the schema on by one version; `user_version` counts them.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001-first.sql")];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes";
@@ -13,7 +14,7 @@ const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, r
 /// A list of jobs ends early beyond so many bytes of requests and results: each may have a megabyte.
 const LIST_BYTES: usize = 8 << 20;
 
-/// SQLite.
+/// The store in `SQLite`.
 pub struct Sqlite {
     db: Connection,
 }
@@ -32,6 +33,13 @@ impl From<rusqlite::Error> for StoreError {
 impl Sqlite {
     /// Opens or creates the file and brings its schema up to date.
     pub fn open(path: &Path) -> Result<Self> {
+        // SQLite would make the file readable by all; its companions take its mode.
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| StoreError::Failed(e.to_string()))?;
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         // What is acknowledged must survive a cut of power.
@@ -268,7 +276,7 @@ impl Store for Sqlite {
     }
 }
 
-/// SQLite's integers are signed.
+/// `SQLite`'s integers are signed.
 fn saturate(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

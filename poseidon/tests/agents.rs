@@ -1,0 +1,403 @@
+//! Agents come, report and go.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::*;
+use serde_json::{Value, json};
+use triton::message::{Message, payload};
+
+#[tokio::test]
+async fn an_unknown_identifier_waits_until_it_is_approved() {
+    let rig = rig().await;
+    let (status, _, _) = Agent::connect(rig.url(), None, "/triton")
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(status, 401);
+    for path in ["/triton", "/"] {
+        let (status, body, _) = Agent::connect(rig.url(), Some(IDENTIFIER), path)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(status, 403);
+        assert!(body.contains("poseidon approve"), "{body}");
+    }
+    let pending: Value = rig.client.get("/pending").await.unwrap();
+    let one = &pending["pending"][0];
+    assert_eq!(
+        (&one["attempts"], &one["agent"]),
+        (&json!(2), &json!("triton/0.1.0"))
+    );
+    let id = one["id"].as_str().unwrap();
+    assert_eq!(id.len(), 16);
+    let path = format!("/pending/{}/approve", &id[..4]);
+    let approved: Value = rig
+        .client
+        .post(&path, &json!({"name": "box"}))
+        .await
+        .unwrap();
+    assert_eq!(approved["identifier"]["state"], "registered");
+    let pending: Value = rig.client.get("/pending").await.unwrap();
+    assert_eq!(pending["pending"], json!([]));
+    for (header, path) in [
+        (Some(IDENTIFIER), "/".to_owned()),
+        (Some(IDENTIFIER), "/triton/".to_owned()),
+        (None, format!("/triton/{IDENTIFIER}")),
+        (None, format!("/triton/{IDENTIFIER}/")),
+    ] {
+        let mut agent = Agent::connect(rig.url(), header, &path).await.unwrap();
+        let welcome = agent.hello("i1").await;
+        assert_eq!(welcome.name.as_deref(), Some("box"));
+        assert_eq!(
+            (welcome.heartbeat_seconds, welcome.deltas),
+            (Some(15), true)
+        );
+    }
+    // Neither the database nor anything else holds the identifier itself.
+    for entry in std::fs::read_dir(rig.dir.path().join("data")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            let found = bytes
+                .windows(IDENTIFIER.len())
+                .any(|w| w == IDENTIFIER.as_bytes());
+            assert!(!found, "{}", path.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_identifier_stays_out_and_out_of_the_list() {
+    let rig = rig().await;
+    let url = rig.url().to_owned();
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let refused: Value = rig
+        .client
+        .post(&format!("/pending/{IDENTIFIER}/refuse"), &json!({}))
+        .await
+        .unwrap();
+    assert_eq!(refused["identifier"]["state"], "refused");
+    let bye: payload::Bye = agent.expect(payload::BYE).await.read().unwrap();
+    assert_eq!(bye.reason, "refused");
+    let (status, _, _) = Agent::connect(&url, Some(IDENTIFIER), "/")
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(status, 403);
+    let pending: Value = rig.client.get("/pending").await.unwrap();
+    assert_eq!(pending["pending"], json!([]));
+}
+
+#[tokio::test]
+async fn a_taken_name_and_a_bad_name_are_refused() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let other = json!({"identifier": "another-identifier-as-long", "name": "box"});
+    let e = rig
+        .client
+        .post::<Value>("/identifiers", &other)
+        .await
+        .unwrap_err();
+    assert!(e.contains("name"), "{e}");
+    for name in ["", "a/b", " a", "a\u{7}", "\u{202e}a"] {
+        let body = json!({"identifier": IDENTIFIER, "name": name});
+        assert!(
+            rig.client
+                .post::<Value>("/identifiers", &body)
+                .await
+                .is_err(),
+            "{name:?}"
+        );
+    }
+    let short = json!({"identifier": "short", "name": "x"});
+    assert!(
+        rig.client
+            .post::<Value>("/identifiers", &short)
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn heartbeats_and_deltas_make_health() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let shown = rig.show("box").await;
+    assert_eq!(shown["state"], "up");
+    assert_eq!(shown["hello"]["future"], true);
+    assert_eq!(shown["attributes"], json!({"site": "attic"}));
+    let whole = json!({"uptime": 1, "processes": 7, "loadAverage": [1, 2, 3], "extra": "kept"});
+    agent.send(&Message::with("heartbeat", &whole)).await;
+    let delta = json!({"delta": true, "uptime": 2, "loadAverage": [4, 5, 6]});
+    agent.send(&Message::with("heartbeat", &delta)).await;
+    let health = eventually("health", async || {
+        let shown = rig.show("box").await;
+        (shown["health"]["uptime"] == 2).then(|| shown["health"].clone())
+    })
+    .await;
+    let merged = json!({"uptime": 2, "processes": 7, "loadAverage": [4, 5, 6], "extra": "kept"});
+    assert_eq!(health, merged);
+    drop(agent);
+    eventually("down", async || {
+        (rig.show("box").await["state"] == "down").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_agent_is_pinged_and_then_down() {
+    let rig = rig_with(|settings| settings.heartbeat_seconds = 1).await;
+    rig.register("box").await;
+    // It answers pings: it is read.
+    let mut lively = rig.agent("lively").await;
+    let silent = rig.agent("silent").await;
+    let reads = tokio::spawn(async move { lively.next().await });
+    eventually("the silent one is down", async || {
+        let shown = rig.show("box%2Fsilent").await;
+        (shown["state"] == "down").then_some(())
+    })
+    .await;
+    assert_eq!(rig.show("box%2Fliv").await["state"], "up");
+    drop(silent);
+    reads.abort();
+}
+
+#[tokio::test]
+async fn the_newer_connection_of_an_instance_stays() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut old = rig.agent("i1").await;
+    let mut new = rig.agent("i1").await;
+    let bye: payload::Bye = old.expect(payload::BYE).await.read().unwrap();
+    assert_eq!(bye.reason, "replaced");
+    assert_eq!(old.next().await, None);
+    assert_eq!(rig.show("box").await["state"], "up");
+    let job = rig.run("box", json!({"argv": ["true"]})).await;
+    let command = new.expect(payload::COMMAND).await;
+    assert_eq!(command.id, job);
+}
+
+#[tokio::test]
+async fn a_plain_triton_is_served() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = Agent::connect(rig.url(), None, &format!("/triton/{IDENTIFIER}"))
+        .await
+        .unwrap();
+    let beat = "<tritonMessage><type>heartbeat</type><id>1</id><payload>&lt;heartbeat>&lt;uptime>81234&lt;/uptime>\
+                &lt;processorLoad>0.5&lt;/processorLoad>&lt;/heartbeat></payload></tritonMessage>";
+    agent.text(beat.to_owned()).await;
+    let shown = eventually("health", async || {
+        let shown = rig.client.get::<Value>("/agents/box").await.ok()?;
+        shown["health"].is_object().then_some(shown)
+    })
+    .await;
+    assert_eq!(
+        (&shown["plain"], &shown["instance"]),
+        (&json!(true), &json!("plain"))
+    );
+    assert_eq!(shown["health"]["uptime"], 81234.0);
+    let mut second = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .unwrap();
+    second
+        .send(&Message::with("heartbeat", &json!({"uptime": 5})))
+        .await;
+    eventually("the second", async || {
+        rig.client.get::<Value>("/agents/box%2Fplain-2").await.ok()
+    })
+    .await;
+    let job = rig.run("box/plain", json!({"shell": "uptime"})).await;
+    let command = agent.expect(payload::COMMAND).await;
+    agent
+        .send(&command.reply("commandResult", &json!({"text": "up 3 days"})))
+        .await;
+    let job = rig.ended(&job).await;
+    assert_eq!(job["result"]["status"], "succeeded");
+    assert_eq!(
+        job["result"]["tail"]["stdout"]["data"],
+        "{\"text\":\"up 3 days\"}"
+    );
+}
+
+#[tokio::test]
+async fn bad_messages_are_answered_and_the_connection_lives() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let laughs = "<!DOCTYPE l [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]><tritonMessage><type>t</type><id>1</id>\
+                  <payload>&b;</payload></tritonMessage>";
+    let big = "x".repeat(2 << 20);
+    for (text, code) in [
+        ("garbage".to_owned(), "invalid"),
+        (laughs.to_owned(), "invalid"),
+        (big, "too-large"),
+        (Message::new("dance").encode().unwrap(), "unknown-type"),
+        (
+            Message::with("heartbeat", &json!({"uptime": "long"}))
+                .encode()
+                .unwrap(),
+            "invalid",
+        ),
+        (
+            Message {
+                version: 2,
+                ..Message::new("heartbeat")
+            }
+            .encode()
+            .unwrap(),
+            "unsupported-version",
+        ),
+    ] {
+        agent.text(text).await;
+        let error: payload::Error = agent.expect(payload::ERROR).await.read().unwrap();
+        assert_eq!(error.code.as_str(), code);
+        if code == "unsupported-version" {
+            assert_eq!(error.detail, Some(json!({"versions": [1]})));
+        }
+    }
+    // An error is not answered: the next answer is to the question after it.
+    agent
+        .send(&Message::with("error", &json!({"code": "busy"})))
+        .await;
+    agent.send(&Message::new("dance")).await;
+    agent.expect(payload::ERROR).await;
+    assert_eq!(rig.show("box").await["state"], "up");
+    // Beyond the hard limit the connection ends, and nothing else does.
+    let huge = tokio_tungstenite::tungstenite::Message::text("x".repeat(5 << 20));
+    let _ = futures_util::SinkExt::send(&mut agent.socket, huge).await;
+    eventually("down", async || {
+        (rig.show("box").await["state"] == "down").then_some(())
+    })
+    .await;
+    rig.agent("i1").await;
+}
+
+#[tokio::test]
+async fn too_many_attempts_are_slowed_down_and_known_agents_are_not() {
+    let rig = rig().await;
+    rig.register("box").await;
+    drop(rig.agent("i1").await);
+    let (status, retry) = eventually("429", async || {
+        let (status, _, retry) = Agent::connect(rig.url(), Some("guess-guess-guess"), "/")
+            .await
+            .err()?;
+        (status == 429).then_some((status, retry))
+    })
+    .await;
+    assert_eq!((status, retry.as_deref()), (429, Some("1")));
+    rig.agent("i1").await;
+}
+
+#[tokio::test]
+async fn a_full_server_says_when_to_come_back() {
+    let rig = rig_with(|settings| settings.max_agents = 1).await;
+    rig.register("box").await;
+    let _first = rig.agent("i1").await;
+    let (status, _, retry) = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .err()
+        .unwrap();
+    assert_eq!((status, retry.is_some()), (503, true));
+}
+
+#[tokio::test]
+async fn a_stop_says_bye_and_a_restart_remembers() {
+    let mut rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    agent
+        .send(&Message::with("heartbeat", &json!({"uptime": 9})))
+        .await;
+    eventually("health", async || {
+        rig.show("box").await["health"].is_object().then_some(())
+    })
+    .await;
+    let reads = tokio::spawn(async move {
+        let bye = agent
+            .expect(payload::BYE)
+            .await
+            .read::<payload::Bye>()
+            .unwrap();
+        assert_eq!(agent.next().await, None);
+        bye.reason
+    });
+    rig.restart().await;
+    assert_eq!(reads.await.unwrap(), "stopping");
+    let shown = rig.show("box").await;
+    assert_eq!(
+        (&shown["state"], &shown["health"]["uptime"]),
+        (&json!("down"), &json!(9))
+    );
+    rig.agent("i1").await;
+}
+
+#[tokio::test]
+async fn what_is_down_can_be_forgotten() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let agent = rig.agent("i1").await;
+    let e = rig.client.delete("/agents/box").await.unwrap_err();
+    assert!(e.contains("up"), "{e}");
+    drop(agent);
+    eventually("forgotten", async || {
+        rig.client.delete("/agents/box").await.ok()
+    })
+    .await;
+    let agents: Value = rig.client.get("/agents").await.unwrap();
+    assert_eq!(agents["agents"], json!([]));
+    let mut agent = rig.agent("i2").await;
+    rig.client
+        .delete(&format!("/identifiers/{IDENTIFIER}"))
+        .await
+        .unwrap();
+    agent.expect(payload::BYE).await;
+    let (status, _, _) = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(status, 403);
+}
+
+#[tokio::test]
+async fn watchers_see_the_fleet_change() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut lines = rig.client.lines("/events").await.unwrap();
+    let mut next = async || -> Value {
+        serde_json::from_slice(&within(lines.next()).await.unwrap().unwrap()).unwrap()
+    };
+    let fleet = next().await;
+    assert_eq!(
+        (&fleet["type"], &fleet["agents"]),
+        (&json!("fleet"), &json!([]))
+    );
+    let mut agent = rig.agent("i1").await;
+    let up = next().await;
+    assert_eq!(
+        (&up["type"], &up["agent"]["state"]),
+        (&json!("agent"), &json!("up"))
+    );
+    let job = rig.run("box", json!({"argv": ["true"]})).await;
+    let sent = next().await;
+    assert_eq!(
+        (&sent["type"], &sent["job"]["state"]),
+        (&json!("job"), &json!("sent"))
+    );
+    let command = agent.expect(payload::COMMAND).await;
+    agent.succeed(&command, 0).await;
+    let ended = next().await;
+    assert_eq!(
+        (&ended["job"]["state"], &ended["job"]["id"]),
+        (&json!("ended"), &json!(job))
+    );
+    drop(agent);
+    assert_eq!(next().await["agent"]["state"], "down");
+    let _ = Agent::connect(rig.url(), Some("somebody-else-knocks"), "/").await;
+    assert_eq!(next().await["pending"][0]["attempts"], 1);
+    rig.client.delete("/agents/box").await.unwrap();
+    assert_eq!(next().await["type"], "agent-removed");
+}

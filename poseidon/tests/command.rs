@@ -1,0 +1,251 @@
+//! The commands, as processes, against a server in this one.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::*;
+use serde_json::{Value, json};
+use std::process::{Output, Stdio};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use triton::message::payload;
+
+fn command(rig: &Rig, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_poseidon"));
+    command
+        .args(arguments)
+        .env("POSEIDON_DATA", rig.dir.path().join("data"))
+        .env_remove("POSEIDON_URL")
+        .env_remove("POSEIDON_TOKEN")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn poseidon(rig: &Rig, arguments: &[&str]) -> Output {
+    within(command(rig, arguments).output()).await.unwrap()
+}
+
+async fn stdout(rig: &Rig, arguments: &[&str]) -> String {
+    let output = poseidon(rig, arguments).await;
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn an_agent_is_approved_shown_and_forgotten() {
+    let rig = rig().await;
+    let _ = Agent::connect(rig.url(), Some(IDENTIFIER), "/").await;
+    let pending = stdout(&rig, &["pending"]).await;
+    let id = pending
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
+    assert!(
+        stdout(&rig, &["approve", &id, "--name", "box"])
+            .await
+            .contains("approved")
+    );
+    let mut agent = rig.agent("i1").await;
+    let beat =
+        json!({"uptime": 90_000, "physicalMemoryTotal": 1 << 30, "physicalMemoryUsed": 1 << 29});
+    agent
+        .send(&triton::message::Message::with("heartbeat", &beat))
+        .await;
+    eventually("health", async || {
+        rig.show("box").await["health"].is_object().then_some(())
+    })
+    .await;
+    let agents = stdout(&rig, &["agents"]).await;
+    assert!(
+        agents.contains("box") && agents.contains("up") && agents.contains("50 %"),
+        "{agents}"
+    );
+    assert!(stdout(&rig, &["show", "box"]).await.contains("25 h"));
+    let json: Value = serde_json::from_str(&stdout(&rig, &["agents", "--json"]).await).unwrap();
+    assert_eq!(json["agents"][0]["name"], "box");
+    assert!(stdout(&rig, &["refuse", &id]).await.contains("refused"));
+    assert!(stdout(&rig, &["identifiers"]).await.contains("refused"));
+    assert!(
+        stdout(&rig, &["forget", "--identifier", &id])
+            .await
+            .contains("forgot")
+    );
+    let output = poseidon(&rig, &["show", "box"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("there is no agent box")
+    );
+}
+
+#[tokio::test]
+async fn an_identifier_is_registered_from_a_file() {
+    let rig = rig().await;
+    let file = rig.dir.path().join("identifier");
+    std::fs::write(&file, format!("{IDENTIFIER}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    stdout(
+        &rig,
+        &[
+            "register",
+            "--identifier-file",
+            file,
+            "--name",
+            "box",
+            "--attribute",
+            "site=attic",
+        ],
+    )
+    .await;
+    let mut agent = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .unwrap();
+    let welcome = agent.hello("i1").await;
+    assert_eq!(welcome.attributes["site"], "attic");
+}
+
+#[tokio::test]
+async fn run_streams_raw_bytes_and_ends_with_the_exit_code() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let job = tokio::spawn(async move {
+        let command = agent.expect(payload::COMMAND).await;
+        let request: payload::Command = command.read().unwrap();
+        agent.output(&command, 0, b"a\xffb").await;
+        let errors = payload::Output::new(payload::Stream::Stderr, 0, b"oops\n");
+        agent.send(&command.reply("output", &errors)).await;
+        let result = json!({"status": "failed", "exitCode": 7, "stdoutBytes": 3});
+        agent.send(&command.reply("result", &result)).await;
+        let command = agent.expect(payload::COMMAND).await;
+        let result = json!({"status": "failed", "signal": 9});
+        agent.send(&command.reply("result", &result)).await;
+        (request, agent)
+    });
+    let output = poseidon(
+        &rig,
+        &[
+            "run", "box", "--cwd", "/tmp", "--env", "A=b=c", "--", "ls", "-l",
+        ],
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert_eq!(
+        (&output.stdout[..], &output.stderr[..]),
+        (&b"a\xffb"[..], &b"oops\n"[..])
+    );
+    let output = poseidon(&rig, &["run", "box", "--shell", "--", "kill $$"]).await;
+    assert_eq!(output.status.code(), Some(137), "{output:?}");
+    let (request, _agent) = job.await.unwrap();
+    assert_eq!(request.argv.unwrap(), ["ls", "-l"]);
+    assert_eq!(
+        (request.cwd.as_deref(), request.env["A"].as_str()),
+        (Some("/tmp"), "b=c")
+    );
+    let jobs = stdout(&rig, &["jobs", "--agent", "box"]).await;
+    assert!(jobs.contains("failed (exit code 7)"), "{jobs}");
+    let id = jobs
+        .lines()
+        .nth(2)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
+    let output = poseidon(&rig, &["output", id]).await;
+    assert_eq!(output.stdout, b"a\xffb");
+    assert!(stdout(&rig, &["job", id]).await.contains("ls -l"));
+    let output = poseidon(&rig, &["run", "nobody", "--", "ls"]).await;
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn several_devices_have_their_names_before_their_lines() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agents = [rig.agent("aaa").await, rig.agent("bbb").await];
+    let jobs = async {
+        for (agent, code) in agents.iter_mut().zip([0, 3]) {
+            let command = agent.expect(payload::COMMAND).await;
+            agent.output(&command, 0, b"one\ntw").await;
+            agent.output(&command, 6, b"o").await;
+            let status = if code == 0 { "succeeded" } else { "failed" };
+            let result = json!({"status": status, "exitCode": code, "stdoutBytes": 7});
+            agent.send(&command.reply("result", &result)).await;
+        }
+    };
+    let ((), output) = tokio::join!(jobs, poseidon(&rig, &["run", "box", "--", "x"]));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "box/aaa: one",
+            "box/aaa: two",
+            "box/bbb: one",
+            "box/bbb: two"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn ctrl_c_cancels_the_job_and_waits_for_its_end() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let mut child = command(&rig, &["run", "box", "--", "sleep", "9"])
+        .spawn()
+        .unwrap();
+    let request = agent.expect(payload::COMMAND).await;
+    agent.output(&request, 0, b"ready\n").await;
+    // With its first output it certainly listens for the signal.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(
+        within(lines.next_line()).await.unwrap().as_deref(),
+        Some("ready")
+    );
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    agent.expect(payload::CANCEL).await;
+    let result = json!({"status": "cancelled", "signal": 15});
+    agent.send(&request.reply("result", &result)).await;
+    assert_eq!(within(child.wait()).await.unwrap().code(), Some(143));
+}
+
+#[tokio::test]
+async fn serve_says_where_it_listens_and_stops_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_poseidon"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(dir.path().join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = within(lines.next_line()).await.unwrap().unwrap();
+    let url = first.strip_prefix("Poseidon 0.1.0 listens on ").unwrap();
+    assert!(
+        url.starts_with("http://127.0.0.1:") && !url.ends_with(":0"),
+        "{first}"
+    );
+    let second = within(lines.next_line()).await.unwrap().unwrap();
+    assert!(second.contains("admin-token"), "{second}");
+    let written = std::fs::read_to_string(dir.path().join("data/url")).unwrap();
+    assert_eq!(written.trim(), url);
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(within(child.wait()).await.unwrap().success());
+}

@@ -1,0 +1,184 @@
+//! The HTTP side: doors, headers, the document, TLS, the data folder.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::*;
+use poseidon::api::{OPEN_ROUTES, OPENAPI, ROUTES};
+use poseidon::cli::client::Client;
+use poseidon::server;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Sends a request by hand; the answer with its head.
+async fn ask(url: &str, method: &str, path: &str, more: &str, body: &[u8]) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server may answer, and close, before it has read all of a body that is too large.
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    let _ = within(stream.read_to_end(&mut answer)).await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn every_call_needs_the_token() {
+    let rig = rig().await;
+    for (method, path) in ROUTES {
+        for header in [
+            "",
+            "authorization: Bearer 00\r\n",
+            "authorization: Basic eDp5\r\n",
+        ] {
+            let answer = ask(rig.url(), &method.to_uppercase(), path, header, b"").await;
+            assert!(
+                answer.starts_with("HTTP/1.1 401"),
+                "{method} {path}: {answer}"
+            );
+            assert!(answer.contains("\"unauthorized\""));
+        }
+    }
+    for (method, path) in OPEN_ROUTES {
+        let answer = ask(rig.url(), &method.to_uppercase(), path, "", b"").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let wrong = Client::new(rig.url(), "0".repeat(64), None).unwrap();
+    let e = wrong.get::<Value>("/agents").await.unwrap_err();
+    assert!(e.contains("admin-token"), "{e}");
+}
+
+#[test]
+fn the_document_has_every_call_and_no_other() {
+    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let mut described = BTreeSet::new();
+    for (path, calls) in document["paths"].as_object().unwrap() {
+        for method in calls.as_object().unwrap().keys() {
+            described.insert((method.as_str(), path.as_str()));
+        }
+    }
+    let served: BTreeSet<_> = ROUTES.iter().chain(OPEN_ROUTES).copied().collect();
+    assert_eq!(described, served);
+    // Every reference leads somewhere.
+    for reference in OPENAPI.split("\"#/").skip(1) {
+        let path = format!("/{}", reference.split('"').next().unwrap());
+        assert!(document.pointer(&path).is_some(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_served_with_headers_that_protect_it() {
+    let rig = rig().await;
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/app.js", "text/javascript"),
+        ("/style.css", "text/css"),
+    ] {
+        let answer = ask(rig.url(), "GET", path, "", b"").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        for header in [
+            &format!("content-type: {kind}"),
+            "content-security-policy: default-src 'self'",
+            "frame-ancestors 'none'",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+        ] {
+            assert!(answer.contains(header), "{header} of {path}: {answer}");
+        }
+        assert!(!answer.contains("access-control-allow"), "{answer}");
+    }
+    assert!(
+        ask(rig.url(), "GET", "/nothing", "", b"")
+            .await
+            .starts_with("HTTP/1.1 404")
+    );
+    assert!(
+        ask(rig.url(), "GET", "/triton", "", b"")
+            .await
+            .starts_with("HTTP/1.1 426")
+    );
+    let answer = ask(rig.url(), "PUT", "/api/v1/agents", "", b"").await;
+    assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_and_checked() {
+    let rig = rig().await;
+    let token = std::fs::read_to_string(rig.dir.path().join("data/admin-token")).unwrap();
+    let auth = format!("authorization: Bearer {}\r\n", token.trim());
+    let large = vec![b' '; (2 << 20) + 1];
+    for (body, status, code) in [
+        (&large[..], 413, "too-large"),
+        (b"{", 400, "invalid"),
+        (b"[]", 400, "invalid"),
+        (
+            b"{\"agents\":[\"nobody\"],\"command\":{\"argv\":[\"a\"]}}",
+            404,
+            "not-found",
+        ),
+    ] {
+        let answer = ask(rig.url(), "POST", "/api/v1/jobs", &auth, body).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(answer.contains(&format!("\"{code}\"")), "{answer}");
+    }
+    assert!(
+        ask(rig.url(), "GET", "/api/v1/none", &auth, b"")
+            .await
+            .contains("not-found")
+    );
+}
+
+#[tokio::test]
+async fn tls_is_served_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let rig = rig_with(|settings| settings.tls = Some((cert.clone(), key))).await;
+    assert!(rig.url().starts_with("https://127.0.0.1:"));
+    let token = rig.server.as_ref().unwrap().data.admin_token().unwrap();
+    let client = Client::new(rig.url(), token.clone(), Some(&cert)).unwrap();
+    let agents: Value = client.get("/agents").await.unwrap();
+    assert_eq!(agents, json!({"agents": []}));
+    let stranger = Client::new(rig.url(), token, None).unwrap();
+    let e = stranger.get::<Value>("/agents").await.unwrap_err();
+    assert!(e.contains("TLS failed"), "{e}");
+}
+
+#[tokio::test]
+async fn plain_is_for_loopback_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut open = settings(dir.path());
+    open.listen = "0.0.0.0:0".to_owned();
+    let e = server::start(open.clone()).await.err().unwrap();
+    assert!(e.contains("--tls-cert"), "{e}");
+    open.plain = true;
+    server::start(open).await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn a_data_folder_has_one_server_and_no_other_readers() {
+    let rig = rig().await;
+    let e = server::start(settings(rig.dir.path())).await.err().unwrap();
+    assert!(e.contains("belongs to a Poseidon that runs"), "{e}");
+    let data = rig.dir.path().join("data");
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    for file in ["admin-token", "url", "poseidon.db", "poseidon.db-wal"] {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
+    let token = std::fs::read_to_string(data.join("admin-token")).unwrap();
+    assert_eq!(token.trim().len(), 64);
+}
