@@ -76,7 +76,7 @@ impl Browser {
             driver: child,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             session: String::new(),
-            profile: profile,
+            profile,
         };
         let arguments = [
             "--headless=new",
