@@ -20,6 +20,10 @@ pub const QUEUE: usize = 64;
 /// Bytes that wait for one agent.
 const QUEUE_BYTES: usize = 4 << 20;
 
+/// Instances of one identifier. A cluster that makes new ones every day must not fill the store: the one that is
+/// down and was silent longest makes room.
+const MAX_INSTANCES: usize = 10_000;
+
 /// An agent that takes nothing for so long is disconnected.
 const SEND_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -141,6 +145,8 @@ pub(super) struct Inner {
     pub pending: HashMap<String, PendingView>,
     pub connections: HashMap<u64, Arc<Connection>>,
     next: u64,
+    /// Made room; still in the store.
+    evicted: Vec<Key>,
 }
 
 /// Who connects.
@@ -296,6 +302,10 @@ impl Registry {
             identifier: connection.identifier.clone(),
             instance,
         };
+        if !inner.agents.contains_key(&key) && !self.make_room(&mut inner, &key.identifier) {
+            log::warn!("{} has too many instances", fingerprint(&key.identifier));
+            return None;
+        }
         let time = now();
         let agent = inner.agents.entry(key.clone()).or_insert_with(|| Agent {
             row: Instance {
@@ -339,6 +349,28 @@ impl Registry {
         drop(inner);
         self.changed.notify_one();
         Some(key)
+    }
+
+    fn make_room(&self, inner: &mut Inner, identifier: &str) -> bool {
+        if agents_of(inner, identifier).count() < MAX_INSTANCES {
+            return true;
+        }
+        let oldest = agents_of(inner, identifier)
+            .filter(|(_, agent)| agent.connection.is_none())
+            .min_by(|a, b| a.1.row.last_seen.total_cmp(&b.1.row.last_seen))
+            .map(|(key, _)| key.clone());
+        let Some(oldest) = oldest else {
+            return false;
+        };
+        inner.agents.remove(&oldest);
+        self.publish_removed(inner, &oldest);
+        inner.evicted.push(oldest);
+        true
+    }
+
+    /// Agents that made room for others and are still in the store.
+    pub fn take_evicted(&self) -> Vec<Key> {
+        std::mem::take(&mut lock(&self.inner).evicted)
     }
 
     /// An agent is down, if this is still its connection.

@@ -340,17 +340,9 @@ impl Session<'_> {
                 self.app.registry.remove(key);
             }
         }
-        let arrival = Arrival {
-            instance: Some(hello.instance),
-            hello: Some(hello_json),
-            address: self.peer.0.to_string(),
-        };
-        if !self.arrive(arrival, false) {
-            return;
-        }
         let Some((name, attributes)) = self.app.registry.settings(&self.connection.identifier)
         else {
-            return;
+            return self.connection.close("forgotten");
         };
         let welcome = payload::Welcome {
             name: Some(name),
@@ -359,8 +351,15 @@ impl Session<'_> {
             deltas: true,
             time: Some(now()),
         };
+        // First the welcome, then the registry: once it is there it can be given commands.
         let reply = message.reply(payload::WELCOME, &welcome);
         self.connection.send_waiting(&reply).await;
+        let arrival = Arrival {
+            instance: Some(hello.instance),
+            hello: Some(hello_json),
+            address: self.peer.0.to_string(),
+        };
+        self.arrive(arrival, false);
     }
 
     fn become_plain(&mut self) {
@@ -372,11 +371,11 @@ impl Session<'_> {
         self.arrive(arrival, true);
     }
 
-    fn arrive(&mut self, arrival: Arrival, plain: bool) -> bool {
+    fn arrive(&mut self, arrival: Arrival, plain: bool) {
         let registry = &self.app.registry;
         let Some(key) = registry.arrive(self.connection, arrival) else {
-            self.connection.close("forgotten");
-            return false;
+            self.connection.close("not let in");
+            return;
         };
         let name = registry
             .settings(&key.identifier)
@@ -386,7 +385,6 @@ impl Session<'_> {
         if first {
             log::info!("{} is up", self.name());
         }
-        true
     }
 
     async fn heartbeat(&self, key: &Key, message: &Message) {

@@ -29,8 +29,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often an agent that waits is told to retry at once.
 const NUDGE: Duration = Duration::from_secs(3);
 
-const SCRIPT: &str = "uname -srm; for i in 1 2 3; do echo \"step $i of 3\"; sleep 0.4; done; \
-    echo 'and this is stderr' >&2; uptime";
+/// No quotes of its own: it is shown between some.
+const SCRIPT: &str = "uname -srm; for i in 1 2 3; do echo step $i of 3; sleep 0.4; done; echo this is stderr >&2; date";
 
 /// Options of the demo.
 #[derive(Args)]

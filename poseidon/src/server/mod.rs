@@ -357,6 +357,10 @@ async fn flush(app: Arc<App>) {
 }
 
 async fn store_changed(app: &App, all: bool) {
+    for key in app.registry.take_evicted() {
+        app.db
+            .post(move |store| store.delete_instance(&key.identifier, &key.instance));
+    }
     let rows = app.registry.take_changed(all);
     for batch in rows.chunks(BATCH) {
         let batch = batch.to_vec();
