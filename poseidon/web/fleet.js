@@ -213,6 +213,7 @@ function count() {
   }
   const down = rows.size - up;
   text(byId("count-all"), rows.size.toLocaleString("en"));
+  text(byId("count-word"), rows.size === 1 ? "device" : "devices");
   text(byId("count-up"), up.toLocaleString("en"));
   text(byId("count-down"), down.toLocaleString("en"));
   fleet.down = down;

@@ -56,8 +56,8 @@ export function span(seconds) {
   return `${Math.floor(s / 86400)} d`;
 }
 
-/** How long ago: `now`, `12 s ago`. */
-export const ago = (seconds) => (seconds < 1 ? "now" : `${span(seconds)} ago`);
+/** How long ago: `just now`, `12 s ago`. */
+export const ago = (seconds) => (seconds < 1 ? "just now" : `${span(seconds)} ago`);
 
 /** A span of seconds by its two greatest units: `5 d 3 h`. */
 export function longSpan(seconds) {

@@ -74,7 +74,7 @@ function describe({ about, entry }) {
   const [first, last] = [number(entry.firstSeen), number(entry.lastSeen)];
   const parts = [plain(entry.agent), plain(entry.address)];
   if (number(entry.attempts) !== null) parts.push(counted(entry.attempts, "try").replace("trys", "tries"));
-  if (last !== null) parts.push(`last ${ago(now() - last)}`);
-  if (first !== null && last - first >= 60) parts.push(`first ${ago(now() - first)}`);
+  if (last !== null) parts.push(`last seen ${ago(now() - last)}`);
+  if (first !== null && last - first >= 60) parts.push(`first seen ${ago(now() - first)}`);
   text(about, parts.filter(Boolean).join(" · "));
 }

@@ -19,11 +19,12 @@ pub struct Device {
 }
 
 impl Device {
-    /// Connects and says `hello`; the error is the HTTP status that it was turned away with.
+    /// Connects, through a proxy that says it comes from `from`, and says `hello`; the error is the HTTP status that it was turned away with.
     pub fn connect(
         runtime: &Runtime,
         address: SocketAddr,
         identifier: &str,
+        from: &str,
         hello: &Value,
     ) -> Result<Self, u16> {
         let mut request = format!("ws://{address}/")
@@ -32,6 +33,7 @@ impl Device {
         let headers = request.headers_mut();
         let bearer = format!("Bearer {identifier}").parse().expect("a header");
         headers.insert("Authorization", bearer);
+        headers.insert("X-Forwarded-For", from.parse().expect("a header"));
         headers.insert("User-Agent", "triton/0.1.0".parse().expect("a header"));
         let socket = runtime.block_on(async {
             let stream = TcpStream::connect(address).await.expect("Poseidon listens");

@@ -14,7 +14,7 @@ pub fn request(
     body: Option<&Value>,
 ) -> std::io::Result<(u16, Value)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
     let body = body.map(Value::to_string).unwrap_or_default();
     let authorization = token
         .map(|token| format!("Authorization: Bearer {token}\r\n"))
@@ -39,7 +39,7 @@ pub fn request(
 
 // chromedriver keeps the connection open whatever it is asked, so that the length decides.
 fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     loop {
         if let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
