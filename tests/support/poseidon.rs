@@ -22,8 +22,7 @@ fn program() -> &'static Path {
             .args([
                 "build",
                 "--quiet",
-                "--package",
-                "poseidon",
+                "--workspace",
                 "--bin",
                 "poseidon",
             ])
