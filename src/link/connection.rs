@@ -330,3 +330,7 @@ impl fmt::Debug for Connection {
         write!(f, "Connection({})", self.peer)
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

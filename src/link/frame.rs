@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-/// Bit of the second header byte: a mask follows.
+/// Bit of the first header byte: the last frame of its message.
+const FINAL: u8 = 0x80;
+/// Bit of the second: a mask follows.
 const MASKED: u8 = 0x80;
 /// Values of its other bits: the length follows in two bytes, or in eight.
 const LENGTH_16: u8 = 0x7e;
@@ -154,7 +156,7 @@ impl Decoder {
     fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, Broken> {
         let (first, length, mask) = loop {
             // How long a header is stands in its second byte.
-            let extra: usize = match self.header[1] & 0x7f {
+            let extra: usize = match self.header[1] & !MASKED {
                 LENGTH_16 => 2,
                 LENGTH_64 => 8,
                 _ => 0,
@@ -164,7 +166,7 @@ impl Decoder {
             if self.header_length >= 2 && self.header_length == whole {
                 let header = &self.header[..whole];
                 let length = match extra {
-                    0 => u64::from(header[1] & 0x7f),
+                    0 => u64::from(header[1] & !MASKED),
                     _ => header[2..2 + extra]
                         .iter()
                         .fold(0, |sum, b| sum << 8 | u64::from(*b)),
@@ -178,33 +180,44 @@ impl Decoder {
             *input = rest;
             self.header[self.header_length] = *byte;
             self.header_length += 1;
+            // What is broken is told at once and not when garbage has filled a header.
+            if self.header_length == 2 {
+                self.check_start(self.header[0], self.header[1])?;
+            }
         };
         self.header_length = 0;
         self.header[1] = 0;
-        let frame = Frame {
-            is_final: first & 0x80 != 0,
-            opcode: first & 0x0f,
-            left: length,
-            mask,
-        };
-        if first & 0x70 != 0 {
-            return Err(Broken("a frame uses an extension that was not agreed on"));
-        }
         if length > i64::MAX as u64 {
             return Err(Broken("a frame declares a length of more than 63 bits"));
         }
-        if mask.is_some() != (self.role == Role::Server) {
-            return Err(Broken(match self.role {
-                Role::Client => "a frame from the server is masked",
-                Role::Server => "a frame from the client is not masked",
-            }));
+        Ok(Some(Frame {
+            is_final: first & FINAL != 0,
+            opcode: first & 0x0f,
+            left: length,
+            mask,
+        }))
+    }
+
+    /// Checks the first two bytes of a header.
+    fn check_start(&self, first: u8, second: u8) -> Result<(), Broken> {
+        if first & 0x70 != 0 {
+            return Err(Broken("a frame uses an extension that was not agreed on"));
         }
-        match frame.opcode {
-            CLOSE | PING | PONG if !frame.is_final => Err(Broken("a control frame is fragmented")),
-            CLOSE | PING | PONG if length > CONTROL_LIMIT as u64 => {
+        match (self.role, second & MASKED != 0) {
+            (Role::Client, true) => return Err(Broken("a frame from the server is masked")),
+            (Role::Server, false) => return Err(Broken("a frame from the client is not masked")),
+            _ => {}
+        }
+        match first & 0x0f {
+            CONTINUATION | TEXT | BINARY => Ok(()),
+            CLOSE | PING | PONG if first & FINAL == 0 => {
+                Err(Broken("a control frame is fragmented"))
+            }
+            // The values above are those with more bytes of length.
+            CLOSE | PING | PONG if usize::from(second & !MASKED) > CONTROL_LIMIT => {
                 Err(Broken("a control frame is longer than 125 bytes"))
             }
-            CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG => Ok(Some(frame)),
+            CLOSE | PING | PONG => Ok(()),
             _ => Err(Broken("a frame has an unknown opcode")),
         }
     }
@@ -286,7 +299,7 @@ impl Decoder {
 /// Appends a frame to `output`. A client gives a fresh random mask with each.
 pub fn encode(output: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: Option<[u8; 4]>) {
     output.reserve(payload.len() + HEADER_LIMIT);
-    output.push(0x80 | opcode);
+    output.push(FINAL | opcode);
     let masked = if mask.is_some() { MASKED } else { 0 };
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(length @ 0..=125), _) => output.push(masked | length),

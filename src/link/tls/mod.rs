@@ -51,6 +51,7 @@ pub struct TlsSettings {
 }
 
 impl TlsSettings {
+    #[cfg_attr(not(any(feature = "tls", feature = "rustls")), allow(dead_code))]
     /// Whether authorities are asked: always, except where there are only pins.
     fn asks_authorities(&self) -> bool {
         self.ca_file.is_some() || self.pins.is_empty()
