@@ -109,6 +109,8 @@ enum Problem {
     UnknownAuthority(Option<Pin>),
     /// The key is none of the pinned ones.
     WrongPin(Option<Pin>),
+    /// The server cannot prove that it holds the key of its certificate.
+    NotItsKey,
     /// What came back is no TLS.
     NotTls,
     /// The server ended the connection in the handshake.
@@ -181,6 +183,9 @@ fn explain(problem: &Problem, host: &str, settings: &TlsSettings, now: SystemTim
             ),
             None => "the server's certificate cannot be read, so its key cannot be compared with the pin".into(),
         },
+        Problem::NotItsKey => "the server does not hold the key of the certificate that it shows: its files do not fit \
+             together, or somebody is in between"
+            .into(),
         Problem::NotTls => "what answered there does not speak TLS: is the port right, or should the URL begin \
              with ws:// instead of wss://?"
             .into(),

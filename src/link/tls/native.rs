@@ -76,35 +76,50 @@ impl Tls for Native {
     }
 }
 
-/// native-tls passes on only OpenSSL's text: the reason of the failure, and in parentheses that of the
-/// certificate's check. Both are the same from 1.1.1 to 3.6 but for the hyphen and the capital.
+/// native-tls passes on only OpenSSL's text: the reason of the failure, and in parentheses the outcome of the
+/// certificate's check, which says nothing where that was not the reason. The words are the same from 1.1.1 to
+/// 3.6 but for a hyphen and a capital; an OpenSSL built without error strings gives the reason's number only.
 fn problem(text: &str) -> Problem {
-    let has = |pieces: &[&str]| pieces.iter().any(|piece| text.contains(piece));
-    if has(&["certificate has expired"]) {
-        Problem::Expired
-    } else if has(&["certificate is not yet valid"]) {
-        Problem::NotYetValid
-    } else if has(&["ostname mismatch", "IP address mismatch"]) {
-        Problem::WrongName(Vec::new())
-    } else if has(&[
-        "self-signed",
-        "self signed",
-        "unable to get",
-        "unable to verify",
-    ]) {
-        Problem::UnknownAuthority(None)
-    } else if has(&[
+    let (reason, check) = match text.rsplit_once(" (") {
+        Some((reason, check)) if text.ends_with(')') => (reason, check),
+        _ => (text, ""),
+    };
+    let is = |pieces: &[&str]| pieces.iter().any(|piece| reason.contains(piece));
+    if is(&["certificate verify failed", "reason(134)"]) {
+        let is = |pieces: &[&str]| pieces.iter().any(|piece| check.contains(piece));
+        if is(&["has expired"]) {
+            Problem::Expired
+        } else if is(&["not yet valid"]) {
+            Problem::NotYetValid
+        } else if is(&["ostname mismatch", "IP address mismatch"]) {
+            Problem::WrongName(Vec::new())
+        } else if is(&[
+            "self-signed",
+            "self signed",
+            "unable to",
+            "signature failure",
+        ]) {
+            // A signature fails where an authority has the same name and another key.
+            Problem::UnknownAuthority(None)
+        } else {
+            let check = check.trim_end_matches(')');
+            Problem::Other(format!("the server's certificate is refused: {check}"))
+        }
+    } else if is(&["bad signature", "reason(123)"]) {
+        Problem::NotItsKey
+    } else if is(&[
         "wrong version number",
         "http request",
         "packet length too long",
+        "reason(267)",
     ]) {
         Problem::NotTls
-    } else if has(&["alert", "unsupported protocol", "no shared cipher"]) {
-        Problem::Refused(text.to_owned())
-    } else if has(&["unexpected EOF", "eof while reading", "reset by peer"]) {
+    } else if is(&["alert", "unsupported protocol", "no shared cipher"]) {
+        Problem::Refused(reason.to_owned())
+    } else if is(&["unexpected EOF", "eof while reading", "reset by peer"]) {
         Problem::Closed
     } else {
-        Problem::Other(format!("the TLS handshake failed: {text}"))
+        Problem::Other(format!("the TLS handshake failed: {reason}"))
     }
 }
 
