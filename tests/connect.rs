@@ -49,7 +49,7 @@ fn it_connects_and_speaks_with_tungstenite() {
     let mut steps = Vec::new();
     let options = options(&[&format!("ws://poseidon.test:{}/", address.port())]);
     let mut connection = go_with(&options, &mut resolver(), &mut |step| {
-        steps.push((step.phase, step.outcome))
+        steps.push((step.phase, step.outcome));
     })
     .unwrap();
     let phases = [Phase::Dns, Phase::Tcp, Phase::Http];
@@ -209,7 +209,7 @@ fn the_answers_of_the_table() {
 
 #[test]
 fn what_is_no_http_is_told() {
-    let endless = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'a'; 100_000]].concat();
+    let endless = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &vec![b'a'; 100_000]].concat();
     for (answer, text) in [
         (b"SSH-2.0-dropbear\r\n".to_vec(), "SSH-2.0-dropbear"),
         (b"\x15\x03\x01\x00\x02\x02\x16".to_vec(), "wss://"),
@@ -383,7 +383,7 @@ fn a_proxy_passes_through() {
 
 #[test]
 fn what_a_proxy_refuses_is_told() {
-    let endless = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'a'; 100_000]].concat();
+    let endless = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &vec![b'a'; 100_000]].concat();
     for (answer, text) in [
         (
             b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n".to_vec(),
@@ -483,5 +483,15 @@ fn a_reader_that_stops_makes_the_writer_wait() {
     assert_eq!(
         next(&mut connection).unwrap(),
         Incoming::Text(expected.into())
+    );
+}
+
+#[cfg(not(any(feature = "tls", feature = "rustls")))]
+#[test]
+fn a_build_without_tls_says_so() {
+    fails(
+        &options(&[&format!("wss://{}", serve(silent))]),
+        Phase::Tls,
+        &["has no TLS"],
     );
 }

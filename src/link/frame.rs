@@ -209,15 +209,14 @@ impl Decoder {
             _ => {}
         }
         match first & 0x0f {
-            CONTINUATION | TEXT | BINARY => Ok(()),
             CLOSE | PING | PONG if first & FINAL == 0 => {
                 Err(Broken("a control frame is fragmented"))
             }
-            // The values above are those with more bytes of length.
+            // Values above the limit announce that the length follows, and it is longer.
             CLOSE | PING | PONG if usize::from(second & !MASKED) > CONTROL_LIMIT => {
                 Err(Broken("a control frame is longer than 125 bytes"))
             }
-            CLOSE | PING | PONG => Ok(()),
+            CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG => Ok(()),
             _ => Err(Broken("a frame has an unknown opcode")),
         }
     }

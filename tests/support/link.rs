@@ -110,9 +110,8 @@ pub fn go_with(
 
 /// Connects and expects a failure in `phase` that says all of `texts` and no secret.
 pub fn fails(options: &Options, phase: Phase, texts: &[&str]) -> ConnectError {
-    let error = match go(options) {
-        Ok(_) => panic!("connected"),
-        Err(error) => error,
+    let Err(error) = go(options) else {
+        panic!("connected");
     };
     assert_eq!(error.phase, phase, "{error}");
     for text in texts {

@@ -8,6 +8,8 @@ use crate::link::stream::{Patience, Socket, Stream};
 use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector, TlsStream};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 pub struct Native {
     connector: TlsConnector,
@@ -18,43 +20,36 @@ impl Tls for Native {
     const NAME: &str = "native-tls (OpenSSL)";
 
     fn prepare(settings: &TlsSettings) -> Result<Self, Problem> {
-        let mut builder = TlsConnector::builder();
-        builder.min_protocol_version(Some(Protocol::Tlsv12));
-        if let Some(file) = &settings.ca_file {
-            let unreadable = |why: String| {
-                Problem::Other(format!("the authority file {}: {why}", file.display()))
-            };
-            let pem = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
-            let found = Certificate::stack_from_pem(&pem)
-                .map_err(|error| unreadable(format!("is no PEM file of certificates: {error}")))?;
-            if found.is_empty() {
-                return Err(unreadable("holds no certificate".into()));
+        let key = Key::of(settings);
+        let known = match &*cache() {
+            Some((of, connector)) if *of == key => Some(connector.clone()),
+            _ => None,
+        };
+        let connector = match known {
+            Some(connector) => connector,
+            None => {
+                let connector = build(settings)?;
+                *cache() = Some((key, connector.clone()));
+                connector
             }
-            builder.disable_built_in_roots(true);
-            for certificate in found {
-                builder.add_root_certificate(certificate);
-            }
-        }
-        if !settings.asks_authorities() {
-            // The pin takes the place of authority, name and dates; `handshake` compares it. That the server
-            // holds the key is part of every handshake, whatever is accepted here.
-            builder.disable_built_in_roots(true);
-            builder.danger_accept_invalid_certs(true);
-            builder.danger_accept_invalid_hostnames(true);
-        }
-        match builder.build() {
-            Ok(connector) => Ok(Self {
-                connector,
-                pins: settings.pins.clone(),
-            }),
-            Err(error) => Err(Problem::Other(format!("OpenSSL does not start: {error}"))),
-        }
+        };
+        Ok(Self {
+            connector,
+            pins: settings.pins.clone(),
+        })
     }
 
     fn handshake(self, host: &str, socket: Socket) -> Result<Secured, Problem> {
         let stream = match self.connector.connect(host, socket) {
             Ok(stream) => stream,
-            Err(HandshakeError::Failure(error)) => return Err(problem(&error.to_string())),
+            Err(HandshakeError::Failure(error)) => {
+                let problem = problem(&error.to_string());
+                if matches!(problem, Problem::UnknownAuthority(_)) {
+                    // The system's authorities may have changed since they were read.
+                    *cache() = None;
+                }
+                return Err(problem);
+            }
             // A patient socket waits instead.
             Err(HandshakeError::WouldBlock(_)) => return Err(Problem::Closed),
         };
@@ -74,6 +69,62 @@ impl Tls for Native {
             parameters: None,
         })
     }
+}
+
+/// The connector of the last handshake. native-tls reads the system's authorities for each new one, even where
+/// they are not wanted: 140 certificates, 90 ms of a PC's time, seconds of a router's.
+static CACHE: Mutex<Option<(Key, TlsConnector)>> = Mutex::new(None);
+
+fn cache() -> MutexGuard<'static, Option<(Key, TlsConnector)>> {
+    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a connector was built from.
+#[derive(PartialEq)]
+struct Key {
+    settings: TlsSettings,
+    file_changed: Option<SystemTime>,
+}
+
+impl Key {
+    fn of(settings: &TlsSettings) -> Self {
+        let metadata = settings
+            .ca_file
+            .as_ref()
+            .and_then(|file| std::fs::metadata(file).ok());
+        Self {
+            settings: settings.clone(),
+            file_changed: metadata.and_then(|metadata| metadata.modified().ok()),
+        }
+    }
+}
+
+fn build(settings: &TlsSettings) -> Result<TlsConnector, Problem> {
+    let mut builder = TlsConnector::builder();
+    builder.min_protocol_version(Some(Protocol::Tlsv12));
+    if let Some(file) = &settings.ca_file {
+        let unreadable =
+            |why: String| Problem::Other(format!("the authority file {}: {why}", file.display()));
+        let pem = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
+        let found = Certificate::stack_from_pem(&pem)
+            .map_err(|error| unreadable(format!("is no PEM file of certificates: {error}")))?;
+        if found.is_empty() {
+            return Err(unreadable("holds no certificate".into()));
+        }
+        builder.disable_built_in_roots(true);
+        for certificate in found {
+            builder.add_root_certificate(certificate);
+        }
+    }
+    if !settings.asks_authorities() {
+        // The pin takes the place of authority, name and dates; `handshake` compares it. That the server holds
+        // the key is part of every handshake, whatever is accepted here.
+        builder.disable_built_in_roots(true);
+        builder.danger_accept_invalid_certs(true);
+        builder.danger_accept_invalid_hostnames(true);
+    }
+    let built = builder.build();
+    built.map_err(|error| Problem::Other(format!("OpenSSL does not start: {error}")))
 }
 
 /// native-tls passes on only OpenSSL's text: the reason of the failure, and in parentheses the outcome of the
