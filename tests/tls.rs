@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::*;
 use tempfile::NamedTempFile;
-use tls_support::{Authority, Identity, Server, Valid, file, self_signed};
+use tls_support::{Authority, Identity, Server, Valid, file, self_signed, self_signed_authority};
 use triton::link::tls::Pin;
-use triton::link::{Kind, Options, Outcome, Phase, connect};
+use triton::link::{Incoming, Kind, LinkError, Options, Outcome, Phase, connect};
 use triton::sys::wake::Wake;
 
 const HOST: &str = "poseidon.test";
@@ -306,4 +306,38 @@ fn it_goes_through_a_proxy() {
     let mut options = trusting(&server, None, &[pin]);
     options.proxy = triton::link::ProxySettings::Via(proxy.to_string().parse().unwrap());
     assert_works(&options);
+}
+
+#[test]
+fn a_server_that_vanishes_is_an_end() {
+    let identity = self_signed(&[HOST], Valid::Now);
+    let pin = identity.pin();
+    let server = Server::new(identity);
+    let mut connection = go(&trusting(&server, None, &[pin])).unwrap();
+    // The echo ends at a close and drops the socket without a word of TLS.
+    connection.close(1000, "").unwrap();
+    assert!(matches!(
+        next(&mut connection).unwrap(),
+        Incoming::Close { .. }
+    ));
+    assert!(matches!(next(&mut connection), Err(LinkError::Ended)));
+
+    let (server, pin) = Server::vanishing(self_signed(&[HOST], Valid::Now));
+    let mut connection = go(&trusting(&server, None, &[pin])).unwrap();
+    assert!(matches!(next(&mut connection), Err(LinkError::Ended)));
+}
+
+#[test]
+fn an_authority_as_its_own_server() {
+    let (identity, file) = self_signed_authority(&[HOST]);
+    let pin = identity.pin();
+    let server = Server::new(identity);
+    let by_file = trusting(&server, Some(&file), &[]);
+    // The libraries differ here: rustls (webpki) never takes an authority's certificate for a server's.
+    if cfg!(feature = "rustls") {
+        assert_refused(&server, &by_file, &["pin its key", &pin.to_string()]);
+    } else {
+        assert_works(&by_file);
+    }
+    assert_works(&trusting(&server, None, &[pin]));
 }

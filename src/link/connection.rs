@@ -188,6 +188,8 @@ impl Connection {
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(None),
                     io::ErrorKind::Interrupted => {}
+                    // TLS without its farewell. Frames have lengths, so nothing is cut off unseen.
+                    io::ErrorKind::UnexpectedEof => return Err(LinkError::Ended),
                     _ => return Err(error.into()),
                 },
             }

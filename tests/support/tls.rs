@@ -75,6 +75,16 @@ pub fn self_signed(names: &[&str], valid: Valid) -> Identity {
     identity(&certificate, key)
 }
 
+/// What `openssl req -x509` makes: self-signed, and an authority by its own word.
+pub fn self_signed_authority(names: &[&str]) -> (Identity, NamedTempFile) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = params(names, Valid::Now);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let file = file(&certificate.pem());
+    (identity(&certificate, key), file)
+}
+
 fn identity(certificate: &Certificate, key: KeyPair) -> Identity {
     Identity {
         chain: vec![certificate.der().clone()],
@@ -115,10 +125,31 @@ impl Server {
         Self::with(identity.chain, &identity.key, rustls::ALL_VERSIONS)
     }
 
+    /// One that shakes hands, agrees to a WebSocket and drops the socket.
+    pub fn vanishing(identity: Identity) -> (Self, Pin) {
+        let pin = identity.pin();
+        let server = Self::speaking(
+            identity.chain,
+            &identity.key,
+            rustls::ALL_VERSIONS,
+            |stream| drop(tungstenite::accept(stream)),
+        );
+        (server, pin)
+    }
+
     pub fn with(
         chain: Vec<CertificateDer<'static>>,
         key: &KeyPair,
         versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
+        Self::speaking(chain, key, versions, echo)
+    }
+
+    fn speaking(
+        chain: Vec<CertificateDer<'static>>,
+        key: &KeyPair,
+        versions: &[&'static SupportedProtocolVersion],
+        speak: impl Fn(Counted) + Send + Sync + 'static,
     ) -> Self {
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let key = ring::sign::any_supported_type(&key).unwrap();
@@ -134,7 +165,7 @@ impl Server {
         let address = serve(move |tcp| {
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
             let stream = StreamOwned::new(connection, tcp);
-            echo(Counted(stream, Arc::clone(&count)));
+            speak(Counted(stream, Arc::clone(&count)));
         });
         Self { address, decrypted }
     }
@@ -149,7 +180,7 @@ impl Server {
     }
 }
 
-struct Counted(StreamOwned<ServerConnection, TcpStream>, Arc<AtomicUsize>);
+pub struct Counted(StreamOwned<ServerConnection, TcpStream>, Arc<AtomicUsize>);
 
 impl std::io::Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {

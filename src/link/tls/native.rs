@@ -25,13 +25,12 @@ impl Tls for Native {
             Some((of, connector)) if *of == key => Some(connector.clone()),
             _ => None,
         };
-        let connector = match known {
-            Some(connector) => connector,
-            None => {
-                let connector = build(settings)?;
-                *cache() = Some((key, connector.clone()));
-                connector
-            }
+        let connector = if let Some(connector) = known {
+            connector
+        } else {
+            let connector = build(settings)?;
+            *cache() = Some((key, connector.clone()));
+            connector
         };
         Ok(Self {
             connector,
@@ -178,7 +177,13 @@ struct NativeStream(TlsStream<Socket>);
 
 impl Read for NativeStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        // OpenSSL 3 has only words for a peer that goes without the farewell of TLS.
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Other if error.to_string().contains("unexpected eof") => {
+                io::ErrorKind::UnexpectedEof.into()
+            }
+            _ => error,
+        })
     }
 }
 

@@ -195,8 +195,12 @@ impl Verifier {
         };
         match error {
             Error::InvalidCertificate(wrong) => match wrong {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => Problem::Expired,
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Problem::NotYetValid,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    Problem::Expired
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    Problem::NotYetValid
+                }
                 CertificateError::NotValidForName => Problem::WrongName(Vec::new()),
                 CertificateError::NotValidForNameContext { presented, .. } => {
                     // "DnsName("a.example")" is how webpki writes a name.
@@ -215,10 +219,15 @@ impl Verifier {
                 CertificateError::ApplicationVerificationFailure => {
                     Problem::WrongPin(self.seen_key())
                 }
-                other if format!("{other:?}").contains("CaUsedAsEndEntity") => Problem::Other(
-                    "the server shows the certificate of an authority as its own (self-signed): pin its key instead"
-                        .into(),
-                ),
+                other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                    let key = self
+                        .seen_key()
+                        .map(|key| format!(", {key}"))
+                        .unwrap_or_default();
+                    Problem::Other(format!(
+                        "the server shows the certificate of an authority as its own (self-signed): pin its key instead{key}"
+                    ))
+                }
                 other => Problem::Other(format!("the server's certificate is refused: {other}")),
             },
             Error::InvalidMessage(_) => Problem::NotTls,
