@@ -93,7 +93,7 @@ impl Resolver {
         })
     }
 
-    /// The addresses of `host` in the order in which to try them: at least one, at most [`ADDRESS_LIMIT`]. The
+    /// The addresses of `host` in the order in which to try them: at least one, at most 8. The
     /// error says what went wrong; `TimedOut` and `ConnectionAborted` (a stop) come from `patience`.
     pub fn resolve(&mut self, host: &str, patience: &Patience) -> io::Result<Vec<IpAddr>> {
         if let Ok(address) = host.parse() {

@@ -92,7 +92,7 @@ mod tests {
     fn seconds_dates_and_bounds() {
         let now = UNIX_EPOCH + Duration::from_secs(784_111_770);
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-        assert_eq!(parse("120", None, now), Some(Duration::from_secs(120)));
+        assert_eq!(parse("120", None, now), Some(Duration::from_mins(2)));
         assert_eq!(parse(date, None, now), Some(Duration::from_secs(7)));
         assert_eq!(parse("99999999999999999999999", None, now), Some(LIMIT));
         assert_eq!(parse("soon", None, now), None);

@@ -19,13 +19,7 @@ fn program() -> &'static Path {
         let folder = Path::new(env!("CARGO_BIN_EXE_triton")).parent().unwrap();
         let mut build = Command::new(env!("CARGO"));
         build
-            .args([
-                "build",
-                "--quiet",
-                "--workspace",
-                "--bin",
-                "poseidon",
-            ])
+            .args(["build", "--quiet", "--workspace", "--bin", "poseidon"])
             .args([
                 "--manifest-path",
                 concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),

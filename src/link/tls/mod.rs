@@ -51,6 +51,7 @@ pub struct TlsSettings {
 }
 
 impl TlsSettings {
+    #[cfg_attr(not(any(feature = "tls", feature = "rustls")), allow(dead_code))]
     /// Whether authorities are asked: always, except where there are only pins.
     fn asks_authorities(&self) -> bool {
         self.ca_file.is_some() || self.pins.is_empty()
@@ -108,6 +109,8 @@ enum Problem {
     UnknownAuthority(Option<Pin>),
     /// The key is none of the pinned ones.
     WrongPin(Option<Pin>),
+    /// The server cannot prove that it holds the key of its certificate.
+    NotItsKey,
     /// What came back is no TLS.
     NotTls,
     /// The server ended the connection in the handshake.
@@ -180,6 +183,9 @@ fn explain(problem: &Problem, host: &str, settings: &TlsSettings, now: SystemTim
             ),
             None => "the server's certificate cannot be read, so its key cannot be compared with the pin".into(),
         },
+        Problem::NotItsKey => "the server does not hold the key of the certificate that it shows: its files do not fit \
+             together, or somebody is in between"
+            .into(),
         Problem::NotTls => "what answered there does not speak TLS: is the port right, or should the URL begin \
              with ws:// instead of wss://?"
             .into(),

@@ -14,7 +14,7 @@ use lib::{
 };
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes that rustls takes before they are encrypted and sent. A record has 16 KiB at most; more would only
 /// let output get ahead of control.
@@ -91,7 +91,7 @@ impl Tls for Rustls {
         };
         Ok(Secured {
             stream: Box::new(stream),
-            certificate: self.verifier.take_seen(),
+            certificate: std::mem::take(&mut self.verifier.seen().certificate),
             parameters,
         })
     }
@@ -133,13 +133,51 @@ struct Verifier {
     authorities: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
     provider: Arc<CryptoProvider>,
-    /// The certificate that the server showed, for the report.
-    seen: Mutex<Vec<u8>>,
+    /// For the report.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The certificate that the server showed.
+    certificate: Vec<u8>,
+    /// Whether it was good. What fails afterwards is the proof that the server holds its key.
+    accepted: bool,
 }
 
 impl Verifier {
-    fn take_seen(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen_key(&self) -> Option<Pin> {
+        Pin::of_certificate(&self.seen().certificate)
+    }
+
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(authorities) = &self.authorities {
+            authorities.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            )?;
+            if self.pins.is_empty() {
+                return Ok(ServerCertVerified::assertion());
+            }
+        }
+        match Pin::of_certificate(end_entity) {
+            Some(key) if self.pins.contains(&key) => Ok(ServerCertVerified::assertion()),
+            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
     }
 
     fn problem(&self, error: &HandshakeError) -> Problem {
@@ -157,8 +195,12 @@ impl Verifier {
         };
         match error {
             Error::InvalidCertificate(wrong) => match wrong {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => Problem::Expired,
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Problem::NotYetValid,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    Problem::Expired
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    Problem::NotYetValid
+                }
                 CertificateError::NotValidForName => Problem::WrongName(Vec::new()),
                 CertificateError::NotValidForNameContext { presented, .. } => {
                     // "DnsName("a.example")" is how webpki writes a name.
@@ -168,17 +210,24 @@ impl Verifier {
                     };
                     Problem::WrongName(presented.iter().map(plain).collect())
                 }
-                CertificateError::UnknownIssuer => {
-                    Problem::UnknownAuthority(Pin::of_certificate(&self.take_seen()))
+                _ if self.seen().accepted => Problem::NotItsKey,
+                // A bad signature: an authority of the same name with another key.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    Problem::UnknownAuthority(self.seen_key())
                 }
-                // From `verify_server_cert` below.
+                // From `check`.
                 CertificateError::ApplicationVerificationFailure => {
-                    Problem::WrongPin(Pin::of_certificate(&self.take_seen()))
+                    Problem::WrongPin(self.seen_key())
                 }
-                other if format!("{other:?}").contains("CaUsedAsEndEntity") => Problem::Other(
-                    "the server shows the certificate of an authority as its own (self-signed): pin its key instead"
-                        .into(),
-                ),
+                other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                    let key = self
+                        .seen_key()
+                        .map(|key| format!(", {key}"))
+                        .unwrap_or_default();
+                    Problem::Other(format!(
+                        "the server shows the certificate of an authority as its own (self-signed): pin its key instead{key}"
+                    ))
+                }
                 other => Problem::Other(format!("the server's certificate is refused: {other}")),
             },
             Error::InvalidMessage(_) => Problem::NotTls,
@@ -202,23 +251,10 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = end_entity.to_vec();
-        if let Some(authorities) = &self.authorities {
-            authorities.verify_server_cert(
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            )?;
-            if self.pins.is_empty() {
-                return Ok(ServerCertVerified::assertion());
-            }
-        }
-        match Pin::of_certificate(end_entity) {
-            Some(key) if self.pins.contains(&key) => Ok(ServerCertVerified::assertion()),
-            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
-        }
+        self.seen().certificate = end_entity.to_vec();
+        let result = self.check(end_entity, intermediates, server_name, ocsp_response, now);
+        self.seen().accepted = result.is_ok();
+        result
     }
 
     // That the server holds the key is checked in every case.
