@@ -121,7 +121,7 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     };
     let resolver = Resolver::new(crew.clone()).map_err(io("create a wake-up"))?;
     let link_thread = crew.spawn("link", LARGE_STACK, move || {
-        supervisor::run(&parts, resolver)
+        supervisor::run(&parts, resolver);
     });
     threads.push(link_thread.map_err(io("start the thread link"))?);
 

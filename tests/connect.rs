@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::*;
 use triton::link::{
-    Incoming, Kind, LinkError, Options, Outcome, Phase, ProxySettings, Resolver, connect,
+    Incoming, Kind, LinkError, Options, Outcome, Phase, ProxySource, Resolver, connect,
 };
 use triton::sys::wake::Wake;
 use tungstenite::handshake::derive_accept_key;
@@ -348,7 +348,7 @@ fn the_urls_are_tried_in_turn_and_all_failures_are_told() {
 
 fn via(proxy: SocketAddr, url: &str) -> Options {
     let mut options = options(&[url]);
-    options.proxy = ProxySettings::Via(format!("http://us:hush@{proxy}").parse().unwrap());
+    options.proxy = ProxySource::Via(format!("http://us:hush@{proxy}").parse().unwrap()).into();
     options
 }
 

@@ -54,7 +54,9 @@ fn exec_streams_and_ends_with_the_jobs_code() {
 #[test]
 fn exec_gives_any_bytes_both_ways() {
     let agent = Agent::offline();
-    let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n * 7 + n / 256) as u8).collect();
+    let bytes: Vec<u8> = (0..300_000_u32)
+        .map(|n| (n * 7 + n / 256).to_le_bytes()[0])
+        .collect();
     let mut child = agent
         .command(&["exec", "--stdin", "--", "cat"])
         .stdin(Stdio::piped())
@@ -323,7 +325,7 @@ fn a_crowd_of_clients_is_bounded_and_served_in_the_end() {
 #[test]
 fn a_client_that_does_not_read_holds_up_its_job_only() {
     let agent = Agent::offline();
-    let (mut lazy, _messages) = lines(&agent);
+    let (mut lazy, messages) = lines(&agent);
     let flood = Message::with(payload::COMMAND, &serde_json::json!({"argv": ["yes"]}));
     lazy.write_all((flood.encode().unwrap() + "\n").as_bytes())
         .unwrap();
@@ -335,7 +337,7 @@ fn a_client_that_does_not_read_holds_up_its_job_only() {
     }
     assert!(agent.resident() < 16 << 20, "{}", agent.resident());
     drop(lazy);
-    drop(_messages);
+    drop(messages);
     eventually("the flood is cancelled", || {
         (agent.status()["jobs"]["running"] == 0).then_some(())
     });

@@ -260,3 +260,62 @@ fn a_large_output_leaves_the_agent_small() {
     // The debug build's code alone takes some megabytes; what counts is that it does not follow the output.
     assert!(peak < 24 << 20, "{peak} bytes resident");
 }
+
+#[cfg(any(feature = "tls", feature = "rustls"))]
+#[test]
+fn over_tls_with_an_own_authority_or_a_pinned_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let poseidon = Poseidon::with(&[
+        "--tls-cert",
+        &path("cert.pem"),
+        "--tls-key",
+        &path("key.pem"),
+    ]);
+    let port = poseidon.address().rsplit(':').next().unwrap().to_owned();
+    // The commands find the server by --data, and need the authority as well.
+    let register = |agent: &Agent, name: &str| {
+        let identifier = text(&agent.run(&["identifier"]).stdout);
+        let line = [
+            "register",
+            identifier.trim(),
+            "--name",
+            name,
+            "--ca-file",
+            &path("cert.pem"),
+        ];
+        let url = format!("https://localhost:{port}");
+        let done = poseidon.run(&[&line[..], &["--url", &url]].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    };
+
+    let by_name = format!("wss://localhost:{port}");
+    let mut trusting = Agent::new().with(&["--url", &by_name, "--ca-file", &path("cert.pem")]);
+    register(&trusting, "trusting");
+    trusting.start();
+    trusting.wait_for_link("connected");
+
+    // Nobody vouches for it here: the log shows why, and the key that could be pinned.
+    let mut wary = Agent::new().with(&["--url", &by_name]);
+    register(&wary, "wary");
+    wary.start();
+    wary.wait_for_log("tls: ");
+    assert_ne!(wary.status()["link"]["state"], "connected");
+
+    // A wrong pin is refused and shows the right one; with it as the backup the agent gets in, by address too.
+    let by_address = format!("wss://127.0.0.1:{port}");
+    let wrong = "00".repeat(32);
+    let mut pinning = Agent::new().with(&["--url", &by_address, "--pin", &wrong]);
+    register(&pinning, "pinning");
+    pinning.start();
+    let log = pinning.wait_for_log("sha256//");
+    let pin = log.split("sha256//").nth(1).unwrap();
+    let pin = format!("sha256//{}", &pin[..44]);
+    pinning.stop();
+    let mut pinning = pinning.with(&["--pin", &pin]);
+    pinning.start();
+    pinning.wait_for_link("connected");
+}

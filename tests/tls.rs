@@ -304,7 +304,7 @@ fn it_goes_through_a_proxy() {
         let _ = std::io::copy(&mut &server, &mut &client);
     });
     let mut options = trusting(&server, None, &[pin]);
-    options.proxy = triton::link::ProxySettings::Via(proxy.to_string().parse().unwrap());
+    options.proxy = triton::link::ProxySource::Via(proxy.to_string().parse().unwrap()).into();
     assert_works(&options);
 }
 

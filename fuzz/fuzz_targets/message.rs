@@ -6,9 +6,14 @@ use triton::message::Message;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = Message::decode(bytes, 1 << 20) {
-        let line = message.encode().expect("what XML carried in, it carries out");
+        let line = message
+            .encode()
+            .expect("what XML carried in, it carries out");
         assert!(!line.contains(['\n', '\r']));
         // Escaping makes text longer, so the copy gets a larger limit.
-        assert_eq!(Message::decode(line.as_bytes(), 16 << 20).expect("its own writing"), message);
+        assert_eq!(
+            Message::decode(line.as_bytes(), 16 << 20).expect("its own writing"),
+            message
+        );
     }
 });

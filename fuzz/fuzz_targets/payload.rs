@@ -3,7 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use triton::message::Message;
-use triton::message::payload::{Cancel, Command, Error, Heartbeat, Hello, JobResult, Output, Welcome};
+use triton::message::payload::{
+    Cancel, Command, Error, Heartbeat, Hello, JobResult, Output, Welcome,
+};
 
 fuzz_target!(|text: &str| {
     let message = Message {

@@ -182,6 +182,10 @@ impl Exec {
 }
 
 #[derive(Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "they are what the command line holds"
+)]
 struct Flags {
     help: bool,
     version: bool,

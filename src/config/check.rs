@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Most labels, and longest text of one, so that `hello` stays small.
 const LABELS: usize = 64;
 const LABEL_LENGTH: usize = 256;
-/// sockaddr_un holds 108 bytes with a closing NUL.
+/// `sockaddr_un` holds 108 bytes with a closing NUL.
 const SOCKET_LENGTH: usize = 107;
 
 struct Whole<const MIN: u64, const MAX: u64>;

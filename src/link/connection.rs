@@ -252,7 +252,8 @@ impl Connection {
         act: impl FnOnce(&mut WebSocket<Box<dyn Stream>>) -> Result<(), Error>,
     ) -> Result<bool, LinkError> {
         match act(&mut self.socket) {
-            Ok(()) => Ok(true),
+            // Closed: the closing handshake is complete, nothing more to send.
+            Ok(()) | Err(Error::ConnectionClosed) => Ok(true),
             Err(Error::Io(e))
                 if matches!(
                     e.kind(),
@@ -261,8 +262,6 @@ impl Connection {
             {
                 Ok(false)
             }
-            // The closing handshake is complete: nothing more to send.
-            Err(Error::ConnectionClosed) => Ok(true),
             Err(Error::Io(e)) => Err(LinkError::Io(e)),
             Err(Error::WriteBufferFull(_)) => Err(LinkError::Full),
             Err(other) => Err(LinkError::Broken(other.to_string())),

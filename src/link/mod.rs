@@ -31,7 +31,7 @@ mod upgrade;
 
 pub use connect::{Outcome, Step, connect};
 pub use connection::{Connection, Incoming, LinkError, Role};
-pub use proxy::{Proxy, ProxySettings};
+pub use proxy::{Proxy, ProxySettings, ProxySource};
 pub use resolver::Resolver;
 pub use stream::{Patience, Socket, Stream};
 pub use target::{PLACEHOLDER, Target, TargetError};

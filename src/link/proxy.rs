@@ -8,18 +8,36 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::{fmt, io};
 
+/// Whether to go through a proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// Where to look for one.
+    pub source: ProxySource,
+    /// Hosts that are reached directly; `None` asks `no_proxy` and `NO_PROXY`, for a configured proxy as well, as
+    /// curl does. Nothing else is exempt, not even localhost.
+    pub no_proxy: Option<String>,
+}
+
 /// Where to look for a proxy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ProxySettings {
+pub enum ProxySource {
     /// As curl does: `https_proxy` or `HTTPS_PROXY` for wss, `http_proxy` for ws (not `HTTP_PROXY`, which a
-    /// CGI request could set), else `all_proxy` or `ALL_PROXY`; `no_proxy` or `NO_PROXY` names the hosts that
-    /// are reached directly. Nothing else is exempt, not even localhost.
+    /// CGI request could set), else `all_proxy` or `ALL_PROXY`.
     #[default]
     Environment,
     /// No proxy, whatever the environment says.
     Direct,
-    /// This one for every host, whatever the environment says.
+    /// This one, whatever the environment says.
     Via(Proxy),
+}
+
+impl From<ProxySource> for ProxySettings {
+    fn from(source: ProxySource) -> Self {
+        Self {
+            source,
+            no_proxy: None,
+        }
+    }
 }
 
 /// An HTTP proxy that is asked to CONNECT. Its `Display` does not show the credentials.
@@ -97,11 +115,6 @@ impl ProxySettings {
         target: &Target,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> io::Result<Option<Proxy>> {
-        match self {
-            Self::Direct => return Ok(None),
-            Self::Via(proxy) => return Ok(Some(proxy.clone())),
-            Self::Environment => {}
-        }
         let first = |names: &[&'static str]| {
             names.iter().find_map(|name| {
                 let value = environment(name)?;
@@ -109,19 +122,27 @@ impl ProxySettings {
                 (!value.is_empty()).then(|| (*name, value.to_owned()))
             })
         };
-        let names: &[&str] = if target.tls() {
-            &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
-        } else {
-            &["http_proxy", "all_proxy", "ALL_PROXY"]
+        let from_environment = || {
+            let names: &[&str] = if target.tls() {
+                &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+            } else {
+                &["http_proxy", "all_proxy", "ALL_PROXY"]
+            };
+            first(names)
         };
-        let Some((name, url)) = first(names) else {
-            return Ok(None);
-        };
-        if let Some((_, exempt)) = first(&["no_proxy", "NO_PROXY"])
-            && is_exempt(&exempt, target.host(), target.port())
-        {
+        let no_proxy = || first(&["no_proxy", "NO_PROXY"]).map(|(_, list)| list);
+        let exempt = self.no_proxy.clone().or_else(no_proxy);
+        if exempt.is_some_and(|list| is_exempt(&list, target.host(), target.port())) {
             return Ok(None);
         }
+        let (name, url) = match &self.source {
+            ProxySource::Direct => return Ok(None),
+            ProxySource::Via(proxy) => return Ok(Some(proxy.clone())),
+            ProxySource::Environment => match from_environment() {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
         match url.parse() {
             Ok(proxy) => Ok(Some(proxy)),
             Err(why) => Err(io::Error::other(format!(
@@ -234,7 +255,7 @@ mod tests {
             let found = environment.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        ProxySettings::Environment
+        ProxySettings::default()
             .for_target(&url.parse().unwrap(), &lookup)
             .unwrap()
             .map(|proxy| proxy.host)
@@ -268,9 +289,33 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_wins_over_the_environment() {
+        let environment = |name: &str| match name {
+            "https_proxy" => Some("environment".to_owned()),
+            "no_proxy" => Some("a".to_owned()),
+            _ => None,
+        };
+        let chosen = |settings: &ProxySettings, url: &str| {
+            let proxy = settings.for_target(&url.parse().unwrap(), &environment);
+            proxy.unwrap().map(|proxy| proxy.host)
+        };
+        let mut settings = ProxySettings::from(ProxySource::Via("own".parse().unwrap()));
+        assert_eq!(chosen(&settings, "wss://b").unwrap(), "own");
+        assert_eq!(chosen(&settings, "wss://a"), None);
+        settings.no_proxy = Some("b".to_owned());
+        assert_eq!(chosen(&settings, "wss://b"), None);
+        assert_eq!(chosen(&settings, "wss://a").unwrap(), "own");
+        settings.no_proxy = Some(String::new());
+        settings.source = ProxySource::Environment;
+        assert_eq!(chosen(&settings, "wss://a").unwrap(), "environment");
+        settings.source = ProxySource::Direct;
+        assert_eq!(chosen(&settings, "wss://b"), None);
+    }
+
+    #[test]
     fn a_wrong_variable_is_named() {
         let lookup = |name: &str| (name == "ALL_PROXY").then(|| "socks5://hush@a".to_owned());
-        let error = ProxySettings::Environment
+        let error = ProxySettings::default()
             .for_target(&"wss://a".parse().unwrap(), &lookup)
             .unwrap_err()
             .to_string();

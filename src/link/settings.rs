@@ -1,7 +1,7 @@
 //! The part of the configuration that concerns the connection.
 
 use super::tls::TlsSettings;
-use super::{Deadlines, Options, Proxy, ProxySettings, Target};
+use super::{Deadlines, Options, Proxy, ProxySettings, ProxySource, Target};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::{self, Identifier};
@@ -67,15 +67,18 @@ pub fn targets(config: &Config) -> Result<Vec<Target>> {
 }
 
 fn proxy(config: &Config) -> Result<ProxySettings> {
-    let settings = match config.proxy.url.as_deref() {
-        None => ProxySettings::Environment,
-        Some("none") => ProxySettings::Direct,
-        Some(url) => ProxySettings::Via(
+    let source = match config.proxy.url.as_deref() {
+        None => ProxySource::Environment,
+        Some("none") => ProxySource::Direct,
+        Some(url) => ProxySource::Via(
             url.parse::<Proxy>()
                 .map_err(|e| Error::new(format!("the configured proxy {e}")))?,
         ),
     };
-    Ok(settings)
+    Ok(ProxySettings {
+        source,
+        no_proxy: config.proxy.no_proxy.clone(),
+    })
 }
 
 fn tls(config: &Config) -> Result<TlsSettings> {

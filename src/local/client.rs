@@ -82,7 +82,7 @@ impl Client {
     /// Waits for a message, a signal or the deadline.
     pub fn next(&mut self, signals: Option<&Signals>, deadline: Option<Instant>) -> Result<Event> {
         loop {
-            match self.lines.next() {
+            match self.lines.next_line() {
                 Some(Line::Whole(line)) => {
                     let message = Message::decode(&line, self.limit)
                         .map_err(|e| Error::because("the daemon sent what is no message", e))?;

@@ -30,14 +30,14 @@ impl Lines {
         }
     }
 
-    /// Adds bytes that came. Call [`Lines::next`] until it is empty before adding more: then the buffer holds
+    /// Adds bytes that came. Call [`Lines::next_line`] until it is empty before adding more: then the buffer holds
     /// one line and one piece at most.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The next line. Empty lines are skipped.
-    pub fn next(&mut self) -> Option<Line> {
+    pub fn next_line(&mut self) -> Option<Line> {
         loop {
             let found = self.buffer[self.searched..]
                 .iter()
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn all(lines: &mut Lines) -> Vec<String> {
-        std::iter::from_fn(|| lines.next())
+        std::iter::from_fn(|| lines.next_line())
             .map(|line| match line {
                 Line::Whole(bytes) => String::from_utf8(bytes).unwrap(),
                 Line::TooLong => "TOO LONG".to_owned(),

@@ -313,7 +313,7 @@ impl Client {
             outbox: Arc::clone(&self.outbox),
             origin: Origin::Local,
         };
-        while let Some(line) = self.lines.next() {
+        while let Some(line) = self.lines.next_line() {
             let decoded = match line {
                 Line::Whole(bytes) => Message::decode(&bytes, limit),
                 Line::TooLong => Err(too_long(limit)),

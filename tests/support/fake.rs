@@ -5,7 +5,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use triton::message::Message;
 use triton::message::payload::{self, Hello, Welcome};
 use tungstenite::handshake::server::{Request, Response};
@@ -159,7 +158,8 @@ impl Peer {
 
     /// Keeps the connection open without reading.
     pub fn ignore(self) {
-        std::thread::sleep(Duration::from_secs(600));
+        std::thread::sleep(super::PATIENCE * 10);
+        drop(self);
     }
 }
 

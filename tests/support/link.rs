@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 use triton::link::{
-    ConnectError, Connection, Incoming, LinkError, Options, Phase, ProxySettings, Resolver, Step,
+    ConnectError, Connection, Incoming, LinkError, Options, Phase, ProxySource, Resolver, Step,
     connect,
 };
 use triton::secret::Secret;
@@ -75,7 +75,7 @@ pub fn echo<S: Read + Write>(stream: S) {
 pub fn options(urls: &[&str]) -> Options {
     let urls = urls.iter().map(|url| url.parse().unwrap()).collect();
     let mut options = Options::new(urls, Secret::new(IDENTIFIER));
-    options.proxy = ProxySettings::Direct;
+    options.proxy = ProxySource::Direct.into();
     options.deadlines.dns = LONG;
     options.deadlines.tcp = LONG;
     options.deadlines.proxy = LONG;

@@ -10,7 +10,7 @@ pub mod poseidon;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine before it counts as never.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks until there is an answer.
 #[track_caller]

@@ -88,7 +88,7 @@ impl Poseidon {
             "poseidon says {first:?}:\n{}",
             self.log()
         );
-        self.address = address.to_owned();
+        address.clone_into(&mut self.address);
     }
 
     pub fn data(&self) -> PathBuf {
