@@ -91,11 +91,7 @@ fn ctrl_c_cancels_the_job() {
         .unwrap();
     assert_eq!(ready, "ready\n");
     let job = std::fs::read_to_string(&marker).unwrap();
-    // SAFETY: no pointers; the child has not been waited for.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::kill(i32::try_from(child.id()).unwrap(), libc::SIGINT);
-    }
+    support::signal(child.id(), libc::SIGINT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let process = format!("/proc/{}", job.trim());
     eventually("the job is gone", || {

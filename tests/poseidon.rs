@@ -104,11 +104,7 @@ fn output_streams_while_the_job_runs_and_ctrl_c_cancels_it() {
     stdout.read_line(&mut job).unwrap();
     let process = format!("/proc/{}", job.trim());
     assert!(std::path::Path::new(&process).exists(), "{job:?}");
-    // SAFETY: no pointers; the child has not been waited for.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::kill(i32::try_from(child.id()).unwrap(), libc::SIGINT);
-    }
+    support::signal(child.id(), libc::SIGINT);
     let status = eventually("poseidon run ends", || child.try_wait().unwrap());
     assert!(!status.success());
     eventually("the job is gone", || {

@@ -1,10 +1,10 @@
 //! The workers and who talks to them.
 
 use super::registry::{Admission, Asker, Ending, Job, JobState, Next, Ordered, Registry, Why};
-use super::supervise::{Supervision, unstarted};
+use super::supervise::Supervision;
 use super::{Request, Settings, request, spawn};
 use crate::message::Message;
-use crate::message::payload::{self, Accepted, Cancel, ErrorCode, Status};
+use crate::message::payload::{self, Accepted, Cancel, ErrorCode, JobResult, Status};
 use crate::outbox::Outbox;
 use crate::sys::{clock, process, wake::Wake};
 use crate::thread::Crew;
@@ -233,7 +233,7 @@ impl Pool {
             registry.tokens()
         };
         for token in left {
-            let result = unstarted(
+            let result = JobResult::without_process(
                 Status::Cancelled,
                 Some("the agent stops and could not wait for its end"),
             );
@@ -292,7 +292,7 @@ impl Shared {
     }
 
     fn never_started(&self, token: &str, why: Why) {
-        let result = unstarted(Status::Cancelled, why.message());
+        let result = JobResult::without_process(Status::Cancelled, why.message());
         self.end(token, Ending::Result(result));
     }
 
@@ -365,13 +365,16 @@ impl Shared {
     fn run(&self, job: &Job, wake: &Arc<Wake>) -> Ending {
         let order = || lock(&self.registry).order_of(&job.token);
         if let Some(order) = order() {
-            return Ending::Result(unstarted(Status::Cancelled, order.why.message()));
+            return Ending::Result(JobResult::without_process(
+                Status::Cancelled,
+                order.why.message(),
+            ));
         }
         if let Some(time) = job.plan.not_after
             && clock::now() > time
         {
             let message = "its time had passed before it could start";
-            return Ending::Result(unstarted(Status::Expired, Some(message)));
+            return Ending::Result(JobResult::without_process(Status::Expired, Some(message)));
         }
         let started_at = clock::now();
         let started = match spawn::spawn(&job.plan, &job.token, &self.settings) {

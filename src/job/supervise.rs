@@ -421,20 +421,3 @@ impl<'a> Supervision<'a> {
         Outcome { result, unreaped }
     }
 }
-
-/// The result of a job that never started.
-pub(super) fn unstarted(status: Status, message: Option<&str>) -> JobResult {
-    JobResult {
-        status,
-        exit_code: None,
-        signal: None,
-        started_at: None,
-        elapsed_ms: 0,
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        dropped: 0,
-        leaked: false,
-        tail: Tail::default(),
-        message: message.map(str::to_owned),
-    }
-}

@@ -2,7 +2,7 @@
 
 use super::{Peer, Plugin};
 use crate::job::{Pool, Request};
-use crate::message::payload::{self, Cancel, Command};
+use crate::message::payload::{self, Cancel, Command, JobResult, Status};
 use crate::message::{ErrorCode, Message};
 use std::sync::Arc;
 
@@ -37,7 +37,10 @@ impl Commands {
         let answer = match message.read::<Cancel>() {
             Err(e) => message.reply_error(ErrorCode::Invalid, e.to_string()),
             Ok(cancel) => match self.pool.cancel(&cancel) {
-                Ok(()) => message.reply(payload::RESULT, &payload::JobResult::done()),
+                Ok(()) => {
+                    let done = JobResult::without_process(Status::Succeeded, None);
+                    message.reply(payload::RESULT, &done)
+                }
                 Err(error) => message.reply(payload::ERROR, &error),
             },
         };

@@ -153,12 +153,7 @@ impl Agent {
     }
 
     pub fn signal(&self, signal: i32) {
-        let pid = i32::try_from(self.pid()).unwrap();
-        // SAFETY: no pointers; the process is a child that has not been waited for.
-        #[allow(unsafe_code)]
-        unsafe {
-            libc::kill(pid, signal);
-        }
+        super::signal(self.pid(), signal);
     }
 
     /// Waits for the end of the process.

@@ -12,6 +12,16 @@ use std::time::{Duration, Instant};
 /// How long anything may take on a busy machine before it counts as never.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Sends a signal to a process of the test's own.
+pub fn signal(pid: u32, signal: i32) {
+    let pid = i32::try_from(pid).unwrap();
+    // SAFETY: no pointers; the process is a child that has not been waited for.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::kill(pid, signal);
+    }
+}
+
 /// Asks until there is an answer.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

@@ -1,0 +1,104 @@
+//! The payload of a heartbeat.
+
+use serde::{Deserialize, Serialize};
+
+/// `heartbeat`: the system's health. Bytes, seconds, loads as 0..1; what a device cannot give is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Heartbeat {
+    /// Only what changed since the last heartbeat on this connection.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub delta: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uptime: Option<f64>,
+    /// Share of all processors in use since the last heartbeat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_load: Option<f64>,
+    /// The same per processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processor_load: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub physical_memory_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub physical_memory_available: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub physical_memory_used: Option<u64>,
+    /// Physical memory and swap together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_memory_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_memory_available: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_memory_used: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_descriptor_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_descriptor_used: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_systems: Option<Vec<FileSystem>>,
+    /// Over 1, 5 and 15 minutes, as in `/proc/loadavg`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_average: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<Vec<Interface>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperatures: Option<Vec<Temperature>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentHealth>,
+}
+
+/// A mounted file system; sizes in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct FileSystem {
+    pub mount: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The device or source.
+    pub name: String,
+    pub space_total: u64,
+    pub space_used: u64,
+    /// Available to ordinary users, as `df` shows it.
+    pub space_available: u64,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Interface {
+    pub name: String,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    pub up: bool,
+    pub addresses: Vec<String>,
+}
+
+/// A temperature sensor.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Temperature {
+    pub label: String,
+    pub celsius: f64,
+}
+
+/// The agent about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct AgentHealth {
+    /// Resident memory in bytes.
+    pub rss: u64,
+    /// Messages waiting to be sent.
+    pub queue: u64,
+    /// Jobs running or waiting.
+    pub jobs: u64,
+    pub reconnects: u64,
+}
