@@ -275,3 +275,25 @@ fn log_start(config: &Config, settings: &LinkSettings, instance: &str) {
         log::info!("no url is configured: working offline, through the local socket only");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identifier;
+
+    #[test]
+    fn a_panic_in_any_thread_ends_the_daemons_wait() {
+        let signals = Signals::receive(&[SIGHUP]).unwrap();
+        let alarm = Arc::new(Alarm::new().unwrap());
+        let sounded = Arc::clone(&alarm);
+        let crew = Crew::new(move |thread| sounded.sound(thread));
+        let identifier = Identifier::new("x").unwrap();
+        let settings = LinkSettings::with_identifier(&Config::default(), &identifier).unwrap();
+        let control = Control::new(settings).unwrap();
+        let thread = crew.spawn("weak", SMALL_STACK, || panic!("wanted by the test"));
+        let reload = || Ok(Config::default());
+        assert_eq!(wait(&signals, &alarm, &control, &reload), Outcome::Broken);
+        assert_eq!(*alarm.thread.lock().unwrap(), "weak");
+        thread.unwrap().join().unwrap();
+    }
+}

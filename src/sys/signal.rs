@@ -57,9 +57,3 @@ impl AsFd for Signals {
         self.0.as_fd()
     }
 }
-
-/// The ordinary end by SIGPIPE, which Rust's runtime turns off: for commands whose output goes to `head`.
-pub fn end_by_sigpipe() {
-    // SAFETY: no pointers; called before any thread is started.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-}

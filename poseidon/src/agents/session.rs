@@ -191,7 +191,7 @@ impl Session<'_> {
             self.connection.hear();
             match frame {
                 Some(Ok(Frame::Text(text))) => self.receive(text.as_bytes()).await,
-                Some(Ok(Frame::Binary(bytes))) => self.receive(&bytes).await,
+                Some(Ok(Frame::Binary(_))) => self.refuse_binary().await,
                 Some(Ok(Frame::Close(_))) | None => {
                     return Ending::Gone("it closed the connection".to_owned());
                 }
@@ -203,6 +203,13 @@ impl Session<'_> {
                 Some(Err(e)) => return Ending::Gone(e.to_string()),
             }
         }
+    }
+
+    async fn refuse_binary(&self) {
+        let reason = "messages travel in text frames, this one was binary";
+        let error = payload::Error::new(ErrorCode::Invalid, reason);
+        let message = Message::with(payload::ERROR, &error);
+        self.connection.send_waiting(&message).await;
     }
 
     async fn receive(&mut self, bytes: &[u8]) {
@@ -451,20 +458,12 @@ impl Session<'_> {
             .unwrap_or(text.len());
         let tail = triton::message::text::Data::from_bytes(&text.as_bytes()[start..]);
         let result = payload::JobResult {
-            status: payload::Status::Succeeded,
-            exit_code: None,
-            signal: None,
-            started_at: None,
-            elapsed_ms: 0,
             stdout_bytes: text.len() as u64,
-            stderr_bytes: 0,
-            dropped: 0,
-            leaked: false,
             tail: payload::Tail {
                 stdout: tail,
                 ..payload::Tail::default()
             },
-            message: None,
+            ..payload::JobResult::without_process(payload::Status::Succeeded, None)
         };
         let jobs = &self.app.jobs;
         jobs.output(live, payload::Stream::Stdout, 0, text.into_bytes())
