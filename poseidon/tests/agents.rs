@@ -111,10 +111,10 @@ async fn a_taken_name_and_a_bad_name_are_refused() {
             "{name:?}"
         );
     }
-    let short = json!({"identifier": "short", "name": "x"});
+    let spaced = json!({"identifier": "two words", "name": "x"});
     assert!(
         rig.client
-            .post::<Value>("/identifiers", &short)
+            .post::<Value>("/identifiers", &spaced)
             .await
             .is_err()
     );

@@ -1,12 +1,13 @@
 //! Identifiers: who is let in, who waits for it, who stays out.
 
 use super::registry::{Registry, agents_of};
-use super::{FINGERPRINT, IDENTIFIER_LIMIT, IdentifierView, Key, PendingView, fingerprint, hash};
+use super::{FINGERPRINT, IdentifierView, Key, PendingView, fingerprint, hash};
 use crate::agents::registry::MAX_PENDING;
 use crate::jobs::lock;
 use crate::store::{Db, Identifier, StoreError};
 use crate::time::now;
 use std::collections::BTreeMap;
+use triton::identity::check_identifier;
 
 /// Longest name, in characters.
 const NAME_LIMIT: usize = 64;
@@ -152,11 +153,12 @@ impl Registry {
         name: Option<String>,
         attributes: BTreeMap<String, String>,
     ) -> Result<IdentifierView> {
-        if identifier.len() < super::IDENTIFIER_MIN || !is_identifier(identifier) {
-            return Err(IdentifierError::Invalid(format!(
-                "an identifier has {} to {IDENTIFIER_LIMIT} characters and no white space",
-                super::IDENTIFIER_MIN
-            )));
+        check_identifier(identifier).map_err(IdentifierError::Invalid)?;
+        if identifier.len() < super::GUESSABLE {
+            log::warn!(
+                "an identifier of {} characters was registered: whoever guesses it gets in as that device",
+                identifier.len()
+            );
         }
         self.put(db, hash(identifier), name, attributes, false)
             .await
@@ -259,12 +261,6 @@ fn pending_list(inner: &super::registry::Inner) -> Vec<PendingView> {
     let mut all: Vec<_> = inner.pending.values().cloned().collect();
     all.sort_by(|a, b| b.last_seen.total_cmp(&a.last_seen));
     all
-}
-
-/// Whether text can be an identifier at all.
-pub fn is_identifier(text: &str) -> bool {
-    (1..=IDENTIFIER_LIMIT).contains(&text.len())
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 fn check_name(name: &str) -> Result<()> {

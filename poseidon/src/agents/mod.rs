@@ -11,10 +11,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
-/// Longest identifier, in bytes.
-pub const IDENTIFIER_LIMIT: usize = 512;
-/// Shortest identifier that can be registered by hand: what is shorter is guessed.
-pub const IDENTIFIER_MIN: usize = 16;
+/// What is shorter can be guessed: it is registered all the same, with a warning.
+pub const GUESSABLE: usize = 16;
 /// Digits of a fingerprint.
 pub const FINGERPRINT: usize = 16;
 

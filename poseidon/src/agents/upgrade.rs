@@ -1,6 +1,6 @@
 //! The door for agents: from an HTTP request with an identifier to a WebSocket.
 
-use super::identifiers::{Admission, is_identifier};
+use super::identifiers::Admission;
 use super::{fingerprint, hash, session};
 use crate::server::App;
 use crate::server::limits::Peer;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use triton::identity::check_identifier;
 
 /// Beyond this a message is not even read to its end: the connection closes with 1009.
 pub const HARD_LIMIT: usize = 4 << 20;
@@ -56,7 +57,7 @@ pub fn answer(app: &Arc<App>, in_path: Option<&str>, mut request: Request) -> Re
         )
             .into_response();
     };
-    if !is_identifier(identifier) {
+    if check_identifier(identifier).is_err() {
         return (StatusCode::UNAUTHORIZED, "This is no identifier.\n").into_response();
     }
     let hash = hash(identifier);
