@@ -314,7 +314,9 @@ fn a_crowd_of_clients_is_bounded_and_served_in_the_end() {
         assert!(answer.contains("agent.status"));
     }
     eventually("the descriptors are closed", || {
-        (agent.resources() == before).then_some(())
+        // Each client took two; threads of the start and a status may come and go meanwhile.
+        let after = agent.resources();
+        (after.0 < before.0 + 5 && after.1 < before.1 + 5).then_some(())
     });
 }
 
