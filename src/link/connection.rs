@@ -188,6 +188,8 @@ impl Connection {
     fn fail(&mut self, error: Error) -> LinkError {
         match error {
             Error::ConnectionClosed | Error::AlreadyClosed => LinkError::Ended,
+            // TLS that ends without its own farewell.
+            Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => LinkError::Ended,
             Error::Io(error) => LinkError::Io(error),
             Error::WriteBufferFull(_) => LinkError::Full,
             Error::Capacity(CapacityError::MessageTooLong { size, .. }) => {
