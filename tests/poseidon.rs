@@ -315,3 +315,50 @@ fn over_tls_with_an_own_authority_or_a_pinned_key() {
     pinning.start();
     pinning.wait_for_link("connected");
 }
+
+#[test]
+fn a_job_of_a_killed_agent_is_lost_and_said_to_be() {
+    let (poseidon, mut agent) = pair();
+    let started = poseidon.json(&["run", "router", "--detach", "--json", "--", "sleep", "1000"]);
+    let job = started["jobs"][0]["id"].as_str().unwrap().to_owned();
+    eventually("the job runs", || {
+        (agent.status()["jobs"]["running"] == 1).then_some(())
+    });
+    agent.kill();
+    agent.start();
+    let ended = eventually("its end is known", || {
+        let job = poseidon.json(&["job", &job, "--json"]);
+        (job["state"] == "ended").then_some(job)
+    });
+    assert_eq!(ended["error"]["code"], "lost");
+    assert_eq!(agent.status()["jobs"]["running"], 0, "it was not run again");
+}
+
+#[test]
+fn an_output_that_nobody_reads_any_more_ends_its_job() {
+    let (poseidon, agent) = pair();
+    let mut child = poseidon
+        .command(&[
+            "run",
+            "router",
+            "--",
+            "sh",
+            "-c",
+            "while :; do echo y; sleep 0.05; done",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut first)
+        .unwrap();
+    assert_eq!(first, "y\n");
+    // The reader is dropped: the pipe is closed, as by `| head -n 1`.
+    let status = eventually("poseidon run ends", || child.try_wait().unwrap());
+    assert!(!status.success());
+    eventually("the job is cancelled", || {
+        (agent.status()["jobs"]["running"] == 0).then_some(())
+    });
+}

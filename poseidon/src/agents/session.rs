@@ -6,10 +6,12 @@ use super::registry::Arrival;
 use crate::jobs::End;
 use crate::server::App;
 use crate::server::limits::Peer;
+use crate::store::Job;
 use crate::time::now;
 use futures_util::{Sink, SinkExt as _, Stream as Incoming, StreamExt as _};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,7 +34,7 @@ const DOWN_AFTER: f64 = 2.5;
 /// Time for `bye` and the close frame to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Largest `hello` or heartbeat that is kept, in bytes of JSON.
-const STATE_LIMIT: usize = 256 << 10;
+const STATE_LIMIT: usize = 64 << 10;
 /// Longest instance id, in characters.
 const INSTANCE_LIMIT: usize = 128;
 /// Largest part of a plain Triton's answer that is kept with the job.
@@ -63,6 +65,7 @@ pub async fn run<S>(
         peer,
         phase: Phase::Waiting,
         warned: false,
+        asked: HashSet::new(),
     };
     // Reading and writing go on side by side, so that two full sockets cannot wait for each other.
     let ending = tokio::select! {
@@ -75,8 +78,15 @@ pub async fn run<S>(
         Ending::Gone(reason) => log::info!("{name} is gone: {reason}"),
         Ending::Close(_, reason) => log::info!("{name} is disconnected: {reason}"),
     }
-    if let Phase::Agent { key, .. } = &session.phase {
+    if let Phase::Agent { key, plain, .. } = &session.phase {
         app.registry.leave(key, connection);
+        if *plain {
+            // It remembers nothing, and its next connection is somebody else's to Poseidon.
+            for live in app.jobs.all_open_of(&key.identifier, Some(&key.instance)) {
+                let reason = "the connection of this plain Triton ended before its answer came";
+                app.jobs.end(&live, End::Error(lost(reason))).await;
+            }
+        }
     }
     if let Ending::Close(code, reason) = ending {
         let _ = timeout(GOODBYE, goodbye(&mut sink, &mut stream, code, reason)).await;
@@ -148,6 +158,8 @@ struct Session<'a> {
     peer: Peer,
     phase: Phase,
     warned: bool,
+    /// Tokens of jobs from before this connection, of which the agent was asked where they stand.
+    asked: HashSet<String>,
 }
 
 impl Session<'_> {
@@ -286,6 +298,11 @@ impl Session<'_> {
                 Err(e) => self.complain(&message, &e.to_string()).await,
             },
             (payload::RESULT, Some(live)) => match read_value::<payload::JobResult>(&message) {
+                Ok(value) if value["status"] == "expired" && self.asked_in_vain(&live.job()) => {
+                    let reason = "the device knows nothing of this job: it was lost on the way, or \
+                                  the agent was started anew since";
+                    jobs.end(&live, End::Error(lost(reason))).await;
+                }
                 Ok(value) => jobs.end(&live, End::Result(raw(&value))).await,
                 Err(_) if plain => self.end_plain(&live, &message).await,
                 Err(reason) => {
@@ -328,11 +345,10 @@ impl Session<'_> {
             Err(reason) => return self.complain(message, &reason).await,
         };
         let length = hello.instance.chars().count();
-        let bad = |c: char| {
-            c.is_control() || c.is_whitespace() || matches!(c, '/' | '\u{FFFE}' | '\u{FFFF}')
-        };
+        let bad = |c: char| !(c.is_ascii_graphic() || c.is_alphanumeric()) || c == '/';
         if !(1..=INSTANCE_LIMIT).contains(&length) || hello.instance.contains(bad) {
-            let reason = "hello needs an instance: 1 to 128 characters without space or slash";
+            let reason =
+                "hello needs an instance: 1 to 128 letters, digits or signs, without slash";
             return self.complain(message, reason).await;
         }
         let hello_json = raw(&value);
@@ -362,12 +378,39 @@ impl Session<'_> {
         // First the welcome, then the registry: once it is there it can be given commands.
         let reply = message.reply(payload::WELCOME, &welcome);
         self.connection.send_waiting(&reply).await;
+        // Those that are open now were sent on an earlier connection; what comes later is sent on this one.
+        let identifier = &self.connection.identifier;
+        let open = self.app.jobs.all_open_of(identifier, Some(&hello.instance));
         let arrival = Arrival {
             instance: Some(hello.instance),
             hello: Some(hello_json),
             address: self.peer.0.to_string(),
         };
         self.arrive(arrival, false);
+        for live in open {
+            self.ask(&live.job()).await;
+        }
+    }
+
+    /// Asks where a job stands, by its request once more: a known token is answered with the job's state or
+    /// its end, and an unknown one starts nothing, because the time in which it may start is over.
+    async fn ask(&mut self, job: &Job) {
+        let Ok(Value::Object(mut request)) = serde_json::from_str(job.request.get()) else {
+            return;
+        };
+        request.remove("notBefore");
+        request.insert("notAfter".to_owned(), 1.into());
+        let mut message = Message::within(&job.token, payload::COMMAND, &request);
+        message.id.clone_from(&job.token);
+        self.asked.insert(job.token.clone());
+        self.connection.send_waiting(&message).await;
+    }
+
+    /// Whether an `expired` is the answer to [`Self::ask`] and not the job's own end.
+    fn asked_in_vain(&self, job: &Job) -> bool {
+        let own = serde_json::from_str::<Value>(job.request.get())
+            .is_ok_and(|request| request["notAfter"].is_number());
+        self.asked.contains(&job.token) && !own
     }
 
     fn become_plain(&mut self) {
@@ -444,7 +487,7 @@ impl Session<'_> {
         log::warn!(
             "{} says: {}: {}",
             self.name(),
-            error.code,
+            truncated(error.code.as_str(), 64).escape_debug(),
             truncated(&error.message, 1000).escape_debug()
         );
     }
@@ -479,6 +522,11 @@ impl Session<'_> {
         let reply = message.reply_error(ErrorCode::Invalid, reason);
         self.connection.send_waiting(&reply).await;
     }
+}
+
+/// How a job ends of which nobody knows anything.
+fn lost(reason: &str) -> payload::Error {
+    payload::Error::new(ErrorCode::Other("lost".to_owned()), reason)
 }
 
 /// A payload as JSON, after a check that it is a `T`. JSON keeps the fields that `T` does not know.

@@ -53,6 +53,7 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 /// A server and the token for it.
+#[derive(Clone)]
 pub struct Client {
     url: String,
     token: String,

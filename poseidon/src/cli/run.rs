@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, stderr, stdout};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use triton::message::payload::Stream;
 use triton::message::text::{Data, Encoding, encode};
 
@@ -21,6 +23,8 @@ use triton::message::text::{Data, Encoding, encode};
 const STDIN_LIMIT: u64 = 512 << 10;
 /// A line of a device among others is cut here, so that memory stays bounded.
 const LINE_LIMIT: usize = 64 << 10;
+/// How long the cancels may take where nobody waits for the jobs any more.
+const PARTING: Duration = Duration::from_secs(5);
 /// Exit code where a job has none of its own.
 const NO_CODE: u8 = 255;
 
@@ -86,8 +90,16 @@ enum Line {
 
 impl Run {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
+        // First of all, so that a signal from now on cancels what it finds started.
+        let mut signals = Signals::new()?;
         let body = json!({"agents": self.names, "command": self.payload()?});
-        let answer: Value = client.post("/jobs", &body).await?;
+        let answer: Value = tokio::select! {
+            answer = client.post("/jobs", &body) => answer?,
+            _ = signals.next() => {
+                eprintln!("poseidon: interrupted; whether the job was started, 'poseidon jobs' tells");
+                return Ok(ExitCode::from(130));
+            }
+        };
         let jobs: Vec<Value> = answer["jobs"].as_array().cloned().unwrap_or_default();
         let ids: Vec<String> = jobs
             .iter()
@@ -103,7 +115,7 @@ impl Run {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        follow(client, &jobs, &ids, self.json).await
+        follow(client, signals, &jobs, &ids, self.json).await
     }
 
     fn payload(&self) -> Result<Value, String> {
@@ -149,6 +161,7 @@ impl Run {
 /// Streams the output of all jobs; Ctrl-C cancels them, a second one stops waiting.
 async fn follow(
     client: &Client,
+    mut signals: Signals,
     jobs: &[Value],
     ids: &[String],
     json: bool,
@@ -176,6 +189,7 @@ async fn follow(
             .lines(&format!("/jobs/{}/output?follow=true", segment(id)))
             .await?;
         let printer = Printer {
+            job: several.then(|| id.clone()),
             prefix: (several && !json).then(|| format!("{name}: ")),
             json,
             partial: [Vec::new(), Vec::new()],
@@ -183,34 +197,82 @@ async fn follow(
         };
         readers.spawn(printer.print(lines, name.clone()));
     }
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|e| format!("cannot wait for signals: {e}"))?;
-    let mut interrupted = false;
+    let mut cancelling = None;
     let mut worst = 0;
     loop {
         tokio::select! {
             ended = readers.join_next() => match ended {
                 Some(Ok(Ok(code))) if several => worst = worst.max(u8::from(code != 0)),
                 Some(Ok(Ok(code))) => worst = code,
-                Some(Ok(Err(e))) => return Err(e),
+                Some(Ok(Err(e))) => {
+                    // Nobody sees the output any more, as with `| head`: the jobs must not run on unseen.
+                    let _ = timeout(PARTING, cancel(client.clone(), ids.to_vec())).await;
+                    return Err(e);
+                }
                 Some(Err(e)) => return Err(e.to_string()),
                 None => return Ok(ExitCode::from(worst)),
             },
-            _ = interrupt.recv() => {
-                if interrupted {
+            signal = signals.next() => match signal {
+                Signal::Interrupt if cancelling.is_some() => {
                     eprintln!("poseidon: no longer waiting; the job may still run");
                     return Ok(ExitCode::from(130));
                 }
-                interrupted = true;
-                eprintln!("poseidon: cancelling; Ctrl-C again stops waiting");
-                for id in ids {
-                    let path = format!("/jobs/{}/cancel", segment(id));
-                    // Where it has ended by itself there is nothing to cancel.
-                    if let Err(e) = client.post::<Value>(&path, &json!({})).await {
-                        eprintln!("poseidon: {e}");
-                    }
+                Signal::Interrupt => {
+                    eprintln!("poseidon: cancelling; Ctrl-C again stops waiting");
+                    cancelling = Some(tokio::spawn(cancel(client.clone(), ids.to_vec())));
                 }
+                Signal::End(code) => {
+                    let _ = timeout(PARTING, cancel(client.clone(), ids.to_vec())).await;
+                    return Ok(ExitCode::from(code));
+                }
+            },
+        }
+    }
+}
+
+/// Cancels all of them at once. Where one has ended by itself there is nothing to cancel.
+async fn cancel(client: Client, ids: Vec<String>) {
+    let each = ids.iter().map(|id| {
+        let path = format!("/jobs/{}/cancel", segment(id));
+        let client = &client;
+        async move {
+            if let Err(e) = client.post::<Value>(&path, &json!({})).await {
+                eprintln!("poseidon: {e}");
             }
+        }
+    });
+    futures_util::future::join_all(each).await;
+}
+
+/// What ends waiting for jobs.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// The terminal or the session ends; the exit code for it.
+    End(u8),
+}
+
+impl Signals {
+    fn new() -> Result<Self, String> {
+        let on = |kind| signal(kind).map_err(|e| format!("cannot wait for signals: {e}"));
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hang_up: on(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Signal::End(128 + 15),
+            _ = self.hang_up.recv() => Signal::End(128 + 1),
         }
     }
 }
@@ -226,6 +288,7 @@ pub(super) async fn output(
         .lines(&format!("/jobs/{}/output?follow={follow}", segment(job)))
         .await?;
     let printer = Printer {
+        job: None,
         prefix: None,
         json,
         partial: [Vec::new(), Vec::new()],
@@ -239,6 +302,8 @@ pub(super) async fn output(
 }
 
 struct Printer {
+    /// Told in each line of JSON, where several devices share the output.
+    job: Option<String>,
     /// Before each line, where several devices share the terminal.
     prefix: Option<String>,
     json: bool,
@@ -277,9 +342,11 @@ impl Printer {
             let parsed: Line = serde_json::from_slice(&line)
                 .map_err(|e| format!("the server's answer cannot be read: {e}"))?;
             if self.json {
-                let mut line = line;
-                line.push(b'\n');
-                write(Stream::Stdout, &line).await?;
+                let mut value: Value = serde_json::from_slice(&line).unwrap_or_default();
+                if let (Some(fields), Some(job)) = (value.as_object_mut(), &self.job) {
+                    fields.insert("jobId".to_owned(), job.clone().into());
+                }
+                write(Stream::Stdout, format!("{value}\n").as_bytes()).await?;
             }
             match parsed {
                 Line::End { job } => end = Some(job),

@@ -48,10 +48,13 @@ impl Demo {
         let broken = |e| format!("cannot wait for signals: {e}");
         let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+        // The terminal is closed: the agent must not stay behind.
+        let mut hang_up = signal(SignalKind::hangup()).map_err(broken)?;
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hang_up.recv() => {}
             }
         };
         tokio::pin!(stop);
