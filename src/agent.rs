@@ -221,11 +221,13 @@ fn join(threads: Vec<JoinHandle<()>>) {
 
 fn lock(state: &Path) -> Result<File> {
     let path = state.join("lock");
+    // A lock needs no right to write: a device whose disk has gone read-only is managed all the same.
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)
+        .or_else(|e| File::open(&path).map_err(|_| e))
         .map_err(|e| Error::at("open", &path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -168,14 +168,6 @@ impl Outbox {
         Some(message)
     }
 
-    /// Gives back a message that [`Outbox::pop`] took and the connection did not.
-    pub fn unpop(&self, message: Message) {
-        let mut state = self.state();
-        if !state.closed {
-            state.control.push_front(message);
-        }
-    }
-
     /// Whether [`Outbox::pop`] would give something.
     pub fn has_work(&self) -> bool {
         let state = self.state();

@@ -2,7 +2,7 @@
 
 use super::args::Args;
 use super::{load, logging, print};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::identity;
 use crate::link::settings;
 use std::fmt::Write as _;
@@ -32,6 +32,9 @@ pub fn run(args: &Args) -> Result<u8> {
     let _ = writeln!(text, "identifier  {identifier}");
     let _ = writeln!(text, "state       {}", config.state.display());
     let _ = writeln!(text, "socket      {}", config.socket.display());
+    if let Some(file) = &config.tls.ca_file {
+        std::fs::File::open(file).map_err(|e| Error::at("read the authorities in", file, e))?;
+    }
     print(&text);
     Ok(0)
 }

@@ -9,8 +9,10 @@ use crate::message::payload::{
     self, Cancel, Command, ErrorCode, JobResult, Output, Status, Stream,
 };
 use crate::message::{Message, text};
+use crate::sys::poll::{IN, OUT, PollSet};
 use crate::sys::signal::{SIGINT, SIGTERM, Signals};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 /// The command itself failed, not what it ran. These codes are those of env(1) and timeout(1).
 pub const OWN_FAILURE: u8 = 125;
@@ -18,16 +20,21 @@ const TIMED_OUT: u8 = 124;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const CANCELLED: u8 = 130;
+/// 128 and SIGPIPE, as of a program whose output goes to `head`.
+const UNREAD: u8 = 141;
+/// What a pipe takes at once when poll(2) says that it has room: `PIPE_BUF`.
+const PIPE_PIECE: usize = 4_096;
 
 /// Bytes of standard input that fit a message in base64, with room for the rest of it.
 const STDIN_LIMIT: u64 = 700 * 1024;
 
 pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
-    let signals = Signals::receive(&[SIGINT, SIGTERM])
-        .map_err(|e| Error::because("cannot receive signals", e))?;
     let limit = usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX);
     let mut client = Client::connect(&config.socket, limit)?;
     let request = Message::with(payload::COMMAND, &command(exec)?);
+    // Not before: while standard input is read, Ctrl-C ends this process as usual.
+    let signals = Signals::receive(&[SIGINT, SIGTERM])
+        .map_err(|e| Error::because("cannot receive signals", e))?;
     client.send(&request)?;
     let mut written = [0; 2];
     loop {
@@ -42,7 +49,11 @@ pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
             Event::Message(m) if m.conversation_id != request.id => {}
             Event::Message(m) => match m.kind.as_str() {
                 payload::ACCEPTED | payload::PROGRESS => {}
-                payload::OUTPUT => pass_on(&m, &mut written)?,
+                payload::OUTPUT => {
+                    if let Some(code) = pass_on(&m, &mut written, &signals)? {
+                        return Ok(code);
+                    }
+                }
                 payload::RESULT => return Ok(end(&read(&m)?)),
                 payload::ERROR => return Ok(failed(&read(&m)?)),
                 other => return Err(unexpected(other)),
@@ -99,8 +110,9 @@ fn read<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T> {
         .map_err(|e| Error::because(format!("a {} of the daemon", message.kind), e))
 }
 
-/// Writes a piece of output; says so where bytes are missing before it.
-fn pass_on(message: &Message, written: &mut [u64; 2]) -> Result<()> {
+/// Writes a piece of output; says so where bytes are missing before it. An exit code ends this process, and with it
+/// the job, which the daemon cancels: nobody reads the output any more, or somebody wants an end while nobody does.
+fn pass_on(message: &Message, written: &mut [u64; 2], signals: &Signals) -> Result<Option<u8>> {
     let output: Output = read(message)?;
     let (stream, offset) = (output.stream, output.offset);
     let bytes = output
@@ -114,15 +126,40 @@ fn pass_on(message: &Message, written: &mut [u64; 2]) -> Result<()> {
         );
     }
     *place = offset + bytes.len() as u64;
-    let done = match stream {
-        Stream::Stdout => {
-            let mut out = io::stdout().lock();
-            out.write_all(&bytes).and_then(|()| out.flush())
+    for piece in bytes.chunks(PIPE_PIECE) {
+        let done = match stream {
+            Stream::Stdout => {
+                let mut out = io::stdout().lock();
+                wait_for_room(out.as_fd(), signals)
+                    .and_then(|()| out.write_all(piece))
+                    .and_then(|()| out.flush())
+            }
+            Stream::Stderr => {
+                let mut out = io::stderr().lock();
+                wait_for_room(out.as_fd(), signals).and_then(|()| out.write_all(piece))
+            }
+        };
+        match done {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(Some(UNREAD)),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Some(CANCELLED)),
+            Err(e) => return Err(Error::because("cannot write the job's output", e)),
         }
-        Stream::Stderr => io::stderr().lock().write_all(&bytes),
-    };
-    // The daemon cancels the job when this process ends.
-    done.map_err(|e| Error::because("cannot write the job's output", e))
+    }
+    Ok(None)
+}
+
+/// Waits until a pipe takes a piece; `Interrupted` where a signal comes first.
+fn wait_for_room(out: BorrowedFd<'_>, signals: &Signals) -> io::Result<()> {
+    let mut set = PollSet::new();
+    let room = set.add(out, OUT);
+    set.add(signals.as_fd(), IN);
+    set.wait(None)?;
+    // With room the signal can wait for its turn in the loop over messages.
+    if set.ready(room) == 0 && signals.next().is_some() {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    Ok(())
 }
 
 fn end(result: &JobResult) -> u8 {

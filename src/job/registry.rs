@@ -196,7 +196,13 @@ impl Registry {
     ) -> Admission {
         if let Some(entry) = self.find(token) {
             let known = entry.job.asker.is(asker) || entry.followers.iter().any(|f| f.is(asker));
-            if !known && entry.followers.len() < FOLLOWERS {
+            if !known && entry.followers.len() >= FOLLOWERS {
+                return Admission::Refused(payload::Error::new(
+                    payload::ErrorCode::Busy,
+                    format!("{FOLLOWERS} others wait for the end of this job already"),
+                ));
+            }
+            if !known {
                 entry.followers.push(asker.clone());
             }
             return Admission::Known(if entry.phase == Phase::Running {

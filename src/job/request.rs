@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Longest token, as for message ids.
 const TOKEN_LIMIT: usize = 128;
+/// Variables that a request may add to a job's environment.
+const VARIABLE_LIMIT: usize = 1_024;
 /// Most words of a command. execvp(3) may put a copy of their pointers on a worker's small stack.
 const WORD_LIMIT: usize = 8192;
 /// Longest name of a job in lists, in characters.
@@ -87,6 +89,15 @@ pub(super) fn check(
     }
     if argv.iter().any(|word| word.contains('\0')) {
         return Err(invalid("argv and shell cannot hold a NUL"));
+    }
+    if command.env.len() > VARIABLE_LIMIT {
+        return Err(payload::Error::new(
+            ErrorCode::TooLarge,
+            format!(
+                "env has {} names, {VARIABLE_LIMIT} are allowed",
+                command.env.len()
+            ),
+        ));
     }
     for (name, value) in &command.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// The same where the agent itself has to be gone in five seconds.
 const KILL_PATIENCE_AT_STOP: Duration = Duration::from_millis(500);
+/// How often an ending group is looked at.
+const LINGER: Duration = Duration::from_millis(50);
 /// Without a pidfd: how soon and how rarely an exit is looked for.
 const LOOK_FIRST: Duration = Duration::from_millis(10);
 const LOOK_LAST: Duration = Duration::from_millis(200);
@@ -88,6 +90,8 @@ pub(super) struct Supervision<'a> {
     life: Life,
     leak_at: Option<Instant>,
     leaked: bool,
+    /// When to look again whether the rest of the group has gone: nothing tells of it.
+    linger_at: Option<Instant>,
     stalled_since: Option<Instant>,
     look_at: Option<Instant>,
     look_every: Duration,
@@ -146,6 +150,7 @@ impl<'a> Supervision<'a> {
             life: Life::Runs,
             leak_at: None,
             leaked: false,
+            linger_at: None,
             stalled_since: None,
             look_at: (!has_pidfd).then_some(started.at),
             look_every: LOOK_FIRST,
@@ -157,6 +162,7 @@ impl<'a> Supervision<'a> {
         loop {
             self.obey();
             let now = Instant::now();
+            self.linger_at = None;
             self.pass_deadlines(now);
             self.deliver(now);
             if !self.runs()
@@ -164,11 +170,19 @@ impl<'a> Supervision<'a> {
                 && self.stderr.is_done()
                 && !self.delivery.is_stalled()
             {
-                break;
+                if !self.group_lingers() {
+                    break;
+                }
+                self.linger_at = now.checked_add(LINGER);
             }
             self.wait();
         }
         self.finish(started_at)
+    }
+
+    /// Whether others of an ending job's group use the rest of its grace.
+    fn group_lingers(&self) -> bool {
+        self.sweep && self.kill_at.is_some() && process::has_other_members(self.pid)
     }
 
     fn runs(&self) -> bool {
@@ -304,6 +318,7 @@ impl<'a> Supervision<'a> {
             self.look_at.filter(|_| living),
             self.give_up_at,
             self.kill_at,
+            self.linger_at,
             self.leak_at.filter(|_| reading),
             self.stdout.due().filter(|_| reading),
             self.stderr.due().filter(|_| reading),

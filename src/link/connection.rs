@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use tungstenite::error::CapacityError;
+use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
@@ -86,6 +86,8 @@ impl std::error::Error for LinkError {}
 pub struct Connection {
     socket: WebSocket<Box<dyn Stream>>,
     limit: usize,
+    /// The rest of a message that is no text is on its way: tungstenite has forgotten its beginning.
+    passing_over: bool,
     /// Something may wait in a buffer of tungstenite's or of TLS.
     unsent: bool,
     peer: String,
@@ -115,6 +117,7 @@ impl Connection {
         Self {
             socket: WebSocket::from_partially_read(stream, input, role, Some(config)),
             limit,
+            passing_over: false,
             unsent: false,
             peer: String::new(),
         }
@@ -153,9 +156,20 @@ impl Connection {
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::Interrupted => continue,
                 // RFC 6455 would have the connection failed; here the sender learns what was wrong with it.
-                Err(Error::Utf8(_)) => return Ok(Some(Incoming::NotText)),
+                Err(Error::Utf8(_)) => {
+                    self.passing_over = true;
+                    return Ok(Some(Incoming::NotText));
+                }
+                Err(Error::Protocol(ProtocolError::UnexpectedContinueFrame))
+                    if self.passing_over =>
+                {
+                    continue;
+                }
                 Err(error) => return Err(self.fail(error)),
             };
+            if matches!(message, Message::Text(_) | Message::Binary(_)) {
+                self.passing_over = false;
+            }
             return Ok(Some(match message {
                 Message::Text(text) if text.len() > self.limit => {
                     Incoming::TooLarge { size: text.len() }
@@ -187,7 +201,9 @@ impl Connection {
     /// What an error means; the peer is told where it is its fault.
     fn fail(&mut self, error: Error) -> LinkError {
         match error {
-            Error::ConnectionClosed | Error::AlreadyClosed => LinkError::Ended,
+            Error::ConnectionClosed
+            | Error::AlreadyClosed
+            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => LinkError::Ended,
             // TLS that ends without its own farewell.
             Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => LinkError::Ended,
             Error::Io(error) => LinkError::Io(error),
@@ -195,9 +211,6 @@ impl Connection {
             Error::Capacity(CapacityError::MessageTooLong { size, .. }) => {
                 let _ = self.close(1009, "the message is too large");
                 LinkError::TooLarge(size)
-            }
-            Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-                LinkError::Ended
             }
             other => {
                 let _ = self.close(1002, "");
@@ -318,12 +331,19 @@ mod tests {
             .get_mut()
             .write_all(&[0x81, 2, 0xC3, 0x28])
             .unwrap();
+        // And one in two frames.
+        server
+            .socket
+            .get_mut()
+            .write_all(&[0x01, 2, b'a', 0xFF, 0x80, 1, b'b'])
+            .unwrap();
         server.socket.write(Message::binary(vec![1])).unwrap();
         server.send("y".repeat(1_000)).unwrap();
         assert_eq!(
             client.receive().unwrap(),
             Some(Incoming::TooLarge { size: 1_001 })
         );
+        assert_eq!(client.receive().unwrap(), Some(Incoming::NotText));
         assert_eq!(client.receive().unwrap(), Some(Incoming::NotText));
         assert_eq!(client.receive().unwrap(), Some(Incoming::Binary));
         assert_eq!(text(client.receive().unwrap()).len(), 1_000);

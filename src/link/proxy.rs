@@ -22,7 +22,8 @@ pub struct ProxySettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ProxySource {
     /// As curl does: `https_proxy` or `HTTPS_PROXY` for wss, `http_proxy` for ws (not `HTTP_PROXY`, which a
-    /// CGI request could set), else `all_proxy` or `ALL_PROXY`.
+    /// CGI request could set), else `all_proxy` or `ALL_PROXY`. Unlike there, ws goes through `https_proxy` too
+    /// where there is no `http_proxy`: it is asked to CONNECT either way.
     #[default]
     Environment,
     /// No proxy, whatever the environment says.
@@ -126,7 +127,13 @@ impl ProxySettings {
             let names: &[&str] = if target.tls() {
                 &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
             } else {
-                &["http_proxy", "all_proxy", "ALL_PROXY"]
+                &[
+                    "http_proxy",
+                    "https_proxy",
+                    "HTTPS_PROXY",
+                    "all_proxy",
+                    "ALL_PROXY",
+                ]
             };
             first(names)
         };
@@ -271,8 +278,9 @@ mod tests {
         ];
         assert_eq!(chosen("wss://a", &all).unwrap(), "lower");
         assert_eq!(chosen("wss://a", &all[2..]).unwrap(), "upper");
-        assert_eq!(chosen("ws://a", &all).unwrap(), "all");
-        assert_eq!(chosen("ws://a", &all[..3]), None);
+        assert_eq!(chosen("ws://a", &all).unwrap(), "lower");
+        assert_eq!(chosen("ws://a", &all[3..]).unwrap(), "all");
+        assert_eq!(chosen("ws://a", &all[..1]), None);
         assert_eq!(
             chosen("ws://a", &[("http_proxy", "plain")]).unwrap(),
             "plain"

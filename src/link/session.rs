@@ -69,8 +69,16 @@ struct Session<'a> {
     deltas: bool,
     last_beat: Option<serde_json::Value>,
     beats: u32,
-    /// An end that is being carried out, and by when.
-    leaving: Option<(End, Instant)>,
+    /// An end that is being carried out.
+    leaving: Option<Leaving>,
+}
+
+struct Leaving {
+    end: End,
+    /// Until when what waits may be handed over.
+    by: Instant,
+    /// Said last. Not in the outbox: what is left there is the next connection's.
+    bye: Option<Message>,
 }
 
 /// Speaks over `connection` until it ends. Whatever ends it, the outbox is offline afterwards.
@@ -108,7 +116,7 @@ impl Session<'_> {
                 // Something broke while leaving: it is an end all the same.
                 Err(reason) => {
                     return match self.leaving.take() {
-                        Some((end, _)) => end,
+                        Some(leaving) => leaving.end,
                         None => End::Lost(reason),
                     };
                 }
@@ -119,7 +127,7 @@ impl Session<'_> {
     /// Reads, decides, writes, waits. `Err` is why the connection is lost.
     fn turn(&mut self) -> Result<Option<End>, String> {
         let more_to_read = self.read()?;
-        self.obey()?;
+        self.obey();
         let now = Instant::now();
         if self.welcome_by.is_some_and(|by| now >= by) {
             log::info!(
@@ -141,13 +149,13 @@ impl Session<'_> {
             }
         };
         self.write()?;
-        if let Some((_, by)) = &self.leaving
-            && (Instant::now() >= *by
+        if let Some(leaving) = &self.leaving
+            && (Instant::now() >= leaving.by
                 || !(self.connection.wants_write() || self.context.outbox.has_work()))
         {
             return Ok(self.take_leave());
         }
-        let deadline = [self.welcome_by, self.leaving.as_ref().map(|(_, by)| *by)]
+        let deadline = [self.welcome_by, self.leaving.as_ref().map(|l| l.by)]
             .into_iter()
             .flatten()
             .fold(alive, Instant::min);
@@ -198,20 +206,20 @@ impl Session<'_> {
             };
             self.life.heard(Instant::now());
             match incoming {
-                Incoming::Text(text) => self.receive(text.as_bytes()),
+                Incoming::Text(text) => self.receive(text.as_bytes())?,
                 Incoming::TooLarge { size } => {
                     let reason = format!(
                         "the message has {size} bytes, more than the limit of {}",
                         self.context.message_limit
                     );
-                    self.refuse(ErrorCode::TooLarge, &reason);
+                    self.refuse(ErrorCode::TooLarge, &reason)?;
                 }
-                Incoming::NotText => self.refuse(ErrorCode::Invalid, "invalid UTF-8"),
+                Incoming::NotText => self.refuse(ErrorCode::Invalid, "invalid UTF-8")?,
                 Incoming::Binary => {
                     self.refuse(
                         ErrorCode::Invalid,
                         "messages travel in text frames, this one was binary",
-                    );
+                    )?;
                 }
                 Incoming::Ping | Incoming::Pong => {}
                 Incoming::Close { code, reason } => {
@@ -225,33 +233,39 @@ impl Session<'_> {
         Ok(true)
     }
 
-    fn refuse(&self, code: ErrorCode, reason: &str) {
+    fn refuse(&mut self, code: ErrorCode, reason: &str) -> Result<(), String> {
         log::warn!("a message from the server was refused: {reason}");
-        self.context.outbox.push(Message::with(
-            payload::ERROR,
-            &payload::Error::new(code, reason),
-        ));
+        let error = payload::Error::new(code, reason);
+        self.answer(Message::with(payload::ERROR, &error))
     }
 
-    fn receive(&mut self, bytes: &[u8]) {
+    /// Answers also before `welcome`, when the outbox keeps what it has.
+    fn answer(&mut self, message: Message) -> Result<(), String> {
+        if self.context.outbox.is_online() {
+            self.context.outbox.push(message);
+            return Ok(());
+        }
+        self.send(&message)
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), String> {
         let message = match Message::decode(bytes, self.context.message_limit) {
             Ok(message) => message,
             Err(e) => {
                 log::warn!("a message from the server was refused: {e}");
-                self.context.outbox.push(e.to_message());
-                return;
+                return self.answer(e.to_message());
             }
         };
         match message.kind.as_str() {
             payload::WELCOME | payload::BYE if message.version != VERSION => {
-                self.context.outbox.push(refuse_version(&message));
+                return self.answer(refuse_version(&message));
             }
             payload::WELCOME => match message.read::<Welcome>() {
                 Ok(welcome) => self.begin(&welcome, false),
-                Err(e) => self
-                    .context
-                    .outbox
-                    .push(message.reply_error(ErrorCode::Invalid, e.to_string())),
+                Err(e) => {
+                    log::warn!("the server's welcome was refused: {e}");
+                    return self.answer(message.reply_error(ErrorCode::Invalid, e.to_string()));
+                }
             },
             payload::BYE => {
                 let bye = message.read::<Bye>().unwrap_or_default();
@@ -265,6 +279,7 @@ impl Session<'_> {
                 self.context.dispatcher.handle(&message, &self.peer);
             }
         }
+        Ok(())
     }
 
     /// Messages flow from now on.
@@ -293,14 +308,14 @@ impl Session<'_> {
         self.context.heartbeat.start(interval);
     }
 
-    fn obey(&mut self) -> Result<(), String> {
+    fn obey(&mut self) {
         if self.leaving.is_some() {
-            return Ok(());
+            return;
         }
         let (end, reason) = match self.context.control.order() {
             Order::None => {
                 self.context.control.forget_retry();
-                return Ok(());
+                return;
             }
             Order::Stop => (End::Stopped, "the agent stops"),
             Order::Reload => (End::Reload, "the agent's settings have changed"),
@@ -308,21 +323,21 @@ impl Session<'_> {
         let bye = Bye {
             reason: reason.to_owned(),
         };
-        // Behind what waits already: the ends of jobs go first.
-        let farewell = Message::with(payload::BYE, &bye);
-        self.leaving = Some((end, Instant::now() + FAREWELL));
-        if self.context.outbox.is_online() {
-            self.context.outbox.push(farewell);
-            return Ok(());
-        }
-        self.send(&farewell)
+        self.leaving = Some(Leaving {
+            end,
+            by: Instant::now() + FAREWELL,
+            bye: Some(Message::with(payload::BYE, &bye)),
+        });
     }
 
     fn take_leave(&mut self) -> Option<End> {
         // Best effort: the server learns the same from the connection's end.
+        if let Some(bye) = self.leaving.as_mut().and_then(|l| l.bye.take()) {
+            let _ = self.send(&bye);
+        }
         let _ = self.connection.close(1001, "");
         let _ = self.connection.flush();
-        self.leaving.take().map(|(end, _)| end)
+        self.leaving.take().map(|leaving| leaving.end)
     }
 
     /// Writes as much as the socket takes, one message at a time, so that control can still overtake.

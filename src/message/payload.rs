@@ -4,6 +4,7 @@
 
 mod health;
 mod job;
+mod loose;
 mod session;
 
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
@@ -12,6 +13,7 @@ pub use job::{
 };
 pub use session::{AgentVersion, Bye, Hello, PluginState, Welcome};
 
+use quick_xml::events::Event;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -69,12 +71,29 @@ pub(super) fn from_text<T: DeserializeOwned>(text: Option<&str>) -> Result<T, Pa
     }
     if text.starts_with('<') {
         // serde's XML reader skips a DOCTYPE; here one is as unwelcome as in the message itself.
-        if text.contains("<!DOCTYPE") {
-            return Err(PayloadError("a DOCTYPE is not accepted".to_owned()));
-        }
+        refuse_doctype(text)?;
         return quick_xml::de::from_str(text).map_err(|e| PayloadError(e.to_string()));
     }
+    // serde would take an array for the fields in their order.
+    if !text.starts_with('{') {
+        return Err(PayloadError("expected a JSON object or XML".to_owned()));
+    }
     serde_json::from_str(text).map_err(|e| PayloadError(e.to_string()))
+}
+
+/// A DOCTYPE can stand before the root element only; behind its beginning, `<!DOCTYPE` is mere text.
+fn refuse_doctype(text: &str) -> Result<(), PayloadError> {
+    let mut reader = quick_xml::Reader::from_str(text);
+    loop {
+        match reader.read_event() {
+            Ok(Event::DocType(_)) => {
+                return Err(PayloadError("a DOCTYPE is not accepted".to_owned()));
+            }
+            Ok(Event::Start(_) | Event::Empty(_) | Event::Eof) => return Ok(()),
+            Ok(_) => {}
+            Err(e) => return Err(PayloadError(e.to_string())),
+        }
+    }
 }
 
 /// What went wrong, as a lower-case word.

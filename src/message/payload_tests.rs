@@ -28,7 +28,7 @@ fn an_xml_heartbeat_of_the_first_triton_is_read() {
     .unwrap();
     assert_eq!(beat.uptime, Some(81234.0));
     assert_eq!(beat.processor_load, Some(vec![0.5, 0.0]));
-    assert_eq!(beat.file_systems.unwrap()[0].space_available, 6);
+    assert_eq!(beat.file_systems.unwrap()[0].space_available, Some(6));
 }
 
 #[test]
@@ -73,6 +73,9 @@ fn bad_payloads_are_refused_with_a_reason() {
         "<a",
         "<a></b>",
         "<a>&b;</a>",
+        "<!doctype x><c><shell>x</shell></c>",
+        "[[\"echo\"]]",
+        "7",
         "<!DOCTYPE a [<!ENTITY b \"c\">]><a><argv>&b;</argv></a>",
     ] {
         let error = xml::<Command>(text).expect_err(text);
@@ -99,4 +102,24 @@ fn absent_values_are_not_sent() {
     assert_eq!(to_json(&Heartbeat::default()), "{}");
     assert_eq!(to_json(&Accepted::default()), "{}");
     assert_eq!(to_json(&Welcome::default()), "{}");
+}
+
+#[test]
+fn harmless_differences_in_writing_are_read() {
+    let welcome: Welcome = xml(
+        r#"{"attributes":{"n":3,"b":true,"t":"x","z":null},"heartbeatSeconds":2.0,"deltas":null}"#,
+    )
+    .unwrap();
+    assert_eq!(welcome.heartbeat_seconds, Some(2));
+    assert_eq!(welcome.attributes["n"], "3");
+    assert_eq!(welcome.attributes["b"], "true");
+    assert!(!welcome.deltas);
+    let welcome: Welcome = xml(r#"{"attributes":null,"heartbeatSeconds":-1}"#).unwrap();
+    assert_eq!(welcome, Welcome::default());
+    let welcome: Welcome = xml("<w><attributes><n>3</n><e/></attributes></w>").unwrap();
+    assert_eq!(welcome.attributes["n"], "3");
+    let command: Command = xml(r#"{"shell":"x","env":null,"output":null,"cwd":null}"#).unwrap();
+    assert_eq!(command.shell.as_deref(), Some("x"));
+    let command: Command = xml("<c><shell><![CDATA[echo '<!DOCTYPE html>']]></shell></c>").unwrap();
+    assert_eq!(command.shell.as_deref(), Some("echo '<!DOCTYPE html>'"));
 }

@@ -200,9 +200,9 @@ fn check(fields: &mut Fields) -> Result<Message, String> {
     }
     let version = match fields.version.as_deref().map(str::trim) {
         None | Some("") => VERSION,
-        Some(text) => text
-            .parse()
-            .map_err(|_| "the version is not a whole number".to_owned())?,
+        // A number beyond all bounds is a version that nobody speaks, but a number.
+        Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(u32::MAX),
+        Some(_) => return Err("the version is not a whole number".to_owned()),
     };
     Ok(Message {
         kind: fields.kind.take().unwrap_or_default(),

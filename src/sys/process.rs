@@ -203,6 +203,31 @@ pub fn has_exited(pid: Pid) -> io::Result<bool> {
     }
 }
 
+/// Whether the group has living members besides its leader. Read from `/proc`: kill(2) would count the leader, which
+/// is a zombie until it is reaped.
+pub fn has_other_members(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return false;
+    };
+    processes.flatten().any(|process| {
+        let name = process.file_name();
+        let pid = name.to_str().and_then(|name| name.parse::<Pid>().ok());
+        if pid.is_none_or(|pid| pid == group) {
+            return false;
+        }
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // proc_pid_stat(5): the name, in brackets, may hold anything; behind it state, parent, group.
+        let mut fields = stat
+            .rsplit_once(')')
+            .map_or("", |(_, rest)| rest)
+            .split_ascii_whitespace();
+        let alive = fields
+            .next()
+            .is_some_and(|state| !matches!(state, "Z" | "X"));
+        alive && fields.nth(1).and_then(|field| field.parse().ok()) == Some(group)
+    })
+}
+
 /// Sends a signal to every member of a process group. Only while the group's leader is not reaped: later the
 /// number may be somebody else's.
 pub fn signal_group(group: Pid, signal: i32) {

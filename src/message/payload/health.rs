@@ -56,14 +56,18 @@ pub struct Heartbeat {
 #[allow(missing_docs)]
 pub struct FileSystem {
     pub mount: String,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
     pub kind: String,
     /// The device or source.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    pub space_total: u64,
-    pub space_used: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space_used: Option<u64>,
     /// Available to ordinary users, as `df` shows it.
-    pub space_available: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space_available: Option<u64>,
 }
 
 /// A network interface.
@@ -72,11 +76,16 @@ pub struct FileSystem {
 #[allow(missing_docs)]
 pub struct Interface {
     pub name: String,
-    pub rx_bytes: u64,
-    pub tx_bytes: u64,
-    pub rx_errors: u64,
-    pub tx_errors: u64,
-    pub up: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rx_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tx_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rx_errors: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tx_errors: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
     pub addresses: Vec<String>,
 }
 

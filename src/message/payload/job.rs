@@ -1,5 +1,6 @@
 //! The payloads of jobs.
 
+use super::loose;
 use crate::message::text::{Data, Encoding};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,7 +29,10 @@ pub struct Command {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
     /// Added to the environment.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "loose::null_is_default"
+    )]
     pub env: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
@@ -46,6 +50,7 @@ pub struct Command {
     /// Address space of each process of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    #[serde(deserialize_with = "loose::null_is_default")]
     pub output: OutputMode,
     /// Unix time after which it must not start any more.
     #[serde(skip_serializing_if = "Option::is_none")]

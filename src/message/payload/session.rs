@@ -1,5 +1,6 @@
 //! The payloads that begin and end a session.
 
+use super::loose;
 use crate::message::VERSION;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,12 +65,22 @@ pub struct PluginState {
 pub struct Welcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "loose::texts"
+    )]
     pub attributes: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// A fraction is cut off.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "loose::whole"
+    )]
     pub heartbeat_seconds: Option<u32>,
     /// Heartbeats may leave out what has not changed.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "loose::null_is_default"
+    )]
     pub deltas: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<f64>,

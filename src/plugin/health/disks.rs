@@ -32,9 +32,9 @@ pub(super) fn read(source: &Source) -> Option<Vec<FileSystem>> {
                 mount: mount.point,
                 kind: mount.kind,
                 name: mount.name,
-                space_total: space.total,
-                space_used: space.used,
-                space_available: space.available,
+                space_total: Some(space.total),
+                space_used: Some(space.used),
+                space_available: Some(space.available),
             })
         })
         .take(LIST_LIMIT);

@@ -23,14 +23,16 @@ pub(super) fn read(source: &Source) -> Option<Vec<Interface>> {
         if kind == Some(772) || name == "lo" {
             return None;
         }
-        let count = |what: &str| source.number(&format!("{path}/statistics/{what}"));
+        let count = |what: &str| source.number::<u64>(&format!("{path}/statistics/{what}"));
+        let up = is_up(source, &path);
+        let (received, sent) = (count("rx_bytes")?, count("tx_bytes")?);
         let interface = Interface {
             // An interface that does not count (or a file that is none, such as bonding_masters) is left out.
-            rx_bytes: count("rx_bytes")?,
-            tx_bytes: count("tx_bytes")?,
-            rx_errors: count("rx_errors")?,
-            tx_errors: count("tx_errors")?,
-            up: is_up(source, &path),
+            rx_bytes: Some(received),
+            tx_bytes: Some(sent),
+            rx_errors: count("rx_errors"),
+            tx_errors: count("tx_errors"),
+            up: Some(up),
             addresses: addresses
                 .iter()
                 .filter(|(owner, _)| *owner == name)
@@ -40,10 +42,10 @@ pub(super) fn read(source: &Source) -> Option<Vec<Interface>> {
             name,
         };
         // The kernel makes some that nobody uses (ifb0, sit0, dummy0). A real port without a cable stays.
-        let is_idle = !interface.up
+        let is_idle = !up
             && interface.addresses.is_empty()
-            && interface.rx_bytes == 0
-            && interface.tx_bytes == 0
+            && received == 0
+            && sent == 0
             && !source.exists(&format!("{path}/device"));
         (!is_idle).then_some(interface)
     });
