@@ -370,3 +370,31 @@ fn sigterm_during_a_job_ends_it_and_the_agent() {
     );
     assert!(!agent.socket().exists());
 }
+
+#[test]
+fn the_whole_group_has_its_grace() {
+    let agent = Agent::offline();
+    let cleaned = agent.folder().join("cleaned");
+    // The leader ends at once; the one behind it tidies up and holds no pipe of the job.
+    let line = format!(
+        "(trap 'sleep 0.5; echo yes > {}; exit' TERM; echo ready >&2; while :; do sleep 0.1; done) >/dev/null 2>&3 & \
+         exec 3>&-; wait",
+        cleaned.display()
+    );
+    let line = format!("exec 3>{}; {line}", agent.folder().join("ready").display());
+    let mut child = agent
+        .command(&["exec", "--shell", &line])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the job is ready", || {
+        let text = std::fs::read_to_string(agent.folder().join("ready")).unwrap_or_default();
+        text.contains("ready").then_some(())
+    });
+    support::signal(child.id(), libc::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(
+        std::fs::read_to_string(&cleaned).unwrap_or_default(),
+        "yes\n"
+    );
+}

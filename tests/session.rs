@@ -397,3 +397,60 @@ fn failed_reconnects_cost_nothing() {
         agent.resident()
     );
 }
+
+#[test]
+fn what_cannot_be_read_before_welcome_is_answered_at_once() {
+    let notes = Notes::new();
+    let seen = notes.clone();
+    let fake = Fake::websocket(move |mut peer| {
+        let hello = peer.next_of(payload::HELLO).unwrap();
+        for bad in [
+            "garbage".to_owned(),
+            "<tritonMessage><type>welcome</type><version>2</version><id>1</id></tritonMessage>"
+                .to_owned(),
+            "<tritonMessage><type>welcome</type><id>2</id><payload>7</payload></tritonMessage>"
+                .to_owned(),
+        ] {
+            peer.send_text(bad);
+            seen.add(peer.next().unwrap());
+        }
+        peer.send(&hello.reply(payload::WELCOME, &Welcome::default()));
+        seen.add(peer.next().unwrap());
+        peer.idle();
+    });
+    let agent = Agent::of(&fake.url);
+    let answers = notes.wait_for(4);
+    let kinds: Vec<&str> = answers.iter().map(|m| m.kind.as_str()).collect();
+    assert_eq!(kinds, ["error", "error", "error", "heartbeat"]);
+    assert_ne!(agent.status()["link"]["plain"], true);
+}
+
+#[test]
+fn a_bye_stays_on_its_connection() {
+    // The first server reads nothing, so that the farewell finds no room; the second notes what comes first.
+    let first = Fake::welcoming(|mut peer| {
+        let flood = Message::with(payload::COMMAND, &serde_json::json!({"argv": ["yes"]}));
+        peer.send(&flood);
+        peer.ignore();
+    });
+    let notes = Notes::new();
+    let seen = notes.clone();
+    let second = Fake::welcoming(move |mut peer| {
+        while let Some(message) = peer.next() {
+            seen.add(message.kind);
+        }
+    });
+    let mut agent = Agent::new();
+    let config = agent.folder().join("t.toml");
+    std::fs::write(&config, format!("url = {:?}\n", first.url)).unwrap();
+    agent = agent.with(&["--config", config.to_str().unwrap()]);
+    agent.start();
+    agent.wait_until_it_serves();
+    eventually("the flood runs", || {
+        (agent.status()["jobs"]["running"] == 1).then_some(())
+    });
+    std::fs::write(&config, format!("url = {:?}\n", second.url)).unwrap();
+    agent.signal(libc::SIGHUP);
+    let kinds = notes.wait_for(3);
+    assert!(!kinds.contains(&payload::BYE.to_owned()), "{kinds:?}");
+}
