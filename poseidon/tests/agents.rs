@@ -304,6 +304,30 @@ async fn too_many_attempts_are_slowed_down_and_known_agents_are_not() {
 }
 
 #[tokio::test]
+async fn a_long_identifier_is_no_guess_and_a_short_one_may_be() {
+    let rig = rig().await;
+    // Neither has been seen at this address.
+    rig.register("box").await;
+    let short = json!({"identifier": "short", "name": "shed"});
+    rig.client
+        .post::<Value>("/identifiers", &short)
+        .await
+        .unwrap();
+    eventually("429", async || {
+        let (status, _, _) = Agent::connect(rig.url(), Some("guess-guess-guess"), "/")
+            .await
+            .err()?;
+        (status == 429).then_some(())
+    })
+    .await;
+    rig.agent("i1").await;
+    // A second may have passed, which gives one attempt back.
+    let _ = Agent::connect(rig.url(), Some("guess-guess-guess"), "/").await;
+    let refused = Agent::connect(rig.url(), Some("short"), "/").await.err();
+    assert_eq!(refused.map(|(status, _, _)| status), Some(429));
+}
+
+#[tokio::test]
 async fn a_full_server_says_when_to_come_back() {
     let rig = rig_with(|settings| settings.max_agents = 1).await;
     rig.register("box").await;
