@@ -131,6 +131,25 @@ async fn bodies_are_bounded_and_checked() {
         );
         assert!(answer.contains(&format!("\"{code}\"")), "{answer}");
     }
+    for (method, path, status) in [
+        ("GET", "/api/v1/jobs?limit=abc", 400),
+        ("GET", "/api/v1/jobs?limit=-1", 400),
+        ("GET", "/api/v1/jobs/x/output?follow=1", 400),
+        ("GET", "/api/v1/agents/%ff", 400),
+        ("DELETE", "/api/v1/identifiers/%ff", 400),
+        ("POST", "/api/v1/pending/%ff/approve", 400),
+        ("PUT", "/api/v1/agents", 405),
+    ] {
+        let answer = ask(rig.url(), method, path, &auth, b"").await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["error"]["code"], "invalid", "{path}");
+        assert!(body["error"]["message"].is_string(), "{path}");
+    }
     assert!(
         ask(rig.url(), "GET", "/api/v1/none", &auth, b"")
             .await

@@ -1,11 +1,12 @@
 //! Calls about agents.
 
+use super::extract::Path;
 use super::{Answer, ApiError, Shared, json, object};
 use crate::agents::Key;
 use crate::agents::registry::{NameError, Target};
 use crate::jobs::End;
 use crate::server::App;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use triton::message::payload::{self, ErrorCode};
 
 pub(super) async fn list(State(app): Shared) -> Answer {

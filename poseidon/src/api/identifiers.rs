@@ -1,9 +1,10 @@
 //! Calls about identifiers.
 
+use super::extract::Path;
 use super::{Answer, ApiError, Shared, json, object, read};
 use crate::agents::identifiers::IdentifierError;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use serde::Deserialize;
