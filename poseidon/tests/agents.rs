@@ -121,6 +121,26 @@ async fn a_taken_name_and_a_bad_name_are_refused() {
 }
 
 #[tokio::test]
+async fn registering_again_keeps_what_is_not_given() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let register = async |body: Value| -> Value {
+        let answer: Value = rig.client.post("/identifiers", &body).await.unwrap();
+        answer["identifier"].clone()
+    };
+    let renamed = register(json!({"identifier": IDENTIFIER, "name": "shed"})).await;
+    assert_eq!(
+        (&renamed["name"], &renamed["attributes"]),
+        (&json!("shed"), &json!({"site": "attic"}))
+    );
+    let emptied = register(json!({"identifier": IDENTIFIER, "attributes": {}})).await;
+    assert_eq!(
+        (&emptied["name"], &emptied["attributes"]),
+        (&json!("shed"), &json!({}))
+    );
+}
+
+#[tokio::test]
 async fn heartbeats_and_deltas_make_health() {
     let rig = rig().await;
     rig.register("box").await;

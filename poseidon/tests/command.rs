@@ -105,10 +105,17 @@ async fn an_identifier_is_registered_from_a_file() {
         ],
     )
     .await;
+    // Again without attributes: they stay.
+    stdout(
+        &rig,
+        &["register", "--identifier-file", file, "--name", "shed"],
+    )
+    .await;
     let mut agent = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
         .await
         .unwrap();
     let welcome = agent.hello("i1").await;
+    assert_eq!(welcome.name.as_deref(), Some("shed"));
     assert_eq!(welcome.attributes["site"], "attic");
 }
 

@@ -124,34 +124,24 @@ impl Registry {
         {
             return Ok(known.into());
         }
-        self.put(
-            db,
-            hash,
-            name,
-            known.map(|k| k.attributes).unwrap_or_default(),
-            false,
-        )
-        .await
+        self.put(db, hash, name, None, false).await
     }
 
     /// Keeps an identifier out.
     pub(crate) async fn refuse(&self, db: &Db, id: &str) -> Result<IdentifierView> {
         let hash = self.find(id)?;
-        let known = lock(&self.inner).identifiers.get(&hash).cloned();
-        let (name, attributes) =
-            known.map_or_else(Default::default, |k| (Some(k.name), k.attributes));
-        let view = self.put(db, hash.clone(), name, attributes, true).await?;
+        let view = self.put(db, hash.clone(), None, None, true).await?;
         self.close_all(Some(&hash), "refused");
         Ok(view)
     }
 
-    /// Registers an identifier before it first connects, or changes its name and attributes.
+    /// Registers an identifier before it first connects, or changes its name and attributes where they are given.
     pub(crate) async fn register(
         &self,
         db: &Db,
         identifier: &str,
         name: Option<String>,
-        attributes: BTreeMap<String, String>,
+        attributes: Option<BTreeMap<String, String>>,
     ) -> Result<IdentifierView> {
         check_identifier(identifier).map_err(IdentifierError::Invalid)?;
         if identifier.len() < super::GUESSABLE {
@@ -191,13 +181,16 @@ impl Registry {
         db: &Db,
         hash: String,
         name: Option<String>,
-        attributes: BTreeMap<String, String>,
+        attributes: Option<BTreeMap<String, String>>,
         refused: bool,
     ) -> Result<IdentifierView> {
         let known = lock(&self.inner).identifiers.get(&hash).cloned();
         let name = name
             .or_else(|| known.as_ref().map(|k| k.name.clone()))
             .unwrap_or_else(|| fingerprint(&hash).to_owned());
+        let attributes = attributes
+            .or_else(|| known.as_ref().map(|k| k.attributes.clone()))
+            .unwrap_or_default();
         check_name(&name)?;
         check_attributes(&attributes)?;
         let row = Identifier {

@@ -21,8 +21,7 @@ struct Approve {
 struct Register {
     identifier: String,
     name: Option<String>,
-    #[serde(default)]
-    attributes: BTreeMap<String, String>,
+    attributes: Option<BTreeMap<String, String>>,
 }
 
 pub(super) async fn pending(State(app): Shared) -> Answer {
