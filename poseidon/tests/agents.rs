@@ -101,7 +101,7 @@ async fn a_taken_name_and_a_bad_name_are_refused() {
         .await
         .unwrap_err();
     assert!(e.contains("name"), "{e}");
-    for name in ["", "a/b", " a", "a\u{7}", "\u{202e}a"] {
+    for name in ["", "a/b", " a", "a\u{7}", "\u{202e}a", ".", ".."] {
         let body = json!({"identifier": IDENTIFIER, "name": name});
         assert!(
             rig.client

@@ -191,7 +191,10 @@ impl Registry {
         let attributes = attributes
             .or_else(|| known.as_ref().map(|k| k.attributes.clone()))
             .unwrap_or_default();
-        check_name(&name)?;
+        // A name that it has is not looked at again: the rules may have been others.
+        if known.as_ref().is_none_or(|k| k.name != name) {
+            check_name(&name)?;
+        }
         check_attributes(&attributes)?;
         let row = Identifier {
             created: known.map_or_else(now, |k| k.created),
@@ -259,11 +262,13 @@ fn pending_list(inner: &super::registry::Inner) -> Vec<PendingView> {
 fn check_name(name: &str) -> Result<()> {
     let length = name.chars().count();
     let bad = |c: char| c == '/' || c.is_control() || is_invisible(c) || is_xml_foreign(c);
-    if (1..=NAME_LIMIT).contains(&length) && name.trim() == name && !name.contains(bad) {
+    // In an address the two are steps, and are taken before it is sent.
+    let step = matches!(name, "." | "..");
+    if (1..=NAME_LIMIT).contains(&length) && name.trim() == name && !name.contains(bad) && !step {
         return Ok(());
     }
     Err(IdentifierError::Invalid(format!(
-        "a name has 1 to {NAME_LIMIT} visible characters, none of them a slash"
+        "a name has 1 to {NAME_LIMIT} visible characters, none of them a slash, and is not \".\" or \"..\""
     )))
 }
 
