@@ -101,7 +101,7 @@ async fn a_taken_name_and_a_bad_name_are_refused() {
         .await
         .unwrap_err();
     assert!(e.contains("name"), "{e}");
-    for name in ["", "a/b", " a", "a\u{7}", "\u{202e}a"] {
+    for name in ["", "a/b", " a", "a\u{7}", "\u{202e}a", ".", ".."] {
         let body = json!({"identifier": IDENTIFIER, "name": name});
         assert!(
             rig.client
@@ -117,6 +117,26 @@ async fn a_taken_name_and_a_bad_name_are_refused() {
             .post::<Value>("/identifiers", &spaced)
             .await
             .is_err()
+    );
+}
+
+#[tokio::test]
+async fn registering_again_keeps_what_is_not_given() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let register = async |body: Value| -> Value {
+        let answer: Value = rig.client.post("/identifiers", &body).await.unwrap();
+        answer["identifier"].clone()
+    };
+    let renamed = register(json!({"identifier": IDENTIFIER, "name": "shed"})).await;
+    assert_eq!(
+        (&renamed["name"], &renamed["attributes"]),
+        (&json!("shed"), &json!({"site": "attic"}))
+    );
+    let emptied = register(json!({"identifier": IDENTIFIER, "attributes": {}})).await;
+    assert_eq!(
+        (&emptied["name"], &emptied["attributes"]),
+        (&json!("shed"), &json!({}))
     );
 }
 
@@ -304,6 +324,30 @@ async fn too_many_attempts_are_slowed_down_and_known_agents_are_not() {
 }
 
 #[tokio::test]
+async fn a_long_identifier_is_no_guess_and_a_short_one_may_be() {
+    let rig = rig().await;
+    // Neither has been seen at this address.
+    rig.register("box").await;
+    let short = json!({"identifier": "short", "name": "shed"});
+    rig.client
+        .post::<Value>("/identifiers", &short)
+        .await
+        .unwrap();
+    eventually("429", async || {
+        let (status, _, _) = Agent::connect(rig.url(), Some("guess-guess-guess"), "/")
+            .await
+            .err()?;
+        (status == 429).then_some(())
+    })
+    .await;
+    rig.agent("i1").await;
+    // A second may have passed, which gives one attempt back.
+    let _ = Agent::connect(rig.url(), Some("guess-guess-guess"), "/").await;
+    let refused = Agent::connect(rig.url(), Some("short"), "/").await.err();
+    assert_eq!(refused.map(|(status, _, _)| status), Some(429));
+}
+
+#[tokio::test]
 async fn a_full_server_says_when_to_come_back() {
     let rig = rig_with(|settings| settings.max_agents = 1).await;
     rig.register("box").await;
@@ -411,4 +455,33 @@ async fn watchers_see_the_fleet_change() {
     assert_eq!(next().await["pending"][0]["attempts"], 1);
     rig.client.delete("/agents/box").await.unwrap();
     assert_eq!(next().await["type"], "agent-removed");
+}
+
+#[tokio::test]
+async fn a_slow_watcher_gets_the_last_state_and_not_each_on_the_way() {
+    const BEATS: u32 = 600;
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut lines = rig.client.lines("/events").await.unwrap();
+    let mut agent = rig.agent("i1").await;
+    let padding = "x".repeat(50_000);
+    // More than all buffers between server and watcher hold.
+    for uptime in 1..=BEATS {
+        let beat = json!({"uptime": uptime, "padding": padding});
+        agent.send(&Message::with("heartbeat", &beat)).await;
+    }
+    eventually("all beats", async || {
+        (rig.show("box").await["health"]["uptime"] == BEATS).then_some(())
+    })
+    .await;
+    let mut read = 0;
+    loop {
+        let line = within(lines.next()).await.unwrap().unwrap();
+        let line: Value = serde_json::from_slice(&line).unwrap();
+        read += 1;
+        if line["agent"]["health"]["uptime"] == BEATS {
+            break;
+        }
+    }
+    assert!(read < BEATS, "{read} lines");
 }

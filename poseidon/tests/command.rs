@@ -105,11 +105,29 @@ async fn an_identifier_is_registered_from_a_file() {
         ],
     )
     .await;
+    // Again without attributes: they stay.
+    stdout(
+        &rig,
+        &["register", "--identifier-file", file, "--name", "shed"],
+    )
+    .await;
     let mut agent = Agent::connect(rig.url(), Some(IDENTIFIER), "/")
         .await
         .unwrap();
     let welcome = agent.hello("i1").await;
+    assert_eq!(welcome.name.as_deref(), Some("shed"));
     assert_eq!(welcome.attributes["site"], "attic");
+}
+
+#[tokio::test]
+async fn an_address_without_scheme_is_told_before_a_missing_token() {
+    let rig = rig().await;
+    let output = command(&rig, &["--url", "127.0.0.1:8787", "agents"])
+        .env("POSEIDON_DATA", rig.dir.path().join("none"))
+        .output();
+    let output = within(output).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("is no address of a server"), "{said}");
 }
 
 #[tokio::test]

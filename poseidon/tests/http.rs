@@ -131,6 +131,25 @@ async fn bodies_are_bounded_and_checked() {
         );
         assert!(answer.contains(&format!("\"{code}\"")), "{answer}");
     }
+    for (method, path, status) in [
+        ("GET", "/api/v1/jobs?limit=abc", 400),
+        ("GET", "/api/v1/jobs?limit=-1", 400),
+        ("GET", "/api/v1/jobs/x/output?follow=1", 400),
+        ("GET", "/api/v1/agents/%ff", 400),
+        ("DELETE", "/api/v1/identifiers/%ff", 400),
+        ("POST", "/api/v1/pending/%ff/approve", 400),
+        ("PUT", "/api/v1/agents", 405),
+    ] {
+        let answer = ask(rig.url(), method, path, &auth, b"").await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["error"]["code"], "invalid", "{path}");
+        assert!(body["error"]["message"].is_string(), "{path}");
+    }
     assert!(
         ask(rig.url(), "GET", "/api/v1/none", &auth, b"")
             .await
@@ -165,6 +184,15 @@ async fn plain_is_for_loopback_only() {
     assert!(e.contains("--tls-cert"), "{e}");
     open.plain = true;
     server::start(open).await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn a_server_starts_where_it_cannot_write_its_address() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("data/url.new")).unwrap();
+    let server = server::start(settings(dir.path())).await.unwrap();
+    assert!(!dir.path().join("data/url").exists());
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use super::registry::{Registry, agents_of};
 use super::{FINGERPRINT, IdentifierView, Key, PendingView, fingerprint, hash};
 use crate::agents::registry::MAX_PENDING;
+use crate::events::Change;
 use crate::jobs::lock;
 use crate::store::{Db, Identifier, StoreError};
 use crate::time::now;
@@ -63,6 +64,10 @@ impl Registry {
     /// Notes an identifier that nobody knows.
     pub fn knock(&self, hash: &str, address: &str, agent: &str) {
         let mut inner = lock(&self.inner);
+        // Somebody may have let it in, or refused it, since it was looked up.
+        if inner.identifiers.contains_key(hash) {
+            return;
+        }
         if inner.pending.len() >= MAX_PENDING && !inner.pending.contains_key(hash) {
             let oldest = inner
                 .pending
@@ -89,7 +94,7 @@ impl Registry {
         pending.agent = agent.chars().take(AGENT_LIMIT).collect();
         pending.last_seen = time;
         pending.attempts += 1;
-        self.publish_pending(&inner);
+        self.publish_pending();
     }
 
     /// Identifiers that wait, newest first.
@@ -124,34 +129,24 @@ impl Registry {
         {
             return Ok(known.into());
         }
-        self.put(
-            db,
-            hash,
-            name,
-            known.map(|k| k.attributes).unwrap_or_default(),
-            false,
-        )
-        .await
+        self.put(db, hash, name, None, false).await
     }
 
     /// Keeps an identifier out.
     pub(crate) async fn refuse(&self, db: &Db, id: &str) -> Result<IdentifierView> {
         let hash = self.find(id)?;
-        let known = lock(&self.inner).identifiers.get(&hash).cloned();
-        let (name, attributes) =
-            known.map_or_else(Default::default, |k| (Some(k.name), k.attributes));
-        let view = self.put(db, hash.clone(), name, attributes, true).await?;
+        let view = self.put(db, hash.clone(), None, None, true).await?;
         self.close_all(Some(&hash), "refused");
         Ok(view)
     }
 
-    /// Registers an identifier before it first connects, or changes its name and attributes.
+    /// Registers an identifier before it first connects, or changes its name and attributes where they are given.
     pub(crate) async fn register(
         &self,
         db: &Db,
         identifier: &str,
         name: Option<String>,
-        attributes: BTreeMap<String, String>,
+        attributes: Option<BTreeMap<String, String>>,
     ) -> Result<IdentifierView> {
         check_identifier(identifier).map_err(IdentifierError::Invalid)?;
         if identifier.len() < super::GUESSABLE {
@@ -168,7 +163,7 @@ impl Registry {
     pub(crate) async fn forget(&self, db: &Db, id: &str) -> Result<String> {
         let hash = self.find(id)?;
         if lock(&self.inner).pending.remove(&hash).is_some() {
-            self.publish_pending(&lock(&self.inner));
+            self.publish_pending();
         }
         let row = hash.clone();
         db.call(move |store| store.delete_identifier(&row)).await?;
@@ -191,14 +186,20 @@ impl Registry {
         db: &Db,
         hash: String,
         name: Option<String>,
-        attributes: BTreeMap<String, String>,
+        attributes: Option<BTreeMap<String, String>>,
         refused: bool,
     ) -> Result<IdentifierView> {
         let known = lock(&self.inner).identifiers.get(&hash).cloned();
         let name = name
             .or_else(|| known.as_ref().map(|k| k.name.clone()))
             .unwrap_or_else(|| fingerprint(&hash).to_owned());
-        check_name(&name)?;
+        let attributes = attributes
+            .or_else(|| known.as_ref().map(|k| k.attributes.clone()))
+            .unwrap_or_default();
+        // A name that it has is not looked at again: the rules may have been others.
+        if known.as_ref().is_none_or(|k| k.name != name) {
+            check_name(&name)?;
+        }
         check_attributes(&attributes)?;
         let row = Identifier {
             created: known.map_or_else(now, |k| k.created),
@@ -216,10 +217,10 @@ impl Registry {
             .map(|(key, _)| key.clone())
             .collect();
         for key in &keys {
-            self.publish(&inner, key);
+            self.publish(key);
         }
         if inner.pending.remove(&hash).is_some() {
-            self.publish_pending(&inner);
+            self.publish_pending();
         }
         Ok(view)
     }
@@ -237,10 +238,12 @@ impl Registry {
                 "an ID has at least {ID_MIN} digits"
             )));
         }
+        let pending = inner.pending.keys();
+        let pending = pending.filter(|hash| !inner.identifiers.contains_key(*hash));
         let mut fitting = inner
             .identifiers
             .keys()
-            .chain(inner.pending.keys())
+            .chain(pending)
             .filter(|hash| hash.starts_with(&id));
         match (fitting.next(), fitting.next()) {
             (Some(one), None) if id.len() <= FINGERPRINT || id.len() == one.len() => {
@@ -251,9 +254,8 @@ impl Registry {
         }
     }
 
-    fn publish_pending(&self, inner: &super::registry::Inner) {
-        self.events
-            .publish(|| crate::events::line("pending", "pending", &pending_list(inner)));
+    fn publish_pending(&self) {
+        self.events.publish(|| Change::Pending);
     }
 }
 
@@ -266,11 +268,13 @@ fn pending_list(inner: &super::registry::Inner) -> Vec<PendingView> {
 fn check_name(name: &str) -> Result<()> {
     let length = name.chars().count();
     let bad = |c: char| c == '/' || c.is_control() || is_invisible(c) || is_xml_foreign(c);
-    if (1..=NAME_LIMIT).contains(&length) && name.trim() == name && !name.contains(bad) {
+    // In an address the two are steps, and are taken before it is sent.
+    let step = matches!(name, "." | "..");
+    if (1..=NAME_LIMIT).contains(&length) && name.trim() == name && !name.contains(bad) && !step {
         return Ok(());
     }
     Err(IdentifierError::Invalid(format!(
-        "a name has 1 to {NAME_LIMIT} visible characters, none of them a slash"
+        "a name has 1 to {NAME_LIMIT} visible characters, none of them a slash, and is not \".\" or \"..\""
     )))
 }
 
@@ -296,4 +300,31 @@ fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<()> {
 /// JSON leaves these as they are and XML cannot carry them.
 fn is_xml_foreign(c: char) -> bool {
     matches!(c, '\u{FFFE}' | '\u{FFFF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Events;
+    use crate::store::Snapshot;
+
+    #[test]
+    fn what_is_registered_does_not_wait_and_is_found_once() {
+        let hash = hash("an-identifier-of-a-good-length");
+        let registry = Registry::new(Snapshot::default(), Events::default(), 15);
+        registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0");
+        assert_eq!(registry.pending().len(), 1);
+        let row = Identifier {
+            hash: hash.clone(),
+            name: "box".to_owned(),
+            refused: false,
+            created: 0.0,
+            attributes: BTreeMap::new(),
+        };
+        lock(&registry.inner).identifiers.insert(hash.clone(), row);
+        assert_eq!(registry.find(fingerprint(&hash)).unwrap(), hash);
+        lock(&registry.inner).pending.clear();
+        registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0");
+        assert_eq!(registry.pending().len(), 0);
+    }
 }

@@ -1,7 +1,7 @@
 //! The door for agents: from an HTTP request with an identifier to a WebSocket.
 
 use super::identifiers::Admission;
-use super::{fingerprint, hash, session};
+use super::{GUESSABLE, fingerprint, hash, session};
 use crate::server::App;
 use crate::server::limits::Peer;
 use axum::body::Body;
@@ -62,9 +62,10 @@ pub fn answer(app: &Arc<App>, in_path: Option<&str>, mut request: Request) -> Re
     }
     let hash = hash(identifier);
     let admission = app.registry.admission(&hash);
-    // Guesses are slowed down. An agent that was last seen at this very address is no guess, so that an
-    // unregistered neighbour behind the same address does not keep it out.
-    let trusted = admission == Admission::Registered && app.registry.known_from(&hash, peer.0.ip());
+    // Guesses are slowed down. A registered identifier that is too long to be guessed is no guess, nor is an agent
+    // that was last seen at this very address, so that a neighbour behind the same address does not keep it out.
+    let trusted = admission == Admission::Registered
+        && (identifier.len() >= GUESSABLE || app.registry.known_from(&hash, peer.0.ip()));
     if !trusted
         && let Err(wait) = app
             .attempts

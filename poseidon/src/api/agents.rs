@@ -1,11 +1,12 @@
 //! Calls about agents.
 
+use super::extract::Path;
 use super::{Answer, ApiError, Shared, json, object};
 use crate::agents::Key;
 use crate::agents::registry::{NameError, Target};
 use crate::jobs::End;
 use crate::server::App;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use triton::message::payload::{self, ErrorCode};
 
 pub(super) async fn list(State(app): Shared) -> Answer {
@@ -47,7 +48,7 @@ pub(super) async fn forget(State(app): Shared, Path(name): Path<String>) -> Answ
                 target.name
             )));
         }
-        abandon(&app, &target.key.identifier, Some(&target.key.instance)).await;
+        abandon(&app, &target.key.identifier, Some(&target.key.instance)).await?;
         let key = target.key;
         app.db
             .call(move |store| store.delete_instance(&key.identifier, &key.instance))
@@ -56,8 +57,13 @@ pub(super) async fn forget(State(app): Shared, Path(name): Path<String>) -> Answ
     Ok(json(&serde_json::json!({})))
 }
 
-/// Ends the open jobs of what is forgotten: nobody will ever report their end.
-pub(super) async fn abandon(app: &App, identifier: &str, instance: Option<&str>) {
+/// Ends the open jobs of what is forgotten, for nobody will ever report their end, and deletes the output of all
+/// its jobs.
+pub(super) async fn abandon(
+    app: &App,
+    identifier: &str,
+    instance: Option<&str>,
+) -> Result<(), ApiError> {
     for live in app.jobs.all_open_of(identifier, instance) {
         let error = payload::Error::new(
             ErrorCode::Other("forgotten".to_owned()),
@@ -65,6 +71,7 @@ pub(super) async fn abandon(app: &App, identifier: &str, instance: Option<&str>)
         );
         app.jobs.end(&live, End::Error(error)).await;
     }
+    Ok(app.jobs.forget_output(identifier, instance).await?)
 }
 
 /// The agents that a name stands for.

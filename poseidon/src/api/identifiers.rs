@@ -1,9 +1,10 @@
 //! Calls about identifiers.
 
+use super::extract::Path;
 use super::{Answer, ApiError, Shared, json, object, read};
 use crate::agents::identifiers::IdentifierError;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use serde::Deserialize;
@@ -20,8 +21,7 @@ struct Approve {
 struct Register {
     identifier: String,
     name: Option<String>,
-    #[serde(default)]
-    attributes: BTreeMap<String, String>,
+    attributes: Option<BTreeMap<String, String>>,
 }
 
 pub(super) async fn pending(State(app): Shared) -> Answer {
@@ -70,7 +70,7 @@ pub(super) async fn register(State(app): Shared, body: Body) -> Answer {
 
 pub(super) async fn forget(State(app): Shared, Path(id): Path<String>) -> Answer {
     let hash = app.registry.forget(&app.db, &id).await?;
-    super::agents::abandon(&app, &hash, None).await;
+    super::agents::abandon(&app, &hash, None).await?;
     Ok(json(&serde_json::json!({})))
 }
 

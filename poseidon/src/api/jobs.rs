@@ -1,6 +1,7 @@
 //! Calls about jobs.
 
 use super::agents::resolve;
+use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, json, ndjson, object, read};
 use crate::agents::connection::SendError;
 use crate::agents::registry::Target;
@@ -9,7 +10,7 @@ use crate::jobs::{End, JobView};
 use crate::store::{Job, JobFilter, JobState};
 use crate::time::now;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use serde::Deserialize;

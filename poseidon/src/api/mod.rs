@@ -2,6 +2,7 @@
 
 mod agents;
 mod events;
+mod extract;
 mod identifiers;
 mod jobs;
 

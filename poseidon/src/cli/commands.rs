@@ -23,7 +23,7 @@ pub(super) struct Register {
     /// What to call it
     #[arg(long)]
     name: Option<String>,
-    /// Given to its agents; can be repeated
+    /// Given to its agents; can be repeated; those of a known identifier stay where none is given
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
     attributes: Vec<(String, String)>,
 }
@@ -45,8 +45,11 @@ impl Register {
                 .map_err(|e| format!("cannot read standard input: {e}"))?,
             (identifier, None) => identifier.unwrap_or_default().to_owned(),
         };
-        let attributes: BTreeMap<_, _> = self.attributes.into_iter().collect();
-        let mut body = json!({"identifier": identifier.trim(), "attributes": attributes});
+        let mut body = json!({"identifier": identifier.trim()});
+        if !self.attributes.is_empty() {
+            let attributes: BTreeMap<_, _> = self.attributes.into_iter().collect();
+            body["attributes"] = json!(attributes);
+        }
         if let Some(name) = self.name {
             body["name"] = name.into();
         }

@@ -61,14 +61,70 @@ fn over_the_limit_of_a_job_is_counted_only() {
 
 #[test]
 fn the_oldest_output_makes_room_and_open_jobs_keep_theirs() {
-    let (_dir, spools) = spools(1 << 20, 3000);
+    let (_dir, spools) = spools(1 << 20, 12_000);
     let mut old = Spool::default();
-    write(&spools, &mut old, "old", 0, &[b'o'; 2000]);
+    write(&spools, &mut old, "old", 0, &[b'o'; 8000]);
     let mut new = Spool::default();
-    write(&spools, &mut new, "new", 0, &[b'n'; 2000]);
-    write(&spools, &mut new, "new", 2000, b"more");
+    write(&spools, &mut new, "new", 0, &[b'n'; 8000]);
+    write(&spools, &mut new, "new", 8000, b"more");
     assert!(!spools.path("old").exists());
-    assert_eq!(new.written(), 2000 + 4 + 2 * HEADER as u64);
+    assert_eq!(new.written(), 8000 + 4 + 2 * HEADER as u64);
+}
+
+#[test]
+fn small_files_count_as_what_they_take_and_deleted_ones_no_more() {
+    let (dir, all) = spools(1 << 20, 1 << 20);
+    let used = || all.used.load(Ordering::Relaxed);
+    let mut small = Spool::default();
+    write(&all, &mut small, "small", 0, b"abc");
+    write(&all, &mut small, "small", 3, b"def");
+    assert_eq!(used(), FILE_MIN);
+    let mut large = Spool::default();
+    write(&all, &mut large, "large", 0, &[b'l'; 10_000]);
+    assert_eq!(used(), FILE_MIN + 10_000 + HEADER as u64);
+    let again = Spools::open(dir.path().join("output"), 1 << 20, 1 << 20).unwrap();
+    assert_eq!(again.used.load(Ordering::Relaxed), used());
+    all.delete(&["large".to_owned(), "none".to_owned()]);
+    assert_eq!(used(), FILE_MIN);
+    assert!(!all.path("large").exists());
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_is_left_to_the_database() {
+    let (dir, mut all) = spools(1 << 30, 1 << 30);
+    // The free space is what a file says.
+    all.free = |dir| {
+        let text = std::fs::read_to_string(dir.parent()?.join("free")).ok()?;
+        text.parse().ok()
+    };
+    let free = |bytes: u64| std::fs::write(dir.path().join("free"), bytes.to_string()).unwrap();
+    free(RESERVE - 1);
+    let mut spool = Spool::default();
+    write(&all, &mut spool, "a", 0, b"abc");
+    assert!(spool.cramped);
+    free(RESERVE + (2 << 20));
+    write(&all, &mut spool, "a", 3, b"def");
+    free(0);
+    // Not looked at before a MiB is written.
+    write(&all, &mut spool, "a", 6, b"ghi");
+    write(&all, &mut spool, "a", 9, &[b'x'; 1 << 20]);
+    write(&all, &mut spool, "a", 9 + (1 << 20), b"jkl");
+    assert_eq!(spool.seen(), [12 + (1 << 20), 0]);
+    let mut reader = Reader::new(all.path("a"));
+    assert_eq!(
+        reader.read().unwrap(),
+        [hole(0, 3), out(3, b"def"), out(6, b"ghi")]
+    );
+    assert_eq!(reader.rest(spool.seen()), [hole(9, 3 + (1 << 20))]);
+    std::fs::remove_file(dir.path().join("free")).unwrap();
+    write(&all, &mut spool, "a", 12 + (1 << 20), b"mno");
+    assert_eq!(reader.read().unwrap(), [out(12 + (1 << 20), b"mno")]);
+}
+
+#[test]
+fn the_disk_is_looked_at() {
+    let (dir, _) = spools(0, 0);
+    assert!(free(dir.path()).is_some());
 }
 
 #[test]
