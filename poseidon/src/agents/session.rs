@@ -6,7 +6,7 @@ use super::registry::Arrival;
 use crate::jobs::End;
 use crate::server::App;
 use crate::server::limits::Peer;
-use crate::store::Job;
+use crate::store::{Job, JobState};
 use crate::time::now;
 use futures_util::{Sink, SinkExt as _, Stream as Incoming, StreamExt as _};
 use serde_json::Value;
@@ -388,7 +388,10 @@ impl Session<'_> {
         };
         self.arrive(arrival, false);
         for live in open {
-            self.ask(&live.job()).await;
+            let job = live.job();
+            if job.state != JobState::Ended {
+                self.ask(&job).await;
+            }
         }
     }
 

@@ -116,6 +116,8 @@ pub struct Jobs {
     /// Conversation of a `cancel` → token of its job, oldest first.
     cancels: Mutex<VecDeque<(String, String)>>,
     spools: Arc<Spools>,
+    /// Ended jobs whose ends the store has not taken; they are among the open ones too.
+    unstored: Mutex<Vec<Arc<Live>>>,
     db: Db,
     events: Events,
 }
@@ -131,6 +133,7 @@ impl Jobs {
             open: Mutex::new(open),
             cancels: Mutex::default(),
             spools: Arc::new(spools),
+            unstored: Mutex::default(),
             db,
             events,
         })
@@ -302,7 +305,7 @@ impl Jobs {
         }
     }
 
-    async fn finish(&self, live: &Live, end: End) {
+    async fn finish(&self, live: &Arc<Live>, end: End) {
         let mut job = live.job();
         let [stdout, stderr] = lock(&live.spool).seen();
         (job.stdout_bytes, job.stderr_bytes) = (stdout, stderr);
@@ -319,15 +322,41 @@ impl Jobs {
             }
         }
         job.state = JobState::Ended;
-        let row = job.clone();
-        if let Err(e) = self.db.call(move |store| store.update_job(&row)).await {
-            log::error!("the end of job {} is not stored: {e}", job.token);
+        *lock(&live.job) = job.clone();
+        if let Err(e) = self.store(&job).await {
+            log::error!("the end of job {} is not stored yet: {e}", job.token);
+            // A full disk, most likely. It stays among the open ones, which are in memory, until it is stored.
+            lock(&self.unstored).push(live.clone());
+        } else {
+            lock(&self.open).remove(&job.token);
         }
         log::info!("job {} on {} has ended", job.token, job.agent);
-        *lock(&live.job) = job.clone();
-        lock(&self.open).remove(&job.token);
         live.written.send_modify(|written| written.ended = true);
         self.publish(&job);
+    }
+
+    async fn store(&self, job: &Job) -> Result<()> {
+        let row = job.clone();
+        self.db.call(move |store| store.update_job(&row)).await
+    }
+
+    /// Stores the ends that could not be stored when they came.
+    pub async fn store_again(&self) {
+        let unstored = std::mem::take(&mut *lock(&self.unstored));
+        let mut left = Vec::new();
+        for live in unstored {
+            let job = live.job();
+            match self.store(&job).await {
+                Ok(()) => {
+                    lock(&self.open).remove(&job.token);
+                }
+                Err(_) => left.push(live),
+            }
+        }
+        if !left.is_empty() {
+            log::error!("the ends of {} jobs are not stored yet", left.len());
+        }
+        lock(&self.unstored).append(&mut left);
     }
 
     /// Remembers that the conversation `cancel` is about `job`.

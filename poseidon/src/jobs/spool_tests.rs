@@ -107,7 +107,7 @@ fn a_disk_that_is_nearly_full_is_left_to_the_database() {
     free(0);
     // Not looked at before a MiB is written.
     write(&all, &mut spool, "a", 6, b"ghi");
-    write(&all, &mut spool, "a", 9, &[b'x'; 1 << 20]);
+    write(&all, &mut spool, "a", 9, &vec![b'x'; 1 << 20]);
     write(&all, &mut spool, "a", 9 + (1 << 20), b"jkl");
     assert_eq!(spool.seen(), [12 + (1 << 20), 0]);
     let mut reader = Reader::new(all.path("a"));

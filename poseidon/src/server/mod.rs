@@ -360,6 +360,9 @@ async fn flush(app: Arc<App>) {
 }
 
 async fn store_changed(app: &App, all: bool) {
+    if all {
+        app.jobs.store_again().await;
+    }
     for key in app.registry.take_evicted() {
         app.db
             .post(move |store| store.delete_instance(&key.identifier, &key.instance));
