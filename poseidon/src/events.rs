@@ -1,22 +1,33 @@
 //! What happens in the fleet, for all who watch.
 
-use serde::Serialize;
-use std::sync::Arc;
+use crate::agents::Key;
 use tokio::sync::broadcast;
 
-/// A watcher may fall behind by so many lines before it gets the whole fleet again.
-const BACKLOG: usize = 1024;
+/// A watcher may fall behind by so many changes before it gets the whole fleet again.
+pub(crate) const BACKLOG: usize = 1024;
 
-/// A line: what kind of change, and what has changed as a field of its own name.
-pub(crate) fn line<T: Serialize>(kind: &'static str, field: &'static str, value: &T) -> String {
-    // Not by way of a JSON value: that would parse all that is already JSON.
-    let value = serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned());
-    format!(r#"{{"type":"{kind}","{field}":{value}}}"#)
+/// What has changed, and not how: each watcher looks that up when it can say it. So what waits for a slow one is
+/// small, whatever the agents send.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// An agent came, went or reported.
+    Agent(Key),
+    /// An agent was forgotten.
+    Removed {
+        /// Which.
+        key: Key,
+        /// What it was called.
+        name: Option<String>,
+    },
+    /// The identifiers that wait.
+    Pending,
+    /// The job with this token.
+    Job(String),
 }
 
-/// The place where changes are said and heard: one JSON object a line.
+/// The place where changes are said and heard.
 #[derive(Clone)]
-pub struct Events(broadcast::Sender<Arc<str>>);
+pub struct Events(broadcast::Sender<Change>);
 
 impl Default for Events {
     fn default() -> Self {
@@ -25,15 +36,15 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Says a line, which is only made where somebody listens.
-    pub fn publish(&self, line: impl FnOnce() -> String) {
+    /// Says what has changed.
+    pub fn publish(&self, change: impl FnOnce() -> Change) {
         if self.0.receiver_count() > 0 {
-            let _ = self.0.send(line().into());
+            let _ = self.0.send(change());
         }
     }
 
     /// Listens from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Change> {
         self.0.subscribe()
     }
 }

@@ -456,3 +456,32 @@ async fn watchers_see_the_fleet_change() {
     rig.client.delete("/agents/box").await.unwrap();
     assert_eq!(next().await["type"], "agent-removed");
 }
+
+#[tokio::test]
+async fn a_slow_watcher_gets_the_last_state_and_not_each_on_the_way() {
+    const BEATS: u32 = 600;
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut lines = rig.client.lines("/events").await.unwrap();
+    let mut agent = rig.agent("i1").await;
+    let padding = "x".repeat(50_000);
+    // More than all buffers between server and watcher hold.
+    for uptime in 1..=BEATS {
+        let beat = json!({"uptime": uptime, "padding": padding});
+        agent.send(&Message::with("heartbeat", &beat)).await;
+    }
+    eventually("all beats", async || {
+        (rig.show("box").await["health"]["uptime"] == BEATS).then_some(())
+    })
+    .await;
+    let mut read = 0;
+    loop {
+        let line = within(lines.next()).await.unwrap().unwrap();
+        let line: Value = serde_json::from_slice(&line).unwrap();
+        read += 1;
+        if line["agent"]["health"]["uptime"] == BEATS {
+            break;
+        }
+    }
+    assert!(read < BEATS, "{read} lines");
+}

@@ -3,6 +3,7 @@
 use super::registry::{Registry, agents_of};
 use super::{FINGERPRINT, IdentifierView, Key, PendingView, fingerprint, hash};
 use crate::agents::registry::MAX_PENDING;
+use crate::events::Change;
 use crate::jobs::lock;
 use crate::store::{Db, Identifier, StoreError};
 use crate::time::now;
@@ -89,7 +90,7 @@ impl Registry {
         pending.agent = agent.chars().take(AGENT_LIMIT).collect();
         pending.last_seen = time;
         pending.attempts += 1;
-        self.publish_pending(&inner);
+        self.publish_pending();
     }
 
     /// Identifiers that wait, newest first.
@@ -158,7 +159,7 @@ impl Registry {
     pub(crate) async fn forget(&self, db: &Db, id: &str) -> Result<String> {
         let hash = self.find(id)?;
         if lock(&self.inner).pending.remove(&hash).is_some() {
-            self.publish_pending(&lock(&self.inner));
+            self.publish_pending();
         }
         let row = hash.clone();
         db.call(move |store| store.delete_identifier(&row)).await?;
@@ -212,10 +213,10 @@ impl Registry {
             .map(|(key, _)| key.clone())
             .collect();
         for key in &keys {
-            self.publish(&inner, key);
+            self.publish(key);
         }
         if inner.pending.remove(&hash).is_some() {
-            self.publish_pending(&inner);
+            self.publish_pending();
         }
         Ok(view)
     }
@@ -247,9 +248,8 @@ impl Registry {
         }
     }
 
-    fn publish_pending(&self, inner: &super::registry::Inner) {
-        self.events
-            .publish(|| crate::events::line("pending", "pending", &pending_list(inner)));
+    fn publish_pending(&self) {
+        self.events.publish(|| Change::Pending);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Out};
 use super::{AgentView, Key, PendingView, fingerprint};
-use crate::events::{Events, line};
+use crate::events::{Change, Events};
 use crate::jobs::lock;
 use crate::store::{Identifier, Instance, Snapshot};
 use crate::time::now;
@@ -233,7 +233,7 @@ impl Registry {
         agent.row.hello = arrival.hello;
         agent.row.last_seen = time;
         agent.urgent = true;
-        self.publish(&inner, &key);
+        self.publish(&key);
         drop(inner);
         self.changed.notify_one();
         Some(key)
@@ -274,7 +274,7 @@ impl Registry {
         agent.row.since = now();
         agent.connection = None;
         agent.urgent = true;
-        self.publish(&inner, key);
+        self.publish(key);
         drop(inner);
         self.changed.notify_one();
     }
@@ -292,7 +292,7 @@ impl Registry {
             agent.row.health = Some(health);
             agent.row.health_at = Some(now());
             agent.dirty = true;
-            self.publish(&inner, key);
+            self.publish(key);
         }
     }
 
@@ -408,18 +408,18 @@ impl Registry {
         })
     }
 
-    pub(super) fn publish(&self, inner: &Inner, key: &Key) {
-        // Said while the lock is held, so that watchers hear of changes in their order.
-        if let Some(agent) = self.view(inner, key) {
-            self.events.publish(|| line("agent", "agent", &agent));
-        }
+    /// Is called while the lock is held, so that watchers hear of changes in their order.
+    pub(super) fn publish(&self, key: &Key) {
+        self.events.publish(|| Change::Agent(key.clone()));
     }
 
     pub(super) fn publish_removed(&self, inner: &Inner, key: &Key) {
-        let name = inner.identifiers.get(&key.identifier).map(|row| &row.name);
-        self.events.publish(|| {
-            serde_json::json!({"type": "agent-removed", "name": name, "instance": key.instance})
-                .to_string()
+        self.events.publish(|| Change::Removed {
+            key: key.clone(),
+            name: inner
+                .identifiers
+                .get(&key.identifier)
+                .map(|row| row.name.clone()),
         });
     }
 }

@@ -6,7 +6,7 @@
 pub mod output;
 pub mod spool;
 
-use crate::events::{Events, line};
+use crate::events::{Change, Events};
 use crate::store::{Db, Job, JobFilter, JobState, Result, StoreError};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -321,7 +321,7 @@ impl Jobs {
     }
 
     fn publish(&self, job: &Job) {
-        self.events.publish(|| job_line(job));
+        self.events.publish(|| Change::Job(job.token.clone()));
     }
 }
 
@@ -331,10 +331,6 @@ impl Jobs {
 struct Totals {
     stdout_bytes: u64,
     stderr_bytes: u64,
-}
-
-fn job_line(job: &Job) -> String {
-    line("job", "job", &JobView::from(job))
 }
 
 /// A store that failed while something was asked of it.
