@@ -285,3 +285,41 @@ async fn several_readers_of_any_speed_get_all_of_it() {
     assert_eq!(count(&lines), CHUNK * CHUNKS);
     assert_eq!(rig.output(&id, false).await, lines);
 }
+
+#[tokio::test]
+async fn the_output_of_pruned_jobs_and_of_forgotten_agents_is_deleted() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        let job = rig.run("box", json!({"argv": ["echo"]})).await;
+        let command = agent.expect(payload::COMMAND).await;
+        agent.output(&command, 0, b"hello").await;
+        agent.succeed(&command, 5).await;
+        rig.ended(&job).await;
+        jobs.push(job);
+    }
+    let files = || -> Vec<bool> {
+        let output = rig.dir.path().join("data/output");
+        jobs.iter().map(|job| output.join(job).exists()).collect()
+    };
+    assert_eq!(files(), [true, true, true]);
+    let app = rig.server.as_ref().unwrap().app();
+    app.jobs.prune(2).await.unwrap();
+    assert_eq!(files(), [false, true, true]);
+    assert!(
+        rig.client
+            .get::<Value>(&format!("/jobs/{}", jobs[0]))
+            .await
+            .is_err()
+    );
+    rig.client
+        .delete(&format!("/identifiers/{IDENTIFIER}"))
+        .await
+        .unwrap();
+    assert_eq!(files(), [false, false, false]);
+    // The job itself is still known, and what it wrote is a gap.
+    let lines = rig.output(&jobs[2], true).await;
+    assert_eq!(lines[0]["type"], "gap");
+}

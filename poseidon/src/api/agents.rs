@@ -48,7 +48,7 @@ pub(super) async fn forget(State(app): Shared, Path(name): Path<String>) -> Answ
                 target.name
             )));
         }
-        abandon(&app, &target.key.identifier, Some(&target.key.instance)).await;
+        abandon(&app, &target.key.identifier, Some(&target.key.instance)).await?;
         let key = target.key;
         app.db
             .call(move |store| store.delete_instance(&key.identifier, &key.instance))
@@ -57,8 +57,13 @@ pub(super) async fn forget(State(app): Shared, Path(name): Path<String>) -> Answ
     Ok(json(&serde_json::json!({})))
 }
 
-/// Ends the open jobs of what is forgotten: nobody will ever report their end.
-pub(super) async fn abandon(app: &App, identifier: &str, instance: Option<&str>) {
+/// Ends the open jobs of what is forgotten, for nobody will ever report their end, and deletes the output of all
+/// its jobs.
+pub(super) async fn abandon(
+    app: &App,
+    identifier: &str,
+    instance: Option<&str>,
+) -> Result<(), ApiError> {
     for live in app.jobs.all_open_of(identifier, instance) {
         let error = payload::Error::new(
             ErrorCode::Other("forgotten".to_owned()),
@@ -66,6 +71,7 @@ pub(super) async fn abandon(app: &App, identifier: &str, instance: Option<&str>)
         );
         app.jobs.end(&live, End::Error(error)).await;
     }
+    Ok(app.jobs.forget_output(identifier, instance).await?)
 }
 
 /// The agents that a name stands for.

@@ -70,7 +70,7 @@ pub(super) async fn register(State(app): Shared, body: Body) -> Answer {
 
 pub(super) async fn forget(State(app): Shared, Path(id): Path<String>) -> Answer {
     let hash = app.registry.forget(&app.db, &id).await?;
-    super::agents::abandon(&app, &hash, None).await;
+    super::agents::abandon(&app, &hash, None).await?;
     Ok(json(&serde_json::json!({})))
 }
 

@@ -194,6 +194,32 @@ impl Jobs {
         self.db.call(move |store| store.jobs(&filter)).await
     }
 
+    /// Deletes ended jobs beyond the newest `keep`, with their output.
+    pub async fn prune(&self, keep: u64) -> Result<()> {
+        let pruned = self.db.call(move |store| store.prune_jobs(keep)).await?;
+        self.delete_output(pruned).await;
+        Ok(())
+    }
+
+    /// Deletes the output of the ended jobs of an identifier, or of one of its instances; the jobs stay.
+    pub async fn forget_output(&self, identifier: &str, instance: Option<&str>) -> Result<()> {
+        let (identifier, instance) = (identifier.to_owned(), instance.map(str::to_owned));
+        let tokens = self
+            .db
+            .call(move |store| store.ended_tokens(&identifier, instance.as_deref()))
+            .await?;
+        self.delete_output(tokens).await;
+        Ok(())
+    }
+
+    async fn delete_output(&self, tokens: Vec<String>) {
+        let spools = self.spools.clone();
+        let deleted = tokio::task::spawn_blocking(move || spools.delete(&tokens));
+        if let Err(e) = deleted.await {
+            log::error!("deleting output failed: {e}");
+        }
+    }
+
     /// Where the output of a job is.
     pub fn path(&self, token: &str) -> PathBuf {
         self.spools.path(token)

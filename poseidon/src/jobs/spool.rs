@@ -4,6 +4,7 @@
 //! stored: a reader sees them where the next offset of a stream is not the one it expects, and at the end, where
 //! the stream is known to be longer.
 
+use crate::jobs::lock;
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -20,6 +21,8 @@ const RECORD_LIMIT: usize = 4 << 20;
 const READ: usize = 256 << 10;
 /// When all files together are over their bound, the oldest are deleted down to this share of it.
 const PRUNE_TO: f64 = 0.9;
+/// A file takes at least so much of the disk.
+const FILE_MIN: u64 = 4096;
 
 const KIND_STDOUT: u8 = 0;
 const KIND_STDERR: u8 = 1;
@@ -38,7 +41,7 @@ impl Spools {
     /// Opens the folder, which is created where it is missing.
     pub fn open(dir: PathBuf, job_limit: u64, total_limit: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let used = list(&dir)?.iter().map(|(_, _, size)| size).sum();
+        let used = list(&dir)?.iter().map(|(_, _, size)| taken(*size)).sum();
         Ok(Self {
             dir,
             job_limit,
@@ -51,6 +54,27 @@ impl Spools {
     /// The file of a job.
     pub fn path(&self, token: &str) -> PathBuf {
         self.dir.join(token)
+    }
+
+    /// Deletes the files of jobs that are no more. Who reads one has it open and reads on.
+    pub fn delete(&self, tokens: &[String]) {
+        let _no_pruning = lock(&self.pruning);
+        for token in tokens {
+            let path = self.path(token);
+            // Most jobs write nothing and have no file.
+            let Ok(metadata) = path.metadata() else {
+                continue;
+            };
+            match std::fs::remove_file(&path) {
+                Ok(()) => {
+                    let less = |used: u64| Some(used.saturating_sub(taken(metadata.len())));
+                    let _ = self
+                        .used
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+                }
+                Err(e) => log::warn!("the output of job {token} is not deleted: {e}"),
+            }
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -66,7 +90,7 @@ impl Spools {
             return;
         };
         files.sort_by_key(|(_, modified, _)| *modified);
-        let mut used: u64 = files.iter().map(|(_, _, size)| size).sum();
+        let mut used: u64 = files.iter().map(|(_, _, size)| taken(*size)).sum();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let goal = (self.total_limit as f64 * PRUNE_TO) as u64;
         for (name, _, size) in files {
@@ -75,11 +99,16 @@ impl Spools {
             }
             if !open.contains(&name) && std::fs::remove_file(self.dir.join(&name)).is_ok() {
                 log::info!("deleted the output of job {name} ({size} bytes) to make room");
-                used -= size;
+                used -= taken(size);
             }
         }
         self.used.store(used, Ordering::Relaxed);
     }
+}
+
+/// What a file of this length takes.
+fn taken(len: u64) -> u64 {
+    len.max(FILE_MIN)
 }
 
 fn list(dir: &Path) -> io::Result<Vec<(String, std::time::SystemTime, u64)>> {
@@ -168,12 +197,14 @@ impl Spool {
         if self.file.is_some() || self.failed {
             return;
         }
+        let path = spools.path(token);
+        let new = !path.exists();
         let opened = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
-            .open(spools.path(token))
+            .open(path)
             .and_then(|file| {
                 let (len, seen) = whole_records(&file)?;
                 file.set_len(len)?;
@@ -183,6 +214,9 @@ impl Spool {
             Ok((file, len, seen)) => {
                 self.file = Some(file);
                 self.len = len;
+                if new {
+                    spools.used.fetch_add(taken(len), Ordering::Relaxed);
+                }
                 self.seen = [self.seen[0].max(seen[0]), self.seen[1].max(seen[1])];
             }
             Err(e) => self.fail(token, &e),
@@ -219,9 +253,10 @@ impl Spool {
         record.extend_from_slice(bytes);
         match file.write_all(&record) {
             Ok(()) => {
+                let more = taken(self.len + size) - taken(self.len);
                 self.len += size;
                 self.failed = false;
-                spools.used.fetch_add(size, Ordering::Relaxed);
+                spools.used.fetch_add(more, Ordering::Relaxed);
             }
             Err(e) => {
                 // A piece of the record may be there: the next one must not follow it.

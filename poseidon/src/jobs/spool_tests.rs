@@ -61,14 +61,32 @@ fn over_the_limit_of_a_job_is_counted_only() {
 
 #[test]
 fn the_oldest_output_makes_room_and_open_jobs_keep_theirs() {
-    let (_dir, spools) = spools(1 << 20, 3000);
+    let (_dir, spools) = spools(1 << 20, 12_000);
     let mut old = Spool::default();
-    write(&spools, &mut old, "old", 0, &[b'o'; 2000]);
+    write(&spools, &mut old, "old", 0, &[b'o'; 8000]);
     let mut new = Spool::default();
-    write(&spools, &mut new, "new", 0, &[b'n'; 2000]);
-    write(&spools, &mut new, "new", 2000, b"more");
+    write(&spools, &mut new, "new", 0, &[b'n'; 8000]);
+    write(&spools, &mut new, "new", 8000, b"more");
     assert!(!spools.path("old").exists());
-    assert_eq!(new.written(), 2000 + 4 + 2 * HEADER as u64);
+    assert_eq!(new.written(), 8000 + 4 + 2 * HEADER as u64);
+}
+
+#[test]
+fn small_files_count_as_what_they_take_and_deleted_ones_no_more() {
+    let (dir, all) = spools(1 << 20, 1 << 20);
+    let used = || all.used.load(Ordering::Relaxed);
+    let mut small = Spool::default();
+    write(&all, &mut small, "small", 0, b"abc");
+    write(&all, &mut small, "small", 3, b"def");
+    assert_eq!(used(), FILE_MIN);
+    let mut large = Spool::default();
+    write(&all, &mut large, "large", 0, &[b'l'; 10_000]);
+    assert_eq!(used(), FILE_MIN + 10_000 + HEADER as u64);
+    let again = Spools::open(dir.path().join("output"), 1 << 20, 1 << 20).unwrap();
+    assert_eq!(again.used.load(Ordering::Relaxed), used());
+    all.delete(&["large".to_owned(), "none".to_owned()]);
+    assert_eq!(used(), FILE_MIN);
+    assert!(!all.path("large").exists());
 }
 
 #[test]

@@ -350,7 +350,7 @@ async fn flush(app: Arc<App>) {
             () = stopped(&mut stop) => return,
         };
         store_changed(&app, all).await;
-        if all && let Err(e) = app.db.call(|store| store.prune_jobs(KEEP_JOBS)).await {
+        if all && let Err(e) = app.jobs.prune(KEEP_JOBS).await {
             log::error!("old jobs are not deleted: {e}");
         }
     }

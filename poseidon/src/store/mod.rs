@@ -168,8 +168,10 @@ pub trait Store: Send {
     fn job(&mut self, token: &str) -> Result<Option<Job>>;
     /// Jobs, newest first.
     fn jobs(&mut self, filter: &JobFilter) -> Result<Vec<Job>>;
-    /// Deletes ended jobs beyond the newest `keep`.
-    fn prune_jobs(&mut self, keep: u64) -> Result<()>;
+    /// Tokens of the ended jobs of an identifier, or of one of its instances.
+    fn ended_tokens(&mut self, identifier: &str, instance: Option<&str>) -> Result<Vec<String>>;
+    /// Deletes ended jobs beyond the newest `keep`; returns their tokens.
+    fn prune_jobs(&mut self, keep: u64) -> Result<Vec<String>>;
 }
 
 type Finish = Box<dyn FnOnce(Result<()>) + Send>;

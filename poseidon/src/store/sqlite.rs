@@ -267,12 +267,21 @@ impl Store for Sqlite {
         Ok(jobs)
     }
 
-    fn prune_jobs(&mut self, keep: u64) -> Result<()> {
-        self.db.execute(
-            "DELETE FROM jobs WHERE state = 2 AND seq <= (SELECT coalesce(max(seq), 0) FROM jobs) - ?1",
-            [saturate(keep)],
+    fn ended_tokens(&mut self, identifier: &str, instance: Option<&str>) -> Result<Vec<String>> {
+        let mut statement = self.db.prepare(
+            "SELECT token FROM jobs WHERE state = 2 AND identifier = ?1 AND (?2 IS NULL OR instance = ?2)",
         )?;
-        Ok(())
+        let tokens = statement.query_map(params![identifier, instance], |row| row.get(0))?;
+        Ok(tokens.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn prune_jobs(&mut self, keep: u64) -> Result<Vec<String>> {
+        let mut statement = self.db.prepare_cached(
+            "DELETE FROM jobs WHERE state = 2 AND seq <= (SELECT coalesce(max(seq), 0) FROM jobs) - ?1
+             RETURNING token",
+        )?;
+        let tokens = statement.query_map([saturate(keep)], |row| row.get(0))?;
+        Ok(tokens.collect::<rusqlite::Result<_>>()?)
     }
 }
 
