@@ -187,6 +187,15 @@ async fn plain_is_for_loopback_only() {
 }
 
 #[tokio::test]
+async fn a_server_starts_where_it_cannot_write_its_address() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("data/url.new")).unwrap();
+    let server = server::start(settings(dir.path())).await.unwrap();
+    assert!(!dir.path().join("data/url").exists());
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_data_folder_has_one_server_and_no_other_readers() {
     let rig = rig().await;
     let e = server::start(settings(rig.dir.path())).await.err().unwrap();

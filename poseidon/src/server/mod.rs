@@ -143,7 +143,10 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     } else {
         format!("{scheme}://{address}")
     };
-    data.write_url(&url)?;
+    if let Err(e) = data.write_url(&url) {
+        // On a full disk, say: agents and the API do not need the file.
+        log::warn!("{e}; commands find this server with --url {url} only");
+    }
 
     let path = data.path().join("poseidon.db");
     let failed = |e| format!("cannot use the store {}: {e}", path.display());
