@@ -21,6 +21,10 @@ const RECORD_LIMIT: usize = 4 << 20;
 const READ: usize = 256 << 10;
 /// When all files together are over their bound, the oldest are deleted down to this share of it.
 const PRUNE_TO: f64 = 0.9;
+/// With less free space on the disk output is not stored: the database needs it.
+const RESERVE: u64 = 64 << 20;
+/// The free space is looked at before so many bytes are written, and each time while there is too little.
+const CHECK_EVERY: u64 = 1 << 20;
 /// A file takes at least so much of the disk.
 const FILE_MIN: u64 = 4096;
 
@@ -35,6 +39,10 @@ pub struct Spools {
     total_limit: u64,
     used: AtomicU64,
     pruning: Mutex<()>,
+    /// Free bytes of a folder's disk, where that is known.
+    free: fn(&Path) -> Option<u64>,
+    /// Bytes that may be written before the next look at the free space.
+    unchecked: AtomicU64,
 }
 
 impl Spools {
@@ -48,6 +56,8 @@ impl Spools {
             total_limit,
             used: AtomicU64::new(used),
             pruning: Mutex::new(()),
+            free,
+            unchecked: AtomicU64::new(0),
         })
     }
 
@@ -75,6 +85,20 @@ impl Spools {
                 Err(e) => log::warn!("the output of job {token} is not deleted: {e}"),
             }
         }
+    }
+
+    /// Whether the disk has room for `size` bytes more of output.
+    fn has_room(&self, size: u64) -> bool {
+        let left = self.unchecked.load(Ordering::Relaxed);
+        if left >= size {
+            // Two at a time may count as one: this is no exact science.
+            self.unchecked.store(left - size, Ordering::Relaxed);
+            return true;
+        }
+        let room = (self.free)(&self.dir).is_none_or(|free| free >= RESERVE + size);
+        let left = if room { CHECK_EVERY } else { 0 };
+        self.unchecked.store(left, Ordering::Relaxed);
+        room
     }
 
     fn is_over(&self) -> bool {
@@ -106,6 +130,12 @@ impl Spools {
     }
 }
 
+/// Free bytes of the disk that holds the folder.
+fn free(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// What a file of this length takes.
 fn taken(len: u64) -> u64 {
     len.max(FILE_MIN)
@@ -131,6 +161,8 @@ pub struct Spool {
     seen: [u64; 2],
     full: bool,
     failed: bool,
+    /// It is logged that the disk is nearly full.
+    cramped: bool,
 }
 
 impl Spool {
@@ -242,6 +274,16 @@ impl Spool {
             if spools.is_over() {
                 return;
             }
+        }
+        if !spools.has_room(size) {
+            if !std::mem::replace(&mut self.cramped, true) {
+                log::error!(
+                    "the output of job {token} will have a gap: the disk of {} has less than {} MiB left",
+                    spools.dir.display(),
+                    RESERVE >> 20
+                );
+            }
+            return;
         }
         let (Some(file), Ok(length)) = (&mut self.file, u32::try_from(bytes.len())) else {
             return;

@@ -90,6 +90,44 @@ fn small_files_count_as_what_they_take_and_deleted_ones_no_more() {
 }
 
 #[test]
+fn a_disk_that_is_nearly_full_is_left_to_the_database() {
+    let (dir, mut all) = spools(1 << 30, 1 << 30);
+    // The free space is what a file says.
+    all.free = |dir| {
+        let text = std::fs::read_to_string(dir.parent()?.join("free")).ok()?;
+        text.parse().ok()
+    };
+    let free = |bytes: u64| std::fs::write(dir.path().join("free"), bytes.to_string()).unwrap();
+    free(RESERVE - 1);
+    let mut spool = Spool::default();
+    write(&all, &mut spool, "a", 0, b"abc");
+    assert!(spool.cramped);
+    free(RESERVE + (2 << 20));
+    write(&all, &mut spool, "a", 3, b"def");
+    free(0);
+    // Not looked at before a MiB is written.
+    write(&all, &mut spool, "a", 6, b"ghi");
+    write(&all, &mut spool, "a", 9, &vec![b'x'; 1 << 20]);
+    write(&all, &mut spool, "a", 9 + (1 << 20), b"jkl");
+    assert_eq!(spool.seen(), [12 + (1 << 20), 0]);
+    let mut reader = Reader::new(all.path("a"));
+    assert_eq!(
+        reader.read().unwrap(),
+        [hole(0, 3), out(3, b"def"), out(6, b"ghi")]
+    );
+    assert_eq!(reader.rest(spool.seen()), [hole(9, 3 + (1 << 20))]);
+    std::fs::remove_file(dir.path().join("free")).unwrap();
+    write(&all, &mut spool, "a", 12 + (1 << 20), b"mno");
+    assert_eq!(reader.read().unwrap(), [out(12 + (1 << 20), b"mno")]);
+}
+
+#[test]
+fn the_disk_is_looked_at() {
+    let (dir, _) = spools(0, 0);
+    assert!(free(dir.path()).is_some());
+}
+
+#[test]
 fn a_torn_record_is_cut_off_after_a_restart() {
     let (_dir, spools) = spools(1 << 20, 1 << 20);
     let mut spool = Spool::default();
