@@ -120,6 +120,17 @@ async fn an_identifier_is_registered_from_a_file() {
 }
 
 #[tokio::test]
+async fn an_address_without_scheme_is_told_before_a_missing_token() {
+    let rig = rig().await;
+    let output = command(&rig, &["--url", "127.0.0.1:8787", "agents"])
+        .env("POSEIDON_DATA", rig.dir.path().join("none"))
+        .output();
+    let output = within(output).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("is no address of a server"), "{said}");
+}
+
+#[tokio::test]
 async fn run_streams_raw_bytes_and_ends_with_the_exit_code() {
     let rig = rig().await;
     rig.register("box").await;

@@ -72,6 +72,8 @@ impl Client {
             Some(url) => url.clone(),
             None => read(&reach.data.join(data::URL)).map_err(|e| format!("{e}; {hint}"))?,
         };
+        // Before the token, for a wrong address is no reason to look for one.
+        is_https(&url)?;
         let token = match (&reach.token_file, std::env::var("POSEIDON_TOKEN")) {
             (Some(path), _) => read(path)?,
             (None, Ok(token)) if !token.trim().is_empty() => token.trim().to_owned(),
@@ -82,15 +84,7 @@ impl Client {
 
     /// A client for a known server.
     pub fn new(url: &str, token: String, ca_file: Option<&Path>) -> Result<Self, String> {
-        let tls = if url.starts_with("https://") {
-            Some(connector(ca_file)?)
-        } else if url.starts_with("http://") {
-            None
-        } else {
-            return Err(format!(
-                "{url} is no address of a server: http://… or https://…"
-            ));
-        };
+        let tls = is_https(url)?.then(|| connector(ca_file)).transpose()?;
         Ok(Self {
             url: url.trim_end_matches('/').to_owned(),
             token,
@@ -223,6 +217,17 @@ impl Client {
         let mut text = String::new();
         let _ = write!(text, "{}: {reason}", self.url);
         text
+    }
+}
+
+/// Whether the address of a server asks for TLS.
+fn is_https(url: &str) -> Result<bool, String> {
+    match url.split_once("://") {
+        Some(("https", _)) => Ok(true),
+        Some(("http", _)) => Ok(false),
+        _ => Err(format!(
+            "{url} is no address of a server: http://… or https://…"
+        )),
     }
 }
 
