@@ -64,6 +64,10 @@ impl Registry {
     /// Notes an identifier that nobody knows.
     pub fn knock(&self, hash: &str, address: &str, agent: &str) {
         let mut inner = lock(&self.inner);
+        // Somebody may have let it in, or refused it, since it was looked up.
+        if inner.identifiers.contains_key(hash) {
+            return;
+        }
         if inner.pending.len() >= MAX_PENDING && !inner.pending.contains_key(hash) {
             let oldest = inner
                 .pending
@@ -234,10 +238,12 @@ impl Registry {
                 "an ID has at least {ID_MIN} digits"
             )));
         }
+        let pending = inner.pending.keys();
+        let pending = pending.filter(|hash| !inner.identifiers.contains_key(*hash));
         let mut fitting = inner
             .identifiers
             .keys()
-            .chain(inner.pending.keys())
+            .chain(pending)
             .filter(|hash| hash.starts_with(&id));
         match (fitting.next(), fitting.next()) {
             (Some(one), None) if id.len() <= FINGERPRINT || id.len() == one.len() => {
@@ -294,4 +300,31 @@ fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<()> {
 /// JSON leaves these as they are and XML cannot carry them.
 fn is_xml_foreign(c: char) -> bool {
     matches!(c, '\u{FFFE}' | '\u{FFFF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Events;
+    use crate::store::Snapshot;
+
+    #[test]
+    fn what_is_registered_does_not_wait_and_is_found_once() {
+        let hash = hash("an-identifier-of-a-good-length");
+        let registry = Registry::new(Snapshot::default(), Events::default(), 15);
+        registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0");
+        assert_eq!(registry.pending().len(), 1);
+        let row = Identifier {
+            hash: hash.clone(),
+            name: "box".to_owned(),
+            refused: false,
+            created: 0.0,
+            attributes: BTreeMap::new(),
+        };
+        lock(&registry.inner).identifiers.insert(hash.clone(), row);
+        assert_eq!(registry.find(fingerprint(&hash)).unwrap(), hash);
+        lock(&registry.inner).pending.clear();
+        registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0");
+        assert_eq!(registry.pending().len(), 0);
+    }
 }
