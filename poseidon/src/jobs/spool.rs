@@ -77,8 +77,10 @@ impl Spools {
             };
             match std::fs::remove_file(&path) {
                 Ok(()) => {
-                    self.used
-                        .fetch_sub(taken(metadata.len()), Ordering::Relaxed);
+                    let less = |used: u64| Some(used.saturating_sub(taken(metadata.len())));
+                    let _ = self
+                        .used
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
                 }
                 Err(e) => log::warn!("the output of job {token} is not deleted: {e}"),
             }
