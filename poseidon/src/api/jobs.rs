@@ -6,7 +6,7 @@ use super::{Answer, ApiError, Shared, json, ndjson, object, read};
 use crate::agents::connection::SendError;
 use crate::agents::registry::Target;
 use crate::jobs::output::Lines;
-use crate::jobs::{End, JobView};
+use crate::jobs::{End, JobView, Live};
 use crate::store::{Job, JobFilter, JobState};
 use crate::time::now;
 use axum::body::Body;
@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
+use std::sync::Arc;
 use triton::message::payload::{self, ErrorCode};
 use triton::message::{DEFAULT_LIMIT, Message, VERSION};
 
@@ -249,7 +250,8 @@ pub(super) async fn cancel(State(app): Shared, Path(token): Path<String>, body: 
     if grace_seconds.is_some_and(|s| !s.is_finite() || s < 0.0) {
         return Err(ApiError::invalid("graceSeconds is zero or more"));
     }
-    let Some(live) = app.jobs.open(&token) else {
+    let runs = |live: &Arc<Live>| live.job().state != JobState::Ended;
+    let Some(live) = app.jobs.open(&token).filter(runs) else {
         return Err(match app.jobs.get(&token).await? {
             Some(_) => ApiError::conflict(format!("job {token} has ended")),
             None => unknown(&token),

@@ -322,8 +322,9 @@ impl Jobs {
             }
         }
         job.state = JobState::Ended;
+        let stored = self.store(&job).await;
         *lock(&live.job) = job.clone();
-        if let Err(e) = self.store(&job).await {
+        if let Err(e) = stored {
             log::error!("the end of job {} is not stored yet: {e}", job.token);
             // A full disk, most likely. It stays among the open ones, which are in memory, until it is stored.
             lock(&self.unstored).push(live.clone());
