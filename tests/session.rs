@@ -385,12 +385,12 @@ fn failed_reconnects_cost_nothing() {
     let before = agent.resources();
     let memory = agent.resident();
     again(200);
-    // The resolver's thread comes and goes.
-    let after = agent.resources();
-    assert!(
-        after.0 <= before.0 && after.1 <= before.1 + 1,
-        "{before:?} -> {after:?}"
-    );
+    // The resolver's thread comes and goes, and while a last attempt looks up its name it has a file open: what
+    // is leaked stays, though.
+    eventually(&format!("the resources of {before:?} again"), || {
+        let after = agent.resources();
+        (after.0 <= before.0 && after.1 <= before.1 + 1).then_some(())
+    });
     assert!(
         agent.resident() <= memory + (512 << 10),
         "{memory} -> {}",
