@@ -82,8 +82,8 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     let local_settings = server::Settings {
         path: config.socket.clone(),
         group: config.socket_group.clone(),
-        clients: usize::try_from(config.limits.local_clients).unwrap_or(usize::MAX),
-        message_limit: message_limit(config),
+        clients: config.limits.local_clients,
+        message_limit: config.limits.message_bytes,
         queues,
     };
     let socket = Socket::bind(&local_settings)?;
@@ -239,28 +239,23 @@ fn lock(state: &Path) -> Result<File> {
     }
 }
 
-fn message_limit(config: &Config) -> usize {
-    usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX)
-}
-
 fn queues(config: &Config) -> Limits {
     Limits {
-        control: usize::try_from(config.limits.control_messages).unwrap_or(usize::MAX),
-        output_bytes: usize::try_from(config.limits.output_bytes).unwrap_or(usize::MAX),
+        control: config.limits.control_messages,
+        output_bytes: config.limits.output_bytes,
     }
 }
 
 fn job_settings(config: &Config) -> job::Settings {
     let jobs = &config.jobs;
-    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     job::Settings {
-        workers: count(jobs.workers),
-        queue: count(jobs.queue),
+        workers: jobs.workers,
+        queue: jobs.queue,
         grace: Duration::from_secs(jobs.grace_seconds),
         default_timeout: (jobs.timeout_seconds > 0)
             .then(|| Duration::from_secs(jobs.timeout_seconds)),
-        collect_bytes: count(jobs.collect_bytes),
-        remembered: count(jobs.remembered),
+        collect_bytes: jobs.collect_bytes,
+        remembered: jobs.remembered,
         environment: vec![("TRITON_SOCKET".into(), config.socket.clone().into())],
         ..job::Settings::default()
     }

@@ -110,11 +110,11 @@ pub struct Connect {
 #[allow(missing_docs)]
 pub struct Jobs {
     /// Jobs at once.
-    #[serde(deserialize_with = "check::whole::<_, 1, 64>")]
-    pub workers: u64,
+    #[serde(deserialize_with = "check::count::<_, 1, 64>")]
+    pub workers: usize,
     /// Jobs that wait for a worker or their time; one more is answered `busy`.
-    #[serde(deserialize_with = "check::whole::<_, 0, 1_000>")]
-    pub queue: u64,
+    #[serde(deserialize_with = "check::count::<_, 0, 1_000>")]
+    pub queue: usize,
     /// Seconds from SIGTERM to SIGKILL.
     #[serde(deserialize_with = "check::whole::<_, 0, 3_600>")]
     pub grace_seconds: u64,
@@ -122,11 +122,11 @@ pub struct Jobs {
     #[serde(deserialize_with = "check::whole::<_, 0, 31_536_000>")]
     pub timeout_seconds: u64,
     /// Bytes of each stream kept for a result in `collect` mode.
-    #[serde(deserialize_with = "check::whole::<_, 4_096, 262_144>")]
-    pub collect_bytes: u64,
+    #[serde(deserialize_with = "check::count::<_, 4_096, 262_144>")]
+    pub collect_bytes: usize,
     /// Ended jobs remembered, so that a request that arrives again starts nothing.
-    #[serde(deserialize_with = "check::whole::<_, 16, 10_000>")]
-    pub remembered: u64,
+    #[serde(deserialize_with = "check::count::<_, 16, 10_000>")]
+    pub remembered: usize,
 }
 
 /// `[limits]`: what bounds memory.
@@ -135,17 +135,17 @@ pub struct Jobs {
 #[allow(missing_docs)]
 pub struct Limits {
     /// One message, in bytes of XML.
-    #[serde(deserialize_with = "check::whole::<_, 16_384, 16_777_216>")]
-    pub message_bytes: u64,
+    #[serde(deserialize_with = "check::count::<_, 16_384, 16_777_216>")]
+    pub message_bytes: usize,
     /// Output that waits for one peer.
-    #[serde(deserialize_with = "check::whole::<_, 32_768, 16_777_216>")]
-    pub output_bytes: u64,
+    #[serde(deserialize_with = "check::count::<_, 32_768, 16_777_216>")]
+    pub output_bytes: usize,
     /// Other messages that wait for one peer.
-    #[serde(deserialize_with = "check::whole::<_, 64, 10_000>")]
-    pub control_messages: u64,
+    #[serde(deserialize_with = "check::count::<_, 64, 10_000>")]
+    pub control_messages: usize,
     /// Connections to the local socket.
-    #[serde(deserialize_with = "check::whole::<_, 1, 64>")]
-    pub local_clients: u64,
+    #[serde(deserialize_with = "check::count::<_, 1, 64>")]
+    pub local_clients: usize,
 }
 
 impl Default for Config {
@@ -199,7 +199,7 @@ impl Default for Jobs {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            message_bytes: crate::message::DEFAULT_LIMIT as u64,
+            message_bytes: crate::message::DEFAULT_LIMIT,
             output_bytes: 131_072,
             control_messages: 1_024,
             local_clients: 16,

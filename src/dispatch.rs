@@ -51,25 +51,11 @@ impl Dispatcher {
             return;
         };
         if message.version != VERSION {
-            from.outbox.push(refuse_version(message));
+            from.outbox.push(message.reply_unsupported_version());
             return;
         }
         plugin.handle(message, from);
     }
-}
-
-/// The answer to a version that this side does not speak.
-pub fn refuse_version(message: &Message) -> Message {
-    let mut error = payload::Error::new(
-        ErrorCode::UnsupportedVersion,
-        format!(
-            "this agent speaks version {VERSION} of {}, not {}",
-            shorten(&message.kind),
-            message.version
-        ),
-    );
-    error.detail = Some(serde_json::json!({ "versions": [VERSION] }));
-    message.reply(payload::ERROR, &error)
 }
 
 /// The beginning of a text from outside, for logs and errors.

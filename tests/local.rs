@@ -85,10 +85,7 @@ fn ctrl_c_cancels_the_job() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut ready = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut ready)
-        .unwrap();
+    let (ready, _output) = support::first_line(&mut child);
     assert_eq!(ready, "ready\n");
     let job = std::fs::read_to_string(&marker).unwrap();
     support::signal(child.id(), libc::SIGINT);
@@ -107,10 +104,7 @@ fn a_killed_exec_takes_its_job_with_it() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut job = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut job)
-        .unwrap();
+    let (job, _output) = support::first_line(&mut child);
     child.kill().unwrap();
     child.wait().unwrap();
     let process = format!("/proc/{}", job.trim());
@@ -354,9 +348,7 @@ fn sigterm_during_a_job_ends_it_and_the_agent() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut job = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdout.read_line(&mut job).unwrap();
+    let (job, _output) = support::first_line(&mut child);
     let before = std::time::Instant::now();
     assert!(agent.stop().success());
     assert!(

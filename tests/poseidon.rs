@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::process::Stdio;
 use support::agent::Agent;
 use support::eventually;
@@ -99,9 +99,7 @@ fn output_streams_while_the_job_runs_and_ctrl_c_cancels_it() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut job = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdout.read_line(&mut job).unwrap();
+    let (job, _output) = support::first_line(&mut child);
     let process = format!("/proc/{}", job.trim());
     assert!(std::path::Path::new(&process).exists(), "{job:?}");
     support::signal(child.id(), libc::SIGINT);
@@ -350,12 +348,10 @@ fn an_output_that_nobody_reads_any_more_ends_its_job() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut first = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut first)
-        .unwrap();
+    let (first, output) = support::first_line(&mut child);
     assert_eq!(first, "y\n");
-    // The reader is dropped: the pipe is closed, as by `| head -n 1`.
+    // The pipe is closed, as by `| head -n 1`.
+    drop(output);
     let status = eventually("poseidon run ends", || child.try_wait().unwrap());
     assert!(!status.success());
     eventually("the job is cancelled", || {

@@ -14,10 +14,7 @@ use crate::sys::poll::{IN, OUT, PollSet, after};
 use crate::sys::wake::Wake;
 use crate::thread::Crew;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Clocks before this day (2026-01-01) are wrong: this program did not exist.
-const OLDEST: f64 = 1_767_225_600.0;
+use std::time::{Duration, SystemTime};
 
 /// A line of the report, marked as good, bad or mere information.
 fn say(mark: &str, what: &str, text: &str) {
@@ -74,7 +71,7 @@ fn identity_is_good(config: &Config) -> bool {
 }
 
 fn clock_is_good() -> bool {
-    let good = clock::now() > OLDEST;
+    let good = tls::clock_year(SystemTime::now()) >= tls::BUILD_YEAR;
     let synced = match clock::synced() {
         Some(true) => "synchronised",
         Some(false) => "not synchronised",
@@ -83,8 +80,11 @@ fn clock_is_good() -> bool {
     if good {
         say("ok", "clock", synced);
     } else {
-        let text = "it stands before 2026: certificates will not be valid yet; set it, or run an NTP client";
-        say("BAD", "clock", text);
+        let text = format!(
+            "it stands before {}: certificates will not be valid yet; set it, or run an NTP client",
+            tls::BUILD_YEAR
+        );
+        say("BAD", "clock", &text);
     }
     good
 }

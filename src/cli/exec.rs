@@ -29,8 +29,7 @@ const PIPE_PIECE: usize = 4_096;
 const STDIN_LIMIT: u64 = 700 * 1024;
 
 pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
-    let limit = usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX);
-    let mut client = Client::connect(&config.socket, limit)?;
+    let mut client = Client::connect(&config.socket, config.limits.message_bytes)?;
     let request = Message::with(payload::COMMAND, &command(exec)?);
     // Not before: while standard input is read, Ctrl-C ends this process as usual.
     let signals = Signals::receive(&[SIGINT, SIGTERM])

@@ -15,8 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the daemon for its status.
 pub fn ask(config: &Config) -> Result<Value> {
-    let limit = usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX);
-    let mut client = Client::connect(&config.socket, limit)?;
+    let mut client = Client::connect(&config.socket, config.limits.message_bytes)?;
     let answer = client.ask(&Message::new(AGENT_STATUS), Instant::now() + PATIENCE)?;
     if answer.kind != AGENT_STATUS {
         return Err(unexpected(&answer.kind));

@@ -42,6 +42,13 @@ pub(super) fn whole<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
     deserializer.deserialize_u64(Whole::<MIN, MAX>)
 }
 
+/// The same for what counts or bounds things in memory.
+pub(super) fn count<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
+    deserializer: D,
+) -> Result<usize, D::Error> {
+    usize::try_from(whole::<D, MIN, MAX>(deserializer)?).map_err(D::Error::custom)
+}
+
 pub(super) fn heartbeat(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(n @ 1..=86_400) => Ok(n),

@@ -4,7 +4,7 @@ use super::control::{Control, Order};
 use super::keepalive::{KeepAlive, Verdict};
 use super::status::{LinkStatus, State};
 use super::{Connection, Incoming};
-use crate::dispatch::{Dispatcher, refuse_version};
+use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
 use crate::message::payload::{self, Bye, Hello, Welcome};
 use crate::message::{ErrorCode, Message, VERSION};
@@ -258,7 +258,7 @@ impl Session<'_> {
         };
         match message.kind.as_str() {
             payload::WELCOME | payload::BYE if message.version != VERSION => {
-                return self.answer(refuse_version(&message));
+                return self.answer(message.reply_unsupported_version());
             }
             payload::WELCOME => match message.read::<Welcome>() {
                 Ok(welcome) => self.begin(&welcome, false),

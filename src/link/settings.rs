@@ -44,7 +44,7 @@ impl LinkSettings {
                 hello: Duration::from_secs(connect.hello_seconds),
             },
             tls: tls(config)?,
-            message_limit: usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX),
+            message_limit: config.limits.message_bytes,
             ..Options::new(targets(config)?, identifier.secret().clone())
         };
         Ok(Self {

@@ -74,6 +74,18 @@ impl Message {
         self.reply(payload::ERROR, &payload::Error::new(code, message))
     }
 
+    /// The `error` reply to a version of a type that is not spoken here.
+    pub fn reply_unsupported_version(&self) -> Self {
+        let kind: String = self.kind.chars().take(200).collect();
+        let text = format!(
+            "{kind} is spoken in version {VERSION} here, not {}",
+            self.version
+        );
+        let mut error = payload::Error::new(ErrorCode::UnsupportedVersion, text);
+        error.detail = Some(serde_json::json!({ "versions": [VERSION] }));
+        self.reply(payload::ERROR, &error)
+    }
+
     /// Reads the payload, JSON or XML, as `T`. A missing payload is read as an empty object.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         payload::from_text(self.payload.as_deref())

@@ -12,6 +12,15 @@ use std::time::{Duration, Instant};
 /// How long anything may take on a busy machine before it counts as never.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The first line that a child prints, and the rest of its output: dropped, the pipe is closed.
+pub fn first_line(child: &mut std::process::Child) -> (String, impl std::io::Read + use<>) {
+    use std::io::BufRead as _;
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    (line, stdout)
+}
+
 /// Sends a signal to a process of the test's own.
 pub fn signal(pid: u32, signal: i32) {
     let pid = i32::try_from(pid).unwrap();

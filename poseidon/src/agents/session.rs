@@ -253,17 +253,7 @@ impl Session<'_> {
                 | payload::WELCOME
         );
         if kind != payload::ERROR && known && message.version != VERSION {
-            let error = payload::Error {
-                detail: Some(serde_json::json!({"versions": [VERSION]})),
-                ..payload::Error::new(
-                    ErrorCode::UnsupportedVersion,
-                    format!(
-                        "{kind} is spoken in version {VERSION}, not {}",
-                        message.version
-                    ),
-                )
-            };
-            let reply = message.reply(payload::ERROR, &error);
+            let reply = message.reply_unsupported_version();
             return self.connection.send_waiting(&reply).await;
         }
         if matches!(self.phase, Phase::Waiting) {

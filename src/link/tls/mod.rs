@@ -33,7 +33,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A clock that stands in an earlier year than this is wrong. From `SOURCE_DATE_EPOCH` at build time; without
 /// it the year in which this line was last touched.
-const BUILD_YEAR: u64 = match option_env!("SOURCE_DATE_EPOCH") {
+pub const BUILD_YEAR: u64 = match option_env!("SOURCE_DATE_EPOCH") {
     Some(text) => year_of(number(text)),
     None => 2026,
 };
@@ -137,10 +137,7 @@ pub(super) fn handshake(
 fn explain(problem: &Problem, host: &str, settings: &TlsSettings, now: SystemTime) -> ConnectError {
     let mut kind = Kind::Other;
     let mut wrong_time = |text: &str| {
-        let year = year_of(
-            now.duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-        );
+        let year = clock_year(now);
         if year < BUILD_YEAR {
             kind = Kind::Clock;
             format!(
@@ -198,6 +195,14 @@ fn explain(problem: &Problem, host: &str, settings: &TlsSettings, now: SystemTim
         kind,
         message,
     }
+}
+
+/// The year in which a clock stands. Before [`BUILD_YEAR`] it is wrong.
+pub fn clock_year(now: SystemTime) -> u64 {
+    year_of(
+        now.duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    )
 }
 
 /// Digits as a number, at build time.
