@@ -8,6 +8,7 @@ pub mod error;
 pub mod heartbeat;
 pub mod identity;
 pub mod job;
+pub mod journal;
 pub mod link;
 pub mod local;
 pub mod message;

@@ -132,6 +132,7 @@ fn greet(mut connection: Connection, config: &Config, settings: &LinkSettings) -
         agent: AgentVersion::own(),
         instance: identity::instance(&config.state)?,
         time: clock::now(),
+        probe: true,
         ..Hello::default()
     };
     let limit = settings.options.deadlines.hello;

@@ -156,6 +156,9 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         time: clock::now(),
         capabilities: parts.dispatcher.types(),
         plugins: parts.dispatcher.plugins(),
+        journal: None,
+        run: None,
+        probe: false,
         labels: settings.labels.clone(),
     }
 }

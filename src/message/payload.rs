@@ -3,15 +3,17 @@
 //! Times are Unix times in seconds, whole or with a fraction. A field that is absent is not sent.
 
 mod health;
+mod history;
 mod job;
 mod loose;
 mod session;
 
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
+pub use history::{Ack, History, HistoryGet, HistoryPut, Record, code};
 pub use job::{
     Accepted, Cancel, Command, JobResult, Output, OutputMode, Progress, Status, Stream, Tail,
 };
-pub use session::{AgentVersion, Bye, Hello, PluginState, Welcome};
+pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Welcome};
 
 use quick_xml::events::Event;
 use serde::de::DeserializeOwned;
@@ -40,6 +42,14 @@ pub const PROGRESS: &str = "progress";
 pub const RESULT: &str = "result";
 #[allow(missing_docs)]
 pub const ERROR: &str = "error";
+#[allow(missing_docs)]
+pub const ACK: &str = "ack";
+#[allow(missing_docs)]
+pub const HISTORY: &str = "history";
+#[allow(missing_docs)]
+pub const HISTORY_GET: &str = "history.get";
+#[allow(missing_docs)]
+pub const HISTORY_PUT: &str = "history.put";
 /// Asks the agent for its own state; answered by a message of the same type.
 pub const AGENT_STATUS: &str = "agent.status";
 

@@ -363,6 +363,7 @@ impl Session<'_> {
             attributes,
             heartbeat_seconds: Some(self.app.registry.heartbeat_seconds()),
             deltas: true,
+            acked: None,
             time: Some(now()),
         };
         // First the welcome, then the registry: once it is there it can be given commands.

@@ -26,6 +26,15 @@ pub struct Hello {
     /// Message types that the agent acts on.
     pub capabilities: Vec<String>,
     pub plugins: Vec<PluginState>,
+    /// Absent in agents without a journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalState>,
+    /// Random per process: one that comes back after another was seen is a second living agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Only a trial (`triton doctor`): it is welcomed and changes nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub probe: bool,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -58,6 +67,23 @@ pub struct PluginState {
     pub state: String,
 }
 
+/// The journal in `hello`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JournalState {
+    /// Names what is remembered: another id, another memory.
+    pub id: String,
+    /// `disk` or `memory`.
+    pub state: String,
+    /// Why it is not as it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The oldest sequence; 0 where there is none.
+    pub first: u64,
+    /// The newest.
+    pub last: u64,
+}
+
 /// `welcome`, Poseidon to agent: what it is called and how often it reports.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -82,6 +108,9 @@ pub struct Welcome {
         deserialize_with = "loose::null_is_default"
     )]
     pub deltas: bool,
+    /// The last journal sequence that the server has stored. Absent: it acknowledges nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acked: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<f64>,
 }
