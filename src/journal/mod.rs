@@ -265,6 +265,12 @@ impl Journal {
     /// Waits for the disk.
     pub fn sync(&self) {}
 
+    /// Whether the journal has got another id since the last call (the disk failed, or came back): then Poseidon
+    /// has to hear it by a new `hello`. [`Self::wake`] is rung when it happens.
+    pub fn take_id_changed(&self) -> bool {
+        false
+    }
+
     /// How it is.
     pub fn report(&self) -> Report {
         let state = self.state();
