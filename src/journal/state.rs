@@ -52,8 +52,8 @@ pub struct State {
     sequence: Sequence,
     /// The last number that an earlier life may have used.
     base: u64,
-    /// A server has said what it has stored.
-    met: bool,
+    /// What a server has said at first that it has stored.
+    met: Option<u64>,
     /// It is there.
     connected: bool,
     pub acked: u64,
@@ -63,8 +63,8 @@ pub struct State {
     /// In use where there is one.
     pub memory: Option<Memory>,
     lazy: Option<Lazy>,
-    /// After a sync that failed: behind this id the disk may hold less than it shows.
-    suspect: Option<u64>,
+    /// The disk failed with something unsynced: it may hold less than it shows.
+    suspect: bool,
     pub id_changed: bool,
     dropped: u64,
     /// Of disks before this one.
@@ -84,21 +84,21 @@ impl State {
             memory_bytes: settings.memory_bytes,
             sequence: Sequence::new(state),
             base: 0,
-            met: false,
+            met: None,
             connected: false,
             acked: 0,
             open: HashMap::new(),
             disk: None,
             memory: None,
             lazy: None,
-            suspect: None,
+            suspect: false,
             id_changed: false,
             dropped: 0,
             counts: Counts::default(),
             retry: RETRY,
         };
         let mut interrupted = HashMap::new();
-        let fault = match open::open(&new.folder, new.limits, None) {
+        let fault = match open::open(&new.folder, new.limits) {
             Ok(opened) => {
                 if let Some(ctime) = opened.ctime {
                     clock::set_floor(ctime);
@@ -107,7 +107,7 @@ impl State {
                 new.sequence.raise(opened.disk.last());
                 new.disk = Some(opened.disk);
                 interrupted = opened.open;
-                None
+                opened.fault
             }
             Err(fault) => Some(fault),
         };
@@ -148,19 +148,16 @@ impl State {
         if let Some(disk) = &mut self.disk {
             // It may become unreadable: what nobody else has is taken over as far as there is room, jobs first.
             let from = self.acked.min(disk.synced);
-            let mut complete = true;
             for jobs in [true, false] {
                 let mut id = from;
                 while let Ok(Some(record)) = disk.next(id, true) {
                     id = record.id;
                     if code::is_job(record.code) == jobs {
-                        complete &= memory.carry(record, id > disk.synced);
+                        memory.carry(record, id > disk.synced);
                     }
                 }
             }
-            if disk.dirty && complete {
-                self.suspect = Some(disk.synced);
-            }
+            self.suspect |= disk.dirty;
         }
         self.memory = Some(memory);
         self.lazy = None;
@@ -194,7 +191,10 @@ impl State {
     /// Writes what the disk lacks; returns the jobs of an earlier life that it shows, and what events had to go.
     fn come_back(&mut self) -> Result<(HashMap<String, Record>, Lost), Fault> {
         self.sequence.reserve()?;
-        let mut opened = open::open(&self.folder, self.limits, self.suspect)?;
+        let mut opened = open::open(&self.folder, self.limits)?;
+        if let Some(fault) = opened.fault {
+            return Err(fault);
+        }
         let disk = &mut opened.disk;
         let Some(memory) = &mut self.memory else {
             return Ok((opened.open, Lost::default()));
@@ -211,12 +211,17 @@ impl State {
                 }
                 self.sequence.raise(self.sequence.last() + delta);
             }
-            self.sequence.raise(disk.last());
-            if !self.met {
-                self.acked = self.acked.max(opened.acked);
+            self.sequence.known(disk.last());
+            if self.met.is_none() {
                 self.base = self.base.max(disk.last());
             }
         }
+        if self.suspect {
+            // What a sync has failed for once, no later one may write: it is written anew.
+            disk.rewrite_active()?;
+        }
+        // Until all of this has worked.
+        self.suspect = true;
         let last = disk.last();
         let lost = disk.make_room(memory.bytes() as u64, self.acked, &self.open)?;
         for record in memory.records().filter(|r| r.id > last) {
@@ -225,6 +230,15 @@ impl State {
                 opened.open.remove(&record.token);
             }
         }
+        if self.disk.is_none() {
+            // What it holds was passed over by what has been sent from memory meanwhile.
+            let stored = self.met.unwrap_or(opened.acked);
+            if self.met.is_some() || self.acked > stored {
+                let sequence = &mut self.sequence;
+                disk.move_up(stored, last, self.acked, || sequence.take())?;
+            }
+            self.acked = self.acked.max(stored);
+        }
         disk.sync()?;
         opened
             .open
@@ -232,7 +246,7 @@ impl State {
         if let Some(old) = &self.disk {
             self.counts += old.counts;
         }
-        self.suspect = None;
+        self.suspect = false;
         self.memory = None;
         self.disk = Some(opened.disk);
         Ok((opened.open, lost))
@@ -461,14 +475,20 @@ impl State {
             return self.acked;
         }
         // Before the first time nothing of this life has left, so what the server has is from earlier ones.
-        let (known, from) = if self.met {
+        let (known, from) = if self.met.is_some() {
             (self.sequence.last(), self.acked)
         } else {
-            (self.base, self.base)
+            let base = self.sequence.doubt().unwrap_or(self.base);
+            (base, base)
         };
-        self.met = true;
+        self.met.get_or_insert(acked);
         if acked > known {
             self.rebase(from, acked);
+        }
+        if let Err(fault) = self.sequence.settle()
+            && self.memory.is_none()
+        {
+            self.fail(&fault);
         }
         self.acked = acked;
         acked
@@ -501,7 +521,7 @@ impl State {
     /// See [`super::Journal::disconnected`].
     pub fn disconnected(&mut self) {
         self.connected = false;
-        self.sync_waiting();
+        self.sync();
     }
 
     /// Where a token stands; an error where it is known and its record cannot be read.
