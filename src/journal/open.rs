@@ -94,8 +94,12 @@ pub fn open(folder: &Arc<dyn Folder>, limits: Limits) -> Result<Opened, Fault> {
     for number in numbers {
         opened.read_segment(number, number == newest.number)?;
     }
+    // An agent that was killed may have left names and records in the system's hands only: names are synced here, the
+    // records with the first sync.
+    if opened.fault.is_none() {
+        opened.fault = opened.disk.sync_names().err();
+    }
     opened.acked = opened.acked.min(opened.disk.last());
-    // An agent that was killed may have left some in the system's hands only.
     let disk = &mut opened.disk;
     disk.dirty = disk.active().records > 0;
     disk.synced = match disk.dirty {

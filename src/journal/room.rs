@@ -230,12 +230,15 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes the last segment anew, into another file.
-    pub fn rewrite_active(&mut self) -> Result<(), Fault> {
+    /// Writes the segments from this number on anew, into other files.
+    pub fn rewrite_from(&mut self, number: u32) -> Result<(), Fault> {
         if self.active().bytes > 0 {
             self.roll()?;
-            let at = self.segments.len() - 2;
-            self.rewrite(at..=at, |_| Fate::Stay)?;
+        }
+        for at in 0..self.segments.len() - 1 {
+            if self.segments[at].number >= number {
+                self.rewrite(at..=at, |_| Fate::Stay)?;
+            }
         }
         Ok(())
     }

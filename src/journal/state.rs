@@ -63,8 +63,8 @@ pub struct State {
     /// In use where there is one.
     pub memory: Option<Memory>,
     lazy: Option<Lazy>,
-    /// The disk failed with something unsynced: it may hold less than it shows.
-    suspect: bool,
+    /// The disk failed with something unsynced: from this segment on it may hold less than it shows.
+    suspect: Option<u32>,
     pub id_changed: bool,
     dropped: u64,
     /// Of disks before this one.
@@ -91,7 +91,7 @@ impl State {
             disk: None,
             memory: None,
             lazy: None,
-            suspect: false,
+            suspect: None,
             id_changed: false,
             dropped: 0,
             counts: Counts::default(),
@@ -157,7 +157,9 @@ impl State {
                     }
                 }
             }
-            self.suspect |= disk.dirty;
+            if disk.dirty {
+                self.suspect.get_or_insert(disk.active().number);
+            }
         }
         self.memory = Some(memory);
         self.lazy = None;
@@ -216,12 +218,12 @@ impl State {
                 self.base = self.base.max(disk.last());
             }
         }
-        if self.suspect {
+        if let Some(number) = self.suspect {
             // What a sync has failed for once, no later one may write: it is written anew.
-            disk.rewrite_active()?;
+            disk.rewrite_from(number)?;
         }
         // Until all of this has worked.
-        self.suspect = true;
+        self.suspect.get_or_insert(disk.active().number);
         let last = disk.last();
         let lost = disk.make_room(memory.bytes() as u64, self.acked, &self.open)?;
         for record in memory.records().filter(|r| r.id > last) {
@@ -246,7 +248,7 @@ impl State {
         if let Some(old) = &self.disk {
             self.counts += old.counts;
         }
-        self.suspect = false;
+        self.suspect = None;
         self.memory = None;
         self.disk = Some(opened.disk);
         Ok((opened.open, lost))

@@ -378,14 +378,29 @@ fn run(bytes: u64, ops: &[Op]) {
     world.finish();
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 300,
+/// The same cases in each run, unless `PROPTEST_RNG_SEED` and `PROPTEST_CASES` ask for others.
+fn config() -> ProptestConfig {
+    let given = ProptestConfig::default();
+    let is_set = |name| std::env::var_os(name).is_some();
+    ProptestConfig {
+        cases: if is_set("PROPTEST_CASES") {
+            given.cases
+        } else {
+            300
+        },
+        rng_seed: if is_set("PROPTEST_RNG_SEED") {
+            given.rng_seed
+        } else {
+            proptest::test_runner::RngSeed::Fixed(3)
+        },
         failure_persistence: None,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(3),
         max_shrink_iters: 4_000,
-        ..ProptestConfig::default()
-    })]
+        ..given
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
 
     #[test]
     fn nothing_is_lost_in_power_cuts(ops in prop::collection::vec(op(false), 1..120)) {
