@@ -3,9 +3,9 @@
 //! STATE/sequence holds a bound. No number above it is used before a higher one is on the disk, and a start begins
 //! behind it: so a number that was sent and then lost in a power cut is never given to something else.
 //!
-//! Where the file is missing, damaged or cannot be written, earlier lives may have used the numbers that are given
-//! now: from then on they are in doubt. The first server that says what it has stored ends the doubt, and until then
-//! the file remembers where it begins.
+//! That does not help where the file is lost, restored from a backup, or could not be written, for example when a
+//! device with an old instance id starts with empty folders. So what is numbered after a start is in doubt until a
+//! server has said what it has stored of this instance; the file says from where, because the next start may come first.
 
 use super::line::{self, LAST_ID};
 use super::store::{Counts, Fault, Folder, read_small, replace};
@@ -23,16 +23,22 @@ pub const BELIEVED: u64 = LAST_ID / 2;
 pub struct Sequence {
     folder: Arc<dyn Folder>,
     last: u64,
-    /// What the file says; `None` while it could not be read.
-    bound: Option<u64>,
-    /// Numbers behind this one are in doubt.
-    doubt: Option<u64>,
-    /// The file says so.
-    doubt_saved: bool,
-    /// A server has ended all doubt for this life.
+    /// Numbers behind this one are in doubt, until `met`.
+    base: u64,
     met: bool,
+    /// A number has been given.
+    used: bool,
+    /// What the file says; `None` while it could not be read.
+    file: Option<Reserved>,
     /// What this has written.
     pub counts: Counts,
+}
+
+/// What the file says.
+#[derive(Debug, Clone, Copy)]
+struct Reserved {
+    bound: u64,
+    doubt: Option<u64>,
 }
 
 impl Sequence {
@@ -41,10 +47,10 @@ impl Sequence {
         Self {
             folder,
             last: 0,
-            bound: None,
-            doubt: None,
-            doubt_saved: false,
+            base: 0,
             met: false,
+            used: false,
+            file: None,
             counts: Counts::default(),
         }
     }
@@ -54,66 +60,65 @@ impl Sequence {
         self.last
     }
 
+    /// Behind which number they are in doubt.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Numbers up to here are in use.
     pub fn raise(&mut self, last: u64) {
         self.last = self.last.max(last);
     }
 
-    /// Behind which number they are in doubt.
-    pub fn doubt(&self) -> Option<u64> {
-        self.doubt
-    }
-
-    /// Numbers up to here are known after all.
-    pub fn known(&mut self, last: u64) {
+    /// The journal of earlier lives goes up to here.
+    pub fn found(&mut self, last: u64) {
         self.raise(last);
-        self.doubt = self.doubt.map(|doubt| doubt.max(last));
+        if self.file.is_none_or(|file| file.doubt.is_none()) {
+            self.base = self.base.max(last);
+        }
     }
 
     /// The next number.
     pub fn take(&mut self) -> u64 {
-        if self.bound.is_none_or(|bound| self.last >= bound) && !self.met {
-            self.doubt.get_or_insert(self.last);
-        }
+        self.used = true;
         self.last = self.last.saturating_add(1).min(LAST_ID);
         self.last
     }
 
     /// Makes the next number safe to use.
     pub fn reserve(&mut self) -> Result<(), Fault> {
-        let bound = match self.bound {
-            Some(bound) => bound,
+        let file = match self.file {
+            Some(file) => file,
             None => self.read()?,
         };
-        if self.last < bound {
+        if self.last < file.bound {
             return Ok(());
         }
         self.write(self.last + STEP)
     }
 
-    /// A server has been met, and what it knows has been taken into account: there is no doubt any more.
+    /// A server has been met, and what it knows has been taken into account.
     pub fn settle(&mut self) -> Result<(), Fault> {
         self.met = true;
-        self.doubt = None;
-        match self.bound {
-            Some(bound) if self.doubt_saved => self.write(bound.max(self.last)),
+        match self.file {
+            Some(file) if file.doubt.is_some() => self.write(file.bound.max(self.last)),
             _ => Ok(()),
         }
     }
 
     fn write(&mut self, bound: u64) -> Result<(), Fault> {
-        let text = match self.doubt {
+        let doubt = (!self.met).then_some(self.base);
+        let text = match doubt {
             Some(doubt) => format!("{bound} {doubt}"),
             None => bound.to_string(),
         };
         replace(&*self.folder, NAME, &line::seal(&text), &mut self.counts)?;
-        self.bound = Some(bound);
-        self.doubt_saved = self.doubt.is_some();
+        self.file = Some(Reserved { bound, doubt });
         Ok(())
     }
 
     /// What an earlier life reserved is not used again.
-    fn read(&mut self) -> Result<u64, Fault> {
+    fn read(&mut self) -> Result<Reserved, Fault> {
         self.folder
             .prepare()
             .map_err(|e| Fault::new("use", &*self.folder, "", e))?;
@@ -125,27 +130,28 @@ impl Sequence {
                 self.folder.path().join(NAME).display()
             );
         }
-        let (bound, doubt) = known.unwrap_or((0, Some(self.last)));
-        if !self.met {
-            self.doubt = match (self.doubt, doubt) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-            self.doubt_saved = known.is_some() && doubt.is_some();
+        let file = known.unwrap_or(Reserved {
+            bound: 0,
+            doubt: None,
+        });
+        self.raise(file.bound);
+        if !self.used {
+            self.base = self.last;
         }
-        self.raise(bound);
-        self.bound = Some(bound);
-        Ok(bound)
+        self.base = self.base.min(file.doubt.unwrap_or(u64::MAX));
+        self.file = Some(file);
+        Ok(file)
     }
 }
 
-/// Bound and doubt.
-fn parse(bytes: &[u8]) -> Option<(u64, Option<u64>)> {
+/// The content of the file.
+fn parse(bytes: &[u8]) -> Option<Reserved> {
     let text = line::unseal(bytes.strip_suffix(b"\n")?)?;
     let (bound, doubt) = match text.split_once(' ') {
         Some((bound, doubt)) => (bound, Some(doubt.parse().ok()?)),
         None => (text, None),
     };
     let bound = bound.parse().ok()?;
-    (bound <= BELIEVED && doubt.is_none_or(|doubt| doubt <= bound)).then_some((bound, doubt))
+    let sane = bound <= BELIEVED && doubt.is_none_or(|doubt| doubt <= bound);
+    sane.then_some(Reserved { bound, doubt })
 }

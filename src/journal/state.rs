@@ -50,8 +50,6 @@ pub struct State {
     limits: Limits,
     memory_bytes: usize,
     sequence: Sequence,
-    /// The last number that an earlier life may have used.
-    base: u64,
     /// What a server has said at first that it has stored.
     met: Option<u64>,
     /// It is there.
@@ -83,7 +81,6 @@ impl State {
             },
             memory_bytes: settings.memory_bytes,
             sequence: Sequence::new(state),
-            base: 0,
             met: None,
             connected: false,
             acked: 0,
@@ -104,7 +101,7 @@ impl State {
                     clock::set_floor(ctime);
                 }
                 new.acked = opened.acked;
-                new.sequence.raise(opened.disk.last());
+                new.sequence.found(opened.disk.last());
                 new.disk = Some(opened.disk);
                 interrupted = opened.open;
                 opened.fault
@@ -116,7 +113,6 @@ impl State {
         if let Some(fault) = fault.or(reserved.err()) {
             new.fail(&fault);
         }
-        new.base = new.sequence.last();
         new.interrupt(interrupted);
         new.id_changed = false;
         new
@@ -213,10 +209,7 @@ impl State {
                 }
                 self.sequence.raise(self.sequence.last() + delta);
             }
-            self.sequence.known(disk.last());
-            if self.met.is_none() {
-                self.base = self.base.max(disk.last());
-            }
+            self.sequence.found(disk.last());
         }
         if let Some(number) = self.suspect {
             // What a sync has failed for once, no later one may write: it is written anew.
@@ -480,8 +473,7 @@ impl State {
         let (known, from) = if self.met.is_some() {
             (self.sequence.last(), self.acked)
         } else {
-            let base = self.sequence.doubt().unwrap_or(self.base);
-            (base, base)
+            (self.sequence.base(), self.sequence.base())
         };
         self.met.get_or_insert(acked);
         if acked > known {
