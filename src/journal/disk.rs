@@ -72,6 +72,27 @@ pub struct Place {
     pub offset: u32,
 }
 
+/// What is to be kept about a record of a job.
+#[derive(Debug, Clone, Copy)]
+pub struct Note {
+    hash: u64,
+    offset: u32,
+    is_end: bool,
+}
+
+impl Note {
+    pub fn of(record: &Record, hasher: &RandomState, offset: u64) -> Option<Self> {
+        if !code::is_job(record.code) {
+            return None;
+        }
+        Some(Self {
+            hash: hasher.hash_one(&record.token),
+            offset: u32::try_from(offset).ok()?,
+            is_end: code::is_end(record.code),
+        })
+    }
+}
+
 /// Where reading goes on.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor {
@@ -250,20 +271,29 @@ impl Disk {
 
     /// Keeps the place of a record about a job.
     pub fn remember(&mut self, record: &Record, segment: u32, offset: u64) {
-        if code::is_job(record.code)
-            && let Ok(offset) = u32::try_from(offset)
-        {
-            let hash = self.hasher.hash_one(&record.token);
-            self.remember_at(hash, Place { segment, offset });
+        if let Some(note) = Note::of(record, &self.hasher, offset) {
+            self.remember_at(note, segment);
         }
     }
 
-    pub fn remember_at(&mut self, hash: u64, place: Place) {
-        let known = self.tokens.entry(hash).or_insert(place);
-        *known = place.max(*known);
+    /// An `accepted` never hides an end: a copy under another number may follow that.
+    pub fn remember_at(&mut self, note: Note, segment: u32) {
+        let place = Place {
+            segment,
+            offset: note.offset,
+        };
+        let known = self.tokens.entry(note.hash).or_insert(place);
+        if note.is_end {
+            *known = place.max(*known);
+        }
     }
 
-    /// The last record about a job.
+    /// Whether there is a record about the job.
+    pub fn knows(&self, token: &str) -> bool {
+        self.tokens.contains_key(&self.hasher.hash_one(token))
+    }
+
+    /// The end of a job, or its `accepted` where there is none.
     pub fn find(&mut self, token: &str) -> Result<Option<Record>, Fault> {
         let Some(place) = self.tokens.get(&self.hasher.hash_one(token)).copied() else {
             return Ok(None);

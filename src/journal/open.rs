@@ -133,11 +133,15 @@ impl Opened {
             newest = record.id;
             end = found.end;
             segment.add(&record, found.end - found.offset);
+            let known = self.disk.knows(&record.token);
             self.disk.remember(&record, number, found.offset);
             self.acked = self.acked.max(found.acked);
             self.ctime = Some(record.ctime);
             if record.code == code::ACCEPTED {
-                self.open.insert(record.token.clone(), record);
+                // A copy under another number may follow the end.
+                if !known || self.open.contains_key(&record.token) {
+                    self.open.insert(record.token.clone(), record);
+                }
             } else if code::is_end(record.code) {
                 self.open.remove(&record.token);
             }

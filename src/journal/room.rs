@@ -1,14 +1,13 @@
 //! Room in a full journal: what is acknowledged goes, oldest first, then events.
 
-use super::disk::{CHUNK, Disk, Place, Segment};
+use super::disk::{CHUNK, Disk, Note, Segment};
 use super::line;
 use super::memory::is_open;
 use super::record::{Lost, is_event};
 use super::state::Open;
 use super::store::Fault;
-use crate::message::payload::{Record, code};
+use crate::message::payload::Record;
 use std::collections::HashMap;
-use std::hash::BuildHasher as _;
 use std::ops::{ControlFlow, RangeInclusive};
 
 /// A segment is rewritten only where this part of a full one is gained: else each record could cost the writing of a
@@ -136,7 +135,7 @@ impl Disk {
         let fault = |e| Fault::new("rewrite", &*folder, &name, e);
         let file = folder.create(&temporary).map_err(fault)?;
         let hasher = self.hasher.clone();
-        let mut places = Vec::new();
+        let mut notes = Vec::new();
         let mut pending = Vec::new();
         let mut written = 0;
         let mut done = Ok(());
@@ -149,11 +148,7 @@ impl Disk {
                     Fate::Renumber(id) => record.id = id,
                 }
                 done = line::write(found.acked, &record).and_then(|line| {
-                    if code::is_job(record.code)
-                        && let Ok(offset) = u32::try_from(new.bytes)
-                    {
-                        places.push((hasher.hash_one(&record.token), offset));
-                    }
+                    notes.extend(Note::of(&record, &hasher, new.bytes));
                     new.add(&record, line.len() as u64);
                     new.bytes += line.len() as u64;
                     pending.extend_from_slice(line.as_bytes());
@@ -185,9 +180,8 @@ impl Disk {
             return Err(fault(e));
         }
         self.forget(range.clone());
-        for (hash, offset) in places {
-            let segment = new.number;
-            self.remember_at(hash, Place { segment, offset });
+        for note in notes {
+            self.remember_at(note, new.number);
         }
         let old: Vec<Segment> = self.segments.splice(range, [new]).collect();
         if self.limits.sync {
