@@ -50,8 +50,10 @@ pub struct State {
     limits: Limits,
     memory_bytes: usize,
     sequence: Sequence,
-    /// What a server has said at first that it has stored.
-    met: Option<u64>,
+    /// A server has said what it has stored...
+    met: bool,
+    /// ...and that fitted what was known here.
+    stored: Option<u64>,
     /// It is there.
     connected: bool,
     pub acked: u64,
@@ -81,7 +83,8 @@ impl State {
             },
             memory_bytes: settings.memory_bytes,
             sequence: Sequence::new(state),
-            met: None,
+            met: false,
+            stored: None,
             connected: false,
             acked: 0,
             open: HashMap::new(),
@@ -227,8 +230,8 @@ impl State {
         }
         if self.disk.is_none() {
             // What it holds was passed over by what has been sent from memory meanwhile.
-            let stored = self.met.unwrap_or(opened.acked);
-            if self.met.is_some() || self.acked > stored {
+            let stored = self.stored.unwrap_or(opened.acked);
+            if self.met || self.acked > stored {
                 let sequence = &mut self.sequence;
                 disk.move_up(stored, last, self.acked, || sequence.take())?;
             }
@@ -470,16 +473,20 @@ impl State {
             return self.acked;
         }
         // Before the first time nothing of this life has left, so what the server has is from earlier ones.
-        let (known, from) = if self.met.is_some() {
-            (self.sequence.last(), self.acked)
+        let known = if self.met {
+            self.sequence.last()
         } else {
-            (self.sequence.base(), self.sequence.base())
+            self.sequence.base()
         };
-        self.met.get_or_insert(acked);
+        let mut settled = true;
         if acked > known {
-            self.rebase(from, acked);
+            settled = self.rebase(acked);
+        } else if !self.met {
+            self.stored = Some(acked);
         }
-        if let Err(fault) = self.sequence.settle()
+        self.met = true;
+        if settled
+            && let Err(fault) = self.sequence.settle()
             && self.memory.is_none()
         {
             self.fail(&fault);
@@ -488,16 +495,23 @@ impl State {
         acked
     }
 
-    /// The server has records that this life knows nothing of, so numbers behind `from` were used before: what they
-    /// name now gets others, behind all that either side knows.
-    fn rebase(&mut self, from: u64, acked: u64) {
-        let last = self.sequence.last();
+    /// The server has records that are not known here, so numbers were used twice or what had them is lost. Whatever
+    /// is not known to be stored gets numbers behind all that either side knows: better twice than never. Says
+    /// whether the disk has it so.
+    fn rebase(&mut self, acked: u64) -> bool {
+        let (from, last) = (self.acked, self.sequence.last());
         let delta = acked.max(last) - from;
         log::warn!(
-            "Poseidon has stored records up to {acked}, this agent knows of {from}: its journal was lost. \
-             New records get numbers behind both"
+            "Poseidon has stored records up to {acked}, which this journal knows nothing of: it was lost or restored, \
+             or another device has the same instance id. What is not known to be stored gets numbers behind those"
         );
-        self.with_disk(|disk| disk.renumber(from, last, delta));
+        let done = match &self.disk {
+            Some(disk) if self.memory.is_some() => disk.last() <= from,
+            Some(_) => self
+                .with_disk(|disk| disk.renumber(from, last, delta))
+                .is_some(),
+            None => true,
+        };
         if let Some(memory) = &mut self.memory {
             memory.renumber(from, last, delta);
         }
@@ -505,6 +519,7 @@ impl State {
             open.id += delta;
         }
         self.sequence.raise(last + delta);
+        done
     }
 
     /// See [`super::Journal::acknowledge`].
