@@ -36,6 +36,12 @@ pub struct Open {
     reserve: Option<usize>,
 }
 
+impl Open {
+    fn ended(id: u64) -> Self {
+        Self { id, reserve: None }
+    }
+}
+
 /// Records that should be on the disk soon.
 #[derive(Debug, Clone, Copy)]
 struct Lazy {
@@ -221,7 +227,12 @@ impl State {
         // Until all of this has worked.
         self.suspect.get_or_insert(disk.active().number);
         let last = disk.last();
-        let lost = disk.make_room(memory.bytes() as u64, self.acked, &self.open)?;
+        // The ends of these are not on the disk yet.
+        let pinned = opened
+            .open
+            .values()
+            .map(|r| (r.token.clone(), Open::ended(r.id)));
+        let lost = disk.make_room(memory.bytes() as u64, self.acked, &pinned.collect())?;
         for record in memory.records().filter(|r| r.id > last) {
             disk.append(record, self.acked)?;
             if code::is_job(record.code) {
@@ -478,9 +489,9 @@ impl State {
         } else {
             self.sequence.base()
         };
-        let mut settled = true;
+        let mut settled = !self.met;
         if acked > known {
-            settled = self.rebase(acked);
+            settled &= self.rebase(acked);
         } else if !self.met {
             self.stored = Some(acked);
         }
