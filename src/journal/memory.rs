@@ -1,7 +1,7 @@
 //! The journal while the folder cannot be used.
 
 use super::record::{Lost, is_event, line_bound};
-use super::state::Open;
+use super::state::{Open, Rebase};
 use crate::message::id;
 use crate::message::payload::{Record, code};
 use std::collections::{HashMap, VecDeque};
@@ -112,12 +112,10 @@ impl Memory {
         }
     }
 
-    /// Moves the ids behind `from`, up to `through`, by `delta`.
-    pub fn renumber(&mut self, from: u64, through: u64, delta: u64) {
+    /// Gives other ids.
+    pub fn renumber(&mut self, rebase: Rebase) {
         for record in &mut self.records {
-            if record.id > from && record.id <= through {
-                record.id += delta;
-            }
+            record.id = rebase.apply(record.id);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::disk::{CHUNK, Disk, Note, Segment};
 use super::line;
 use super::memory::is_open;
 use super::record::{Lost, is_event};
-use super::state::Open;
+use super::state::{Open, Rebase};
 use super::store::Fault;
 use crate::message::payload::Record;
 use std::collections::HashMap;
@@ -237,18 +237,18 @@ impl Disk {
         Ok(())
     }
 
-    /// Moves the ids behind `from`, up to `through`, by `delta`. Newest first, so that ids grow at any time.
-    pub fn renumber(&mut self, from: u64, through: u64, delta: u64) -> Result<(), Fault> {
-        if self.last() <= from {
+    /// Gives other ids. Newest first, so that ids grow at any time.
+    pub fn renumber(&mut self, rebase: Rebase) -> Result<(), Fault> {
+        let hits = |s: &Segment| rebase.concerns(s.first, s.last);
+        if !self.segments.iter().any(hits) {
             return Ok(());
         }
         self.roll()?;
         for at in (0..self.segments.len()).rev() {
-            let segment = &self.segments[at];
-            if segment.last > from && segment.first <= through {
+            if hits(&self.segments[at]) {
                 self.rewrite(at..=at, |record| {
-                    if record.id > from && record.id <= through {
-                        Fate::Renumber(record.id + delta)
+                    if rebase.hits(record.id) {
+                        Fate::Renumber(rebase.apply(record.id))
                     } else {
                         Fate::Stay
                     }

@@ -42,6 +42,31 @@ impl Open {
     }
 }
 
+/// Ids behind `from`, up to `through`, grow by `delta`.
+#[derive(Debug, Clone, Copy)]
+pub struct Rebase {
+    from: u64,
+    through: u64,
+    delta: u64,
+}
+
+impl Rebase {
+    /// Whether it concerns the id.
+    pub fn hits(self, id: u64) -> bool {
+        id > self.from && id <= self.through
+    }
+
+    /// Whether it may concern an id of these.
+    pub fn concerns(self, first: u64, last: u64) -> bool {
+        last > self.from && first <= self.through
+    }
+
+    /// What becomes of it, which no rebase hits again.
+    pub fn apply(self, id: u64) -> u64 {
+        if self.hits(id) { id + self.delta } else { id }
+    }
+}
+
 /// Records that should be on the disk soon.
 #[derive(Debug, Clone, Copy)]
 struct Lazy {
@@ -60,6 +85,8 @@ pub struct State {
     met: bool,
     /// ...and that fitted what was known here.
     stored: Option<u64>,
+    /// Other numbers that the disk has not got yet.
+    rebases: Vec<Rebase>,
     /// It is there.
     connected: bool,
     pub acked: u64,
@@ -91,6 +118,7 @@ impl State {
             sequence: Sequence::new(state),
             met: false,
             stored: None,
+            rebases: Vec::new(),
             connected: false,
             acked: 0,
             open: HashMap::new(),
@@ -212,7 +240,11 @@ impl State {
                 && first <= disk.last()
             {
                 let delta = disk.last() - first + 1;
-                memory.renumber(0, u64::MAX, delta);
+                memory.renumber(Rebase {
+                    from: 0,
+                    through: u64::MAX,
+                    delta,
+                });
                 for open in self.open.values_mut() {
                     open.id += delta;
                 }
@@ -223,6 +255,12 @@ impl State {
         if let Some(number) = self.suspect {
             // What a sync has failed for once, no later one may write: it is written anew.
             disk.rewrite_from(number)?;
+        }
+        for rebase in &self.rebases {
+            disk.renumber(*rebase)?;
+            for record in opened.open.values_mut() {
+                record.id = rebase.apply(record.id);
+            }
         }
         // Until all of this has worked.
         self.suspect.get_or_insert(disk.active().number);
@@ -254,6 +292,10 @@ impl State {
             .retain(|token, _| !self.open.contains_key(token));
         if let Some(old) = &self.disk {
             self.counts += old.counts;
+        }
+        if !self.rebases.is_empty() {
+            self.sequence.settle()?;
+            self.rebases.clear();
         }
         self.suspect = None;
         self.memory = None;
@@ -510,26 +552,31 @@ impl State {
     /// is not known to be stored gets numbers behind all that either side knows: better twice than never. Says
     /// whether the disk has it so.
     fn rebase(&mut self, acked: u64) -> bool {
-        let (from, last) = (self.acked, self.sequence.last());
-        let delta = acked.max(last) - from;
+        let (from, through) = (self.acked, self.sequence.last());
+        let delta = acked.max(through) - from;
+        let rebase = Rebase {
+            from,
+            through,
+            delta,
+        };
         log::warn!(
             "Poseidon has stored records up to {acked}, which this journal knows nothing of: it was lost or restored, \
              or another device has the same instance id. What is not known to be stored gets numbers behind those"
         );
         let done = match &self.disk {
-            Some(disk) if self.memory.is_some() => disk.last() <= from,
-            Some(_) => self
-                .with_disk(|disk| disk.renumber(from, last, delta))
-                .is_some(),
+            Some(_) => self.with_disk(|disk| disk.renumber(rebase)).is_some(),
             None => true,
         };
+        if !done {
+            self.rebases.push(rebase);
+        }
         if let Some(memory) = &mut self.memory {
-            memory.renumber(from, last, delta);
+            memory.renumber(rebase);
         }
-        for open in self.open.values_mut().filter(|o| o.id > from) {
-            open.id += delta;
+        for open in self.open.values_mut() {
+            open.id = rebase.apply(open.id);
         }
-        self.sequence.raise(last + delta);
+        self.sequence.raise(through + delta);
         done
     }
 
