@@ -147,6 +147,16 @@ impl Shelf {
         }
     }
 
+    /// What a sync has failed to write is tried again. Without this, a failed sync, then the end of the process, then
+    /// a power cut lose what a restarted agent still saw: no program can help that.
+    pub fn retry_writes(&self) {
+        for inode in &mut self.inner().inodes {
+            inode.pending.clear();
+            inode.pending.push(Change::Write(0, inode.content.clone()));
+            inode.pending.push(Change::Cut(inode.content.len()));
+        }
+    }
+
     /// What is in a file.
     pub fn content(&self, name: &str) -> Vec<u8> {
         let inner = self.inner();

@@ -270,6 +270,8 @@ impl World {
                 if !self.on_disk {
                     self.lose_memory();
                 }
+                self.folder.retry_writes();
+                self.state.retry_writes();
                 self.start();
                 if self.on_disk {
                     self.all_durable();
@@ -421,45 +423,4 @@ proptest! {
     fn nothing_is_lost_to_a_small_disk_that_fails(ops in prop::collection::vec(op(true), 1..300)) {
         run(16 << 10, &ops);
     }
-}
-
-#[test]
-fn debug_case() {
-    use Op::*;
-    let ops = [
-        Put,
-        Accept,
-        Break(2, 0),
-        End(0, false),
-        Accept,
-        Accept,
-        Accept,
-        Connect,
-        Send(1),
-        Restart,
-        Break(3, 11),
-        Connect,
-        Put,
-    ];
-    let mut world = World::new(1 << 20);
-    for op in &ops {
-        world.step(op);
-        let r = world.journal().report();
-        println!(
-            "{op:?}: {} last {} acked {} reason {:?}",
-            r.state.state, r.state.last, r.acked, r.state.reason
-        );
-        println!(
-            "   {:?}",
-            contents(world.journal())
-                .iter()
-                .map(|r| (r.0, &r.1[..4.min(r.1.len())], r.2))
-                .collect::<Vec<_>>()
-        );
-        println!(
-            "   {:?}",
-            String::from_utf8_lossy(&world.state.content("sequence"))
-        );
-    }
-    world.finish();
 }
