@@ -265,6 +265,12 @@ impl Journal {
     /// Waits for the disk.
     pub fn sync(&self) {}
 
+    /// Whether the journal has another id than before, asked once: Poseidon has to be told by a new `hello`. The wake
+    /// is rung when that happens.
+    pub fn take_id_changed(&self) -> bool {
+        false
+    }
+
     /// How it is.
     pub fn report(&self) -> Report {
         let state = self.state();

@@ -8,6 +8,8 @@ use super::status::{LinkStatus, State};
 use super::{ConnectError, Connection, Kind, Resolver, connect};
 use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
+use crate::identity::Instance;
+use crate::journal::Journal;
 use crate::message::payload::{AgentVersion, Hello};
 use crate::outbox::Outbox;
 use crate::sys::clock;
@@ -28,8 +30,14 @@ pub struct Parts {
     pub status: Arc<LinkStatus>,
     /// Stop and reload come from here.
     pub control: Arc<Control>,
+    /// What has to reach Poseidon.
+    pub journal: Arc<Journal>,
     /// Who this agent is.
-    pub instance: String,
+    pub instance: Instance,
+    /// Random per process.
+    pub run: String,
+    /// What to remove where two agents live with one instance id.
+    pub clone_advice: String,
 }
 
 /// Keeps a connection until stopped.
@@ -144,9 +152,18 @@ fn chance() -> u32 {
 }
 
 fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
+    let mut journal = parts.journal.report().state;
+    if let Some(fleeting) = &parts.instance.fleeting {
+        let reason = journal.reason.get_or_insert_default();
+        if !reason.is_empty() {
+            reason.push_str("; ");
+        }
+        reason.push_str("the instance id is in memory: ");
+        reason.push_str(fleeting);
+    }
     Hello {
         agent: AgentVersion::own(),
-        instance: parts.instance.clone(),
+        instance: parts.instance.id.clone(),
         hostname: sysinfo::System::host_name().unwrap_or_default(),
         os: sysinfo::System::long_os_version().unwrap_or_else(|| "Linux".to_owned()),
         kernel: sysinfo::System::kernel_version().unwrap_or_default(),
@@ -156,8 +173,8 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         time: clock::now(),
         capabilities: parts.dispatcher.types(),
         plugins: parts.dispatcher.plugins(),
-        journal: None,
-        run: None,
+        journal: Some(journal),
+        run: Some(parts.run.clone()),
         probe: false,
         labels: settings.labels.clone(),
     }

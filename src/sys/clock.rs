@@ -10,6 +10,11 @@ pub fn now() -> f64 {
     }
 }
 
+/// The time that `notBefore` and `notAfter` are measured by.
+pub fn trusted() -> f64 {
+    now()
+}
+
 /// Whether the kernel's clock is disciplined (NTP); `None` where it cannot be told.
 pub fn synced() -> Option<bool> {
     // SAFETY: `timex` is plain numbers, for which zero is a value; `modes` 0 asks without changing anything.
