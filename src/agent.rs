@@ -67,7 +67,7 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
 
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
-    let pool = Pool::start(job_settings(config), &crew);
+    let pool = Pool::start(job_settings(config), &crew, Arc::clone(&journal));
     let status = Arc::new(LinkStatus::default());
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
@@ -276,9 +276,17 @@ fn job_settings(config: &Config) -> job::Settings {
         default_timeout: (jobs.timeout_seconds > 0)
             .then(|| Duration::from_secs(jobs.timeout_seconds)),
         collect_bytes: jobs.collect_bytes,
+        end_bytes: end_bytes(config),
         environment: vec![("TRITON_SOCKET".into(), config.socket.clone().into())],
         ..job::Settings::default()
     }
+}
+
+/// The most that a job's end may take of the journal, on disk or in memory: the smallest one still has room for a job.
+fn end_bytes(config: &Config) -> usize {
+    let journal = &config.journal;
+    let on_disk = usize::try_from(journal.bytes / 4).unwrap_or(usize::MAX);
+    on_disk.min(journal.memory_bytes / 4 * 3)
 }
 
 fn journal_settings(config: &Config) -> journal::Settings {

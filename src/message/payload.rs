@@ -69,7 +69,7 @@ impl std::error::Error for PayloadError {}
 ///
 /// # Panics
 /// Never for the types of this module: they hold no maps with keys other than text and no failing serializer.
-pub(super) fn to_json<T: Serialize>(payload: &T) -> String {
+pub(crate) fn to_json<T: Serialize>(payload: &T) -> String {
     serde_json::to_string(payload).expect("payload types are plain data")
 }
 
