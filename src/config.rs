@@ -353,7 +353,6 @@ mod tests {
             ("[journal]\nfolder = \"j\"", &["2: ", "absolute"]),
             ("[journal]\nbytes = 65535", &["2: ", "from 65536 to"]),
             ("[journal]\nmemory_bytes = 1000", &["2: ", "from 32768 to"]),
-            ("[journal]\nsync = 1", &["2: ", "boolean"]),
             ("a = ", &["1: "]),
         ] {
             let said = error(text);

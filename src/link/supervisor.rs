@@ -76,14 +76,26 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
                 first = false;
                 let begun = Instant::now();
                 let end = speak(parts, &settings, connection);
-                if end == End::Stopped {
-                    return;
-                }
-                backoff.session_ended(begun.elapsed());
-                let End::Lost(reason) = end else { continue };
-                log::warn!("the connection ended: {reason}");
+                let (kind, reason) = match end {
+                    End::Stopped => return,
+                    End::Reload => {
+                        backoff.session_ended(begun.elapsed());
+                        continue;
+                    }
+                    End::Lost(reason) => {
+                        backoff.session_ended(begun.elapsed());
+                        log::warn!("the connection ended: {reason}");
+                        (Kind::Other, reason)
+                    }
+                    End::Collision => {
+                        let reason = collision(parts);
+                        log::error!("{reason}");
+                        // As patient as one that is not let in.
+                        (Kind::Unregistered, reason)
+                    }
+                };
                 parts.status.update(|s| s.last_error = Some(reason));
-                backoff.after(Kind::Other, chance())
+                backoff.after(kind, chance())
             }
             // A stop or a reload interrupts an attempt; it is no failure.
             Err(_) if parts.control.wants_retry() => continue,
@@ -104,8 +116,11 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
 }
 
 fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End {
+    // What changed before the hello is in it.
+    parts.journal.take_id_changed();
     let context = Context {
         outbox: &parts.outbox,
+        journal: &parts.journal,
         dispatcher: &parts.dispatcher,
         heartbeat: &parts.heartbeat,
         status: &parts.status,
@@ -144,6 +159,13 @@ fn report(error: &ConnectError, settings: &LinkSettings) {
             "this device is not registered: let it in with 'poseidon approve {id} --name NAME'"
         );
     }
+}
+
+fn collision(parts: &Parts) -> String {
+    format!(
+        "another living agent has the instance id {} of this one, as a copied disk image makes it; {}",
+        parts.instance.id, parts.clone_advice
+    )
 }
 
 /// For the jitter; without a random source the middle does.
