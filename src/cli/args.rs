@@ -1,9 +1,9 @@
 //! The command line.
 
-use super::dates;
 use super::history::{self, Query};
 use super::put::Put;
 use crate::config::{OVERRIDES, Override};
+use crate::dates;
 use crate::sys::clock;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt as _};

@@ -14,7 +14,7 @@ use crate::sys::poll::{IN, OUT, PollSet, after};
 use crate::sys::wake::Wake;
 use crate::thread::Crew;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// A line of the report, marked as good, bad or mere information.
 fn say(mark: &str, what: &str, text: &str) {
@@ -71,7 +71,7 @@ fn identity_is_good(config: &Config) -> bool {
 }
 
 fn clock_is_good() -> bool {
-    let good = tls::clock_year(SystemTime::now()) >= tls::BUILD_YEAR;
+    let good = tls::clock_year(clock::now()) >= tls::BUILD_YEAR;
     let synced = match clock::synced() {
         Some(true) => "synchronised",
         Some(false) => "not synchronised",

@@ -1,7 +1,8 @@
 //! `triton history`: what the journal of this device holds.
 
-use super::{dates, printable, unexpected};
+use super::{printable, unexpected};
 use crate::config::Config;
+use crate::dates;
 use crate::error::{Error, Result};
 use crate::local::client::Client;
 use crate::message::Message;

@@ -2,7 +2,6 @@
 
 mod args;
 mod check_config;
-mod dates;
 mod doctor;
 mod exec;
 mod help;
