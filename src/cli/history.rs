@@ -79,7 +79,9 @@ fn first(reader: &mut Reader, query: &Query, json: bool) -> Result<(Output, u64)
 /// Shows what comes, until nobody reads it or Ctrl-C ends this process.
 fn follow(reader: &mut Reader, mut seen: u64, json: bool) -> Result<()> {
     let mut away = false;
-    while !nobody_reads(PACE)? {
+    let mut pause = PACE;
+    while !nobody_reads(pause)? {
+        pause = PACE;
         if reader.client.is_none() {
             reader.client = connect(reader.config).ok();
         }
@@ -99,6 +101,9 @@ fn follow(reader: &mut Reader, mut seen: u64, json: bool) -> Result<()> {
                 }
                 if show(&page.records, json)? == Output::Gone {
                     return Ok(());
+                }
+                if page.more {
+                    pause = Duration::ZERO;
                 }
                 // What does not fit the filter need not be looked at again.
                 seen = match page.records.last() {
@@ -164,9 +169,8 @@ impl Reader<'_> {
             limit: Some(limit.min(MOST)),
             ..HistoryGet::default()
         };
-        let client = match &mut self.client {
-            Some(client) => client,
-            None => return Err(Failure::Away("there is no connection".to_owned())),
+        let Some(client) = &mut self.client else {
+            return Err(Failure::Away("there is no connection".to_owned()));
         };
         let answer = client
             .ask(&Message::with(HISTORY_GET, &question), after(PATIENCE))
