@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Shorter answers are not worth asking the journal again.
-const LEAST_BYTES: usize = 4_096;
+/// A page this short holds one record, or fits any message.
+const LEAST_BYTES: usize = 1_024;
 
 /// Answers from the journal. A stored value is synced before it is answered: this waits for the disk, as the
 /// acceptance of a job does.
@@ -47,10 +47,19 @@ impl History {
         }
         let mut bytes = self.message_limit / 2;
         loop {
-            let answer = message.reply(HISTORY, &self.journal.history(&query, bytes)?);
+            let history = self.journal.history(&query, bytes)?;
+            let answer = message.reply(HISTORY, &history);
             // Each `<`, `>` and `&` takes four or five bytes in XML: a page of those gets fewer records.
-            if written_bytes(&answer) <= self.message_limit || bytes <= LEAST_BYTES {
+            if written_bytes(&answer) <= self.message_limit {
                 return Ok(answer);
+            }
+            if bytes <= LEAST_BYTES {
+                let id = history.records.first().map_or(0, |record| record.id);
+                let text = format!(
+                    "the record {id} does not fit a message of {} bytes (limits.message_bytes); ask behind it",
+                    self.message_limit
+                );
+                return Err(Error::new(ErrorCode::TooLarge, text));
             }
             bytes /= 2;
         }
@@ -283,6 +292,21 @@ mod tests {
             }
         }
         assert_eq!(count, 40);
+    }
+
+    #[test]
+    fn a_record_that_fits_no_message_is_named() {
+        let stage = stage(16 << 10);
+        let put = json!({ "data": "x".repeat(20_000) });
+        let stored: Value = stage.ask(HISTORY_PUT, &put.to_string()).read().unwrap();
+        let error = stage.error(HISTORY_GET, r#"{"id":0}"#);
+        assert_eq!(error.code, ErrorCode::TooLarge);
+        assert!(
+            error
+                .message
+                .contains(&format!("the record {} ", stored["sequence"])),
+            "{error:?}"
+        );
     }
 
     #[test]
