@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::heartbeat::{Heartbeat, Sources};
 use crate::identity;
 use crate::job::{self, Pool};
+use crate::journal::{self, Journal};
 use crate::link::control::Control;
 use crate::link::settings::LinkSettings;
 use crate::link::status::LinkStatus;
@@ -14,6 +15,7 @@ use crate::local::server::{self, Socket};
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
+use crate::plugin::history::History;
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
@@ -64,10 +66,16 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     let io = |what| move |e| Error::because(format!("cannot {what}"), e);
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
+    let journal = Journal::open(&journal_settings(config)).map_err(io("open the journal"))?;
+    let journal = Arc::new(journal);
     let pool = Pool::start(job_settings(config), &crew);
     let status = Arc::new(LinkStatus::default());
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
+        Box::new(History::new(
+            Arc::clone(&journal),
+            config.limits.message_bytes,
+        )),
         Box::new(Status::new(
             instance.clone(),
             link_settings.fingerprint.clone(),
@@ -243,6 +251,17 @@ fn queues(config: &Config) -> Limits {
     Limits {
         control: config.limits.control_messages,
         output_bytes: config.limits.output_bytes,
+    }
+}
+
+/// Where the journal is, for the agent and its doctor.
+pub fn journal_settings(config: &Config) -> journal::Settings {
+    journal::Settings {
+        folder: config.state.join("journal"),
+        state: config.state.clone(),
+        bytes: 4 << 20,
+        memory_bytes: 256 << 10,
+        sync: true,
     }
 }
 

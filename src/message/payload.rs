@@ -70,7 +70,14 @@ impl std::error::Error for PayloadError {}
 /// # Panics
 /// Never for the types of this module: they hold no maps with keys other than text and no failing serializer.
 pub(super) fn to_json<T: Serialize>(payload: &T) -> String {
-    serde_json::to_string(payload).expect("payload types are plain data")
+    let json = serde_json::to_string(payload).expect("payload types are plain data");
+    // JSON escapes all that XML cannot carry but these two, which can stand inside its texts only.
+    if json.contains(['\u{FFFE}', '\u{FFFF}']) {
+        return json
+            .replace('\u{FFFE}', "\\ufffe")
+            .replace('\u{FFFF}', "\\uffff");
+    }
+    json
 }
 
 /// Reads a payload: XML where it begins with `<`, else JSON.
