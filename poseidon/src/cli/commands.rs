@@ -232,10 +232,10 @@ pub(super) async fn agents(client: &Client, json: bool) -> Ended {
 fn collision(agent: &Value) -> String {
     let other = &agent["collision"];
     format!(
-        "Collision: two devices have the instance id of {name}/{instance}: the one at {address} (host {host}), which is \
-         connected, and one at {other_address} (host {other_host}), which is kept out (first seen {since}, last {last}). \
-         One is a copy of the other's disk. On one of them stop triton, remove the file `instance` and the journal from \
-         its state folder, and start it again.",
+        "Collision: two devices have the instance id of {name}/{instance}: the one at {address} (host {host}), and one at \
+         {other_address} (host {other_host}), which is kept out (first seen {since}, last {last}). One is a copy of the \
+         other's disk. On one of them stop triton, remove the file `instance` and the journal from its state folder, and \
+         start it again.",
         name = text(&agent["name"]),
         instance = text(&agent["instance"]),
         address = text(&agent["address"]),
