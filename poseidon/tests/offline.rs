@@ -149,7 +149,7 @@ async fn run_queue_says_what_waits_and_follows_it() {
     );
     let asked = stub.asked();
     assert_eq!(asked[0].1["queue"], true);
-    assert_eq!(asked[0].1["expiresSeconds"].as_f64(), Some(259_200.0));
+    assert_eq!(asked[0].1["expiresSeconds"].as_u64(), Some(259_200));
     assert_eq!(asked[1].0, "GET /api/v1/jobs/0123/output?follow=true");
 
     let stub = Stub::new(vec![json!({"jobs": [queued(60.0)]})]).await;
@@ -159,8 +159,8 @@ async fn run_queue_says_what_waits_and_follows_it() {
     assert_eq!(text(&output.stdout), "0123\n");
     assert!(text(&output.stderr).contains("the job waits"), "{output:?}");
     assert_eq!(
-        stub.asked()[0].1["expiresSeconds"].as_f64(),
-        Some(86_400.0),
+        stub.asked()[0].1["expiresSeconds"].as_u64(),
+        Some(86_400),
         "a day, unless told otherwise"
     );
     // Whether the server took it is not known: it is not sent again.

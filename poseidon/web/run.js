@@ -76,11 +76,12 @@ export function remember(commands) {
 /** The job on the screen. */
 export const shownJob = () => job?.id ?? null;
 
-const COURSE = ["queued", "sent", "accepted", "ended"];
+// What was sent may wait again, where the device had no room for it.
+const COURSE = { queued: 0, sent: 0, accepted: 1, ended: 2 };
 
 /** What is known of a job after more news: the stream of events may be ahead of an answer, and no job goes back. */
 export function latest(known, news) {
-  return known !== undefined && COURSE.indexOf(known.state) > COURSE.indexOf(news.state) ? known : news;
+  return known !== undefined && COURSE[known.state] > COURSE[news.state] ? known : news;
 }
 
 /** News of a job from the fleet's stream. */

@@ -83,7 +83,10 @@ impl Run {
         let mut body = json!({"agents": self.names, "command": self.payload()?});
         if self.queue {
             body["queue"] = json!(true);
-            body["expiresSeconds"] = json!(self.expires);
+            // The API takes whole seconds; the cast stops at the largest number.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let seconds = self.expires.ceil() as u64;
+            body["expiresSeconds"] = json!(seconds);
         }
         let answer: Value = tokio::select! {
             answer = client.try_post("/jobs", &body) => answer.map_err(|e| self.not_started(&e))?,
