@@ -26,10 +26,11 @@ pub fn utc(time: f64) -> String {
     )
 }
 
-/// A point in time as people give it: a Unix time, a date with or without a time of day (UTC), or an age, which is
+/// A point in time as people give it: a Unix time, a date with or without a time of day (UTC
+/// unless it names its zone), or an age, which is
 /// taken from `now`.
 pub fn parse(text: &str, now: f64) -> Option<f64> {
-    if let Some(age) = age(text) {
+    if let Some(age) = length(text) {
         return Some(now - age.as_secs_f64());
     }
     if let Ok(time) = text.parse::<f64>() {
@@ -38,8 +39,8 @@ pub fn parse(text: &str, now: f64) -> Option<f64> {
     date_and_time(text)
 }
 
-/// `90s`, `15m`, `2h`, `3d`.
-fn age(text: &str) -> Option<Duration> {
+/// A length of time: `90s`, `15m`, `2h`, `3d`.
+pub fn length(text: &str) -> Option<Duration> {
     let unit = match text.chars().last()? {
         's' => 1,
         'm' => 60,
@@ -80,31 +81,45 @@ fn date_and_time(text: &str) -> Option<f64> {
     Some(midnight + time.map_or(Some(0.0), time_of_day)?)
 }
 
-/// `10:00`, `10:00:00`, `10:00:00.5`, each also with `Z`; seconds since midnight.
+/// `10:00`, `10:00:00`, `10:00:00.5`, each also with `Z` or `+02:00`; seconds since midnight UTC.
 fn time_of_day(text: &str) -> Option<f64> {
-    let text = text.strip_suffix(['Z', 'z']).unwrap_or(text);
-    let mut parts = text.split(':');
-    let mut next = |most: u64| {
-        let part = parts.next().filter(|p| p.len() == 2)?;
-        digits(part).filter(|n| *n <= most)
+    let zone_at = text.find(['Z', 'z', '+', '-']).unwrap_or(text.len());
+    let (text, zone) = text.split_at(zone_at);
+    let zone = match zone.split_at_checked(1) {
+        None | Some(("Z" | "z", "")) => 0.0,
+        Some((sign @ ("+" | "-"), offset)) => {
+            let mut parts = offset.split(':');
+            let (hours, minutes) = (two_digits(parts.next(), 23)?, two_digits(parts.next(), 59)?);
+            let seconds = (hours * 60.0 + minutes) * 60.0;
+            if parts.next().is_some() {
+                return None;
+            }
+            if sign == "-" { -seconds } else { seconds }
+        }
+        Some(_) => return None,
     };
-    let whole = |n: u64| u32::try_from(n).ok().map(f64::from);
-    let (hour, minute) = (next(23)?, next(59)?);
-    let minutes = whole(hour * 60 + minute)?;
+    let mut parts = text.split(':');
+    let (hour, minute) = (two_digits(parts.next(), 23)?, two_digits(parts.next(), 59)?);
     let second = match parts.next() {
         None => 0.0,
         Some(second) => {
             let (full, fraction) = second.split_once('.').unwrap_or((second, "0"));
             // 60 is a leap second.
-            let full = digits(full).filter(|n| second.len() >= 2 && *n <= 60)?;
+            let full = two_digits(Some(full), 60)?;
             digits(fraction)?;
-            whole(full)? + format!("0.{fraction}").parse::<f64>().ok()?
+            full + format!("0.{fraction}").parse::<f64>().ok()?
         }
     };
     parts
         .next()
         .is_none()
-        .then_some(minutes.mul_add(60.0, second))
+        .then_some((hour * 60.0 + minute) * 60.0 + second - zone)
+}
+
+fn two_digits(text: Option<&str>, most: u32) -> Option<f64> {
+    let text = text.filter(|text| text.len() == 2)?;
+    let number = digits(text).and_then(|n| u32::try_from(n).ok())?;
+    (number <= most).then(|| f64::from(number))
 }
 
 /// A number of digits only.
@@ -168,6 +183,8 @@ mod tests {
             ("2026-11-21T10:00:00", now),
             ("2026-11-21 10:00", now),
             ("2026-11-21T10:00:00.25z", now + 0.25),
+            ("2026-11-21T12:00:00+02:00", now),
+            ("2026-11-21T09:30-00:30", now),
             ("2026-11-21", now - 36_000.0),
             ("1795255200", now),
             ("1795255200.5", now + 0.5),
@@ -188,7 +205,11 @@ mod tests {
             "2026-11-21T24:00",
             "2026-11-21T10:60",
             "2026-11-21T10:00:61",
-            "2026-11-21T10:00:00+01:00",
+            "2026-11-21T10:00:00+1",
+            "2026-11-21T10:00:00+01:00:00",
+            "2026-11-21T10:00:00ZZ",
+            "2026-11-21T10:00:1",
+            "2026-11-21T",
             "2026-11-21T10",
             "2026-11-21-1",
             "0000-01-01",

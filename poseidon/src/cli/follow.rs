@@ -2,7 +2,7 @@
 //! that breaks.
 
 use super::client::{Client, Failure, Lines, segment};
-use super::when;
+use super::length;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,15 +23,8 @@ const STEADY: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Copy)]
 pub(super) struct Patience {
     /// Try again for so long where the server does not answer, as while it is restarted: 90s, 15m, 2h; 0s gives up at once
-    #[arg(long = "patience", value_name = "DURATION", default_value = "60s", value_parser = when::length)]
-    seconds: f64,
-}
-
-impl Patience {
-    fn limit(self) -> Duration {
-        // More than fits is for ever.
-        Duration::try_from_secs_f64(self.seconds).unwrap_or(Duration::MAX)
-    }
+    #[arg(long = "patience", value_name = "DURATION", default_value = "60s", value_parser = length)]
+    limit: Duration,
 }
 
 /// Several that follow one server say only once that it is away.
@@ -53,7 +46,7 @@ pub(super) struct Outage {
 impl Outage {
     pub(super) fn new(patience: Patience, away: Away) -> Self {
         Self {
-            limit: patience.limit(),
+            limit: patience.limit,
             away,
             since: None,
             told: false,

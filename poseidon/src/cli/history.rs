@@ -4,9 +4,8 @@ use super::client::{Client, segment};
 use super::commands::rows;
 use super::follow::{Away, Outage, Patience};
 use super::jobs::outcome;
+use super::since;
 use super::tables::{clean, text};
-use super::when::{self, When};
-use crate::time::now;
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -34,8 +33,8 @@ pub(super) struct History {
     #[arg(long, value_parser = parse_code)]
     code: Option<u32>,
     /// Only what happened since then: a Unix time, a date or date and time (2025-06-01T12:30:00Z), or an age (90s, 15m, 2h, 3d)
-    #[arg(long, value_name = "TIME", value_parser = When::parse)]
-    since: Option<When>,
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<f64>,
     /// The newest so many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
     limit: u32,
@@ -120,7 +119,7 @@ impl History {
             let _ = write!(query, "&code={code}");
         }
         if let Some(since) = self.since {
-            let _ = write!(query, "&etime={}", since.time(now()));
+            let _ = write!(query, "&etime={since}");
         }
         query
     }
@@ -166,7 +165,9 @@ fn line(record: &Value) -> String {
         "{}/{instance}  {}  {}  {}  {}  {}",
         text(&record["agent"]),
         text(&record["id"]),
-        record["etime"].as_f64().map_or("-".to_owned(), when::show),
+        record["etime"]
+            .as_f64()
+            .map_or("-".to_owned(), triton::dates::utc),
         word(&record["code"]),
         text(&record["token"]),
         summary(record),

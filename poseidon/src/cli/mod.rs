@@ -9,7 +9,6 @@ mod printer;
 mod run;
 mod serve;
 mod tables;
-mod when;
 
 pub(crate) use commands::describe;
 pub(crate) use jobs::outcome;
@@ -19,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use client::Client;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The central instance for Triton agents.
 #[derive(Parser)]
@@ -189,4 +189,19 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Output(output) => output.run(&client()?).await,
         Command::History(history) => history.run(&client()?).await,
     }
+}
+
+/// A length of time such as `90s`.
+fn length(text: &str) -> Result<Duration, String> {
+    triton::dates::length(text).ok_or_else(|| {
+        "a number and s, m, h or d is expected, such as 90s, 15m, 12h, 3d".to_owned()
+    })
+}
+
+/// A point in time, as a Unix time.
+fn since(text: &str) -> Result<f64, String> {
+    triton::dates::parse(text, crate::time::now()).ok_or_else(|| {
+        "a Unix time, a date (2025-06-01), a date and time (2025-06-01T12:30:00Z) or an age (90s, 15m, 2h, 3d) is expected"
+            .to_owned()
+    })
 }

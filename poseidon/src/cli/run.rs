@@ -3,9 +3,9 @@
 use super::client::{Client, Failure, segment};
 use super::commands::pair;
 use super::follow::{Away, Follower, Outage, Patience};
+use super::length;
 use super::printer::{Broken, Printer, exit_code};
 use super::tables::{clean, span, text};
-use super::when;
 use crate::time::now;
 use clap::Args;
 use serde_json::{Value, json};
@@ -67,8 +67,8 @@ pub(super) struct Run {
     #[arg(long)]
     queue: bool,
     /// A job that waited for so long is not run any more: 90s, 15m, 12h, 3d
-    #[arg(long, requires = "queue", value_name = "DURATION", default_value = "24h", value_parser = when::length)]
-    expires: f64,
+    #[arg(long, requires = "queue", value_name = "DURATION", default_value = "24h", value_parser = length)]
+    expires: Duration,
     #[command(flatten)]
     patience: Patience,
     /// The command
@@ -83,10 +83,7 @@ impl Run {
         let mut body = json!({"agents": self.names, "command": self.payload()?});
         if self.queue {
             body["queue"] = json!(true);
-            // The API takes whole seconds; the cast stops at the largest number.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let seconds = self.expires.ceil() as u64;
-            body["expiresSeconds"] = json!(seconds);
+            body["expiresSeconds"] = json!(self.expires.as_secs());
         }
         let answer: Value = tokio::select! {
             answer = client.try_post("/jobs", &body) => answer.map_err(|e| self.not_started(&e))?,
@@ -169,7 +166,7 @@ impl Run {
 /// What a queued job waits for, and for how long.
 fn waits(job: &Value) -> String {
     let until = job["expires"].as_f64().map_or(String::new(), |at| {
-        format!(" until {} ({})", when::show(at), span(at - now()))
+        format!(" until {} ({})", triton::dates::utc(at), span(at - now()))
     });
     format!("{} is down: the job waits{until}", text(&job["agent"]))
 }
