@@ -128,7 +128,7 @@ fn walk(config: &Config) -> Result<bool> {
 fn greet(mut connection: Connection, config: &Config, settings: &LinkSettings) -> Result<bool> {
     let hello = Hello {
         agent: AgentVersion::own(),
-        instance: identity::instance(&config.state)?,
+        instance: identity::instance(&config.state)?.id,
         time: clock::now(),
         probe: true,
         ..Hello::default()

@@ -8,6 +8,8 @@ use super::status::{LinkStatus, State};
 use super::{ConnectError, Connection, Kind, Resolver, connect};
 use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
+use crate::identity::Instance;
+use crate::journal::Journal;
 use crate::message::payload::{AgentVersion, Hello};
 use crate::outbox::Outbox;
 use crate::sys::clock;
@@ -29,8 +31,14 @@ pub struct Parts {
     pub status: Arc<LinkStatus>,
     /// Stop and reload come from here.
     pub control: Arc<Control>,
+    /// What has to reach Poseidon.
+    pub journal: Arc<Journal>,
     /// Who this agent is.
-    pub instance: String,
+    pub instance: Instance,
+    /// Random per process.
+    pub run: String,
+    /// What to remove where two agents live with one instance id.
+    pub clone_advice: String,
 }
 
 /// Keeps a connection until stopped.
@@ -78,14 +86,26 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
                 first = false;
                 let begun = Instant::now();
                 let end = speak(parts, &settings, connection);
-                if end == End::Stopped {
-                    return;
-                }
-                backoff.session_ended(begun.elapsed());
-                let End::Lost(reason) = end else { continue };
-                log::warn!("the connection ended: {reason}");
+                let (kind, reason) = match end {
+                    End::Stopped => return,
+                    End::Reload => {
+                        backoff.session_ended(begun.elapsed());
+                        continue;
+                    }
+                    End::Lost(reason) => {
+                        backoff.session_ended(begun.elapsed());
+                        log::warn!("the connection ended: {reason}");
+                        (Kind::Other, reason)
+                    }
+                    End::Collision => {
+                        let reason = collision(parts);
+                        log::error!("{reason}");
+                        // As patient as one that is not let in.
+                        (Kind::Unregistered, reason)
+                    }
+                };
                 parts.status.update(|s| s.last_error = Some(reason));
-                backoff.after(Kind::Other, chance())
+                backoff.after(kind, chance())
             }
             // A stop or a reload interrupts an attempt; it is no failure.
             Err(_) if parts.control.wants_retry() => continue,
@@ -109,8 +129,11 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
 }
 
 fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End {
+    // What changed before the hello is in it.
+    parts.journal.take_id_changed();
     let context = Context {
         outbox: &parts.outbox,
+        journal: &parts.journal,
         dispatcher: &parts.dispatcher,
         heartbeat: &parts.heartbeat,
         status: &parts.status,
@@ -156,15 +179,31 @@ fn report(error: &ConnectError, settings: &LinkSettings) {
     }
 }
 
+fn collision(parts: &Parts) -> String {
+    format!(
+        "another living agent has the instance id {} of this one, as a copied disk image makes it; {}",
+        parts.instance.id, parts.clone_advice
+    )
+}
+
 /// For the jitter; without a random source the middle does.
 fn chance() -> u32 {
     getrandom::u32().unwrap_or(u32::MAX / 2)
 }
 
 fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
+    let mut journal = parts.journal.report().state;
+    if let Some(fleeting) = &parts.instance.fleeting {
+        let reason = journal.reason.get_or_insert_default();
+        if !reason.is_empty() {
+            reason.push_str("; ");
+        }
+        reason.push_str("the instance id is in memory: ");
+        reason.push_str(fleeting);
+    }
     Hello {
         agent: AgentVersion::own(),
-        instance: parts.instance.clone(),
+        instance: parts.instance.id.clone(),
         hostname: sysinfo::System::host_name().unwrap_or_default(),
         os: sysinfo::System::long_os_version().unwrap_or_else(|| "Linux".to_owned()),
         kernel: sysinfo::System::kernel_version().unwrap_or_default(),
@@ -174,8 +213,8 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         time: clock::now(),
         capabilities: parts.dispatcher.types(),
         plugins: parts.dispatcher.plugins(),
-        journal: None,
-        run: None,
+        journal: Some(journal),
+        run: Some(parts.run.clone()),
         probe: false,
         labels: settings.labels.clone(),
     }

@@ -138,7 +138,7 @@ pub(super) fn handshake(
 /// The time that certificates are judged by, as far as the library lets us say. Not before what this device has seen
 /// already: a router that boots in 1970 can connect, and then get the time from wherever it likes.
 fn trusted_time() -> f64 {
-    clock::now()
+    clock::trusted()
 }
 
 /// A clock that is this far behind the trusted time, in seconds, is worth a word.
