@@ -41,9 +41,9 @@ pub struct Connection {
     pub queued: AtomicUsize,
     /// When it was last heard, as the bits of a Unix time.
     heard: AtomicU64,
-    /// Frames that came.
-    frames: AtomicU64,
-    /// Rung when a frame comes, for those who wait for a sign of life.
+    /// Pongs that came.
+    pongs: AtomicU64,
+    /// Rung when one comes, for those who wait for a sign of life.
     news: Notify,
     /// Nothing is read from it any more.
     ended: AtomicBool,
@@ -76,7 +76,7 @@ impl Connection {
             queue,
             queued: AtomicUsize::new(0),
             heard: AtomicU64::new(now().to_bits()),
-            frames: AtomicU64::new(0),
+            pongs: AtomicU64::new(0),
             news: Notify::new(),
             ended: AtomicBool::new(false),
             room: Notify::new(),
@@ -96,13 +96,18 @@ impl Connection {
     /// It was heard now.
     pub fn hear(&self) {
         self.heard.store(now().to_bits(), Ordering::Relaxed);
-        self.frames.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It answered a ping.
+    pub(super) fn pong(&self) {
+        self.pongs.fetch_add(1, Ordering::Relaxed);
         self.news.notify_waiters();
     }
 
-    /// Whether somebody is at the other end: asks, and waits for any frame that comes after the question.
+    /// Whether somebody is at the other end. Only an answer says so: other frames may have been on their way for long,
+    /// and be all that is left of a connection that its agent has given up.
     pub async fn is_alive(&self) -> bool {
-        let before = self.frames.load(Ordering::Relaxed);
+        let before = self.pongs.load(Ordering::Relaxed);
         self.ping();
         let answer = async {
             loop {
@@ -110,7 +115,7 @@ impl Connection {
                 if self.has_ended() {
                     return false;
                 }
-                if self.frames.load(Ordering::Relaxed) != before {
+                if self.pongs.load(Ordering::Relaxed) != before {
                     return true;
                 }
                 news.await;

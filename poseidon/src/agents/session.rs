@@ -232,6 +232,7 @@ impl Session<'_> {
                 Some(Ok(Frame::Close(_))) | None => {
                     return Ending::Gone("it closed the connection".to_owned());
                 }
+                Some(Ok(Frame::Pong(_))) => self.connection.pong(),
                 // Pings are answered by the WebSocket itself.
                 Some(Ok(_)) => {}
                 Some(Err(tungstenite::Error::Capacity(_))) => {
