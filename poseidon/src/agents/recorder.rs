@@ -4,7 +4,7 @@
 
 use super::Key;
 use super::connection::Connection;
-use crate::jobs::{End, Jobs, Live};
+use crate::jobs::{End, Jobs, Live, forgotten};
 use crate::server::App;
 use crate::store::records::{Batch, Record, Stored};
 use crate::store::{Job, Result};
@@ -103,6 +103,14 @@ impl Recorder {
     }
 }
 
+/// Why a batch is not stored.
+enum Unstored {
+    /// The agent will send it again.
+    Failed,
+    /// Its identifier is gone.
+    Forgotten,
+}
+
 struct Keeper {
     app: Arc<App>,
     connection: Arc<Connection>,
@@ -152,13 +160,21 @@ impl Keeper {
             accepted: accepted.iter().map(|live| live.job().token).collect(),
             ended: ended.iter().map(|(_, job)| job.clone()).collect(),
         });
-        let Some(stored) = self.store(&batch).await else {
-            for (live, _) in &ended {
-                Jobs::not_ended(live);
-            }
-            return false;
-        };
+        let stored = self.store(&batch).await;
         let jobs = &self.app.jobs;
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(why) => {
+                for (live, _) in &ended {
+                    Jobs::not_ended(live);
+                    if let Unstored::Forgotten = why {
+                        // Who forgot the agent could not end this job, because it was being ended here.
+                        jobs.end(live, End::Error(forgotten())).await;
+                    }
+                }
+                return false;
+            }
+        };
         for live in accepted {
             jobs.set_accepted(&live);
         }
@@ -182,7 +198,7 @@ impl Keeper {
         true
     }
 
-    async fn store(&mut self, batch: &Arc<Batch>) -> Option<Stored> {
+    async fn store(&mut self, batch: &Arc<Batch>) -> std::result::Result<Stored, Unstored> {
         let name = || {
             format!(
                 "{}/{}",
@@ -196,11 +212,11 @@ impl Keeper {
                     if attempt > 0 {
                         log::info!("the records of {} are stored now", name());
                     }
-                    return Some(stored);
+                    return Ok(stored);
                 }
                 Ok(None) => {
                     self.connection.close("forgotten");
-                    return None;
+                    return Err(Unstored::Forgotten);
                 }
                 Err(e) => e,
             };
@@ -215,11 +231,11 @@ impl Keeper {
             // When the connection is gone nobody waits for it: the agent sends them again.
             let wait = tokio::time::timeout(Duration::from_secs(wait), &mut self.over);
             if wait.await.is_ok() {
-                return None;
+                return Err(Unstored::Failed);
             }
         }
         self.connection.close("the store failed");
-        None
+        Err(Unstored::Failed)
     }
 
     async fn call(&self, batch: &Arc<Batch>) -> Result<Option<Stored>> {

@@ -4,19 +4,20 @@
 //! in memory as well, with the writing end of their output.
 
 pub mod live;
+mod open;
 pub mod output;
 mod queue;
 pub mod spool;
 
 pub use live::{Live, Resume, Written};
 
-use crate::agents::Key;
 use crate::events::{Change, Events};
 use crate::store::{Db, Job, JobFilter, JobState, Result, StoreError};
+use open::Open;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use spool::{Spool, Spools};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -74,34 +75,12 @@ pub enum End {
     Error(payload::Error),
 }
 
-/// Open jobs by token, and those of each instance in the order in which they were made.
-#[derive(Default)]
-struct Open {
-    by_token: HashMap<String, (u64, Arc<Live>)>,
-    of: BTreeMap<Key, BTreeMap<u64, Arc<Live>>>,
-    next: u64,
-}
-
-impl Open {
-    fn add(&mut self, token: String, live: &Arc<Live>) {
-        self.next += 1;
-        let of = self.of.entry(live.key()).or_default();
-        of.insert(self.next, live.clone());
-        self.by_token.insert(token, (self.next, live.clone()));
-    }
-
-    fn remove(&mut self, token: &str) {
-        let Some((number, live)) = self.by_token.remove(token) else {
-            return;
-        };
-        let key = live.key();
-        if let Some(of) = self.of.get_mut(&key) {
-            of.remove(&number);
-            if of.is_empty() {
-                self.of.remove(&key);
-            }
-        }
-    }
+/// How the open jobs of a forgotten agent end.
+pub fn forgotten() -> payload::Error {
+    payload::Error::new(
+        payload::ErrorCode::Other("forgotten".to_owned()),
+        "the agent was forgotten before it reported the end",
+    )
 }
 
 /// All jobs.
@@ -145,7 +124,7 @@ impl Jobs {
         } else {
             MAX_OPEN
         };
-        if lock(&self.open).by_token.len() + rows.len() > limit {
+        if lock(&self.open).len() + rows.len() > limit {
             return Ok(None);
         }
         self.db.call(move |store| store.insert_jobs(&rows)).await?;
@@ -163,8 +142,7 @@ impl Jobs {
 
     /// The open job that `token` names.
     pub fn open(&self, token: &str) -> Option<Arc<Live>> {
-        let open = lock(&self.open);
-        open.by_token.get(token).map(|(_, live)| live.clone())
+        lock(&self.open).get(token)
     }
 
     /// The open job that an agent speaks of; nobody speaks for another's.
@@ -182,26 +160,7 @@ impl Jobs {
     /// All open jobs of an instance, or of all instances of an identifier; those of one in the order in which they
     /// were made.
     pub fn all_open_of(&self, identifier: &str, instance: Option<&str>) -> Vec<Arc<Live>> {
-        let from = Key {
-            identifier: identifier.to_owned(),
-            instance: instance.unwrap_or("").to_owned(),
-        };
-        let open = lock(&self.open);
-        open.of
-            .range(from..)
-            .take_while(|(key, _)| {
-                key.identifier == identifier && instance.is_none_or(|i| key.instance == i)
-            })
-            .flat_map(|(_, of)| of.values().cloned())
-            .collect()
-    }
-
-    fn all_open(&self) -> Vec<Arc<Live>> {
-        let open = lock(&self.open);
-        open.by_token
-            .values()
-            .map(|(_, live)| live.clone())
-            .collect()
+        lock(&self.open).of(identifier, instance)
     }
 
     /// A job, open or ended.
@@ -309,7 +268,7 @@ impl Jobs {
         let written = tokio::task::spawn_blocking(move || {
             let token = live.job().token;
             let mut spool = lock(&live.spool);
-            let open = || lock(&jobs.open).by_token.keys().cloned().collect();
+            let open = || lock(&jobs.open).tokens();
             write(&mut spool, &jobs.spools, &token, &open);
             let len = spool.written();
             drop(spool);

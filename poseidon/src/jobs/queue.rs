@@ -134,7 +134,8 @@ impl Jobs {
     fn due(&self) -> (Vec<Arc<Live>>, Option<f64>) {
         let now = now();
         let (mut due, mut next) = (Vec::new(), None);
-        for live in self.all_open() {
+        let open = lock(&self.open).all();
+        for live in open {
             let standing = lock(&live.job);
             let (JobState::Queued, Some(expires)) = (standing.job.state, standing.job.expires)
             else {

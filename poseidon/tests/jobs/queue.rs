@@ -156,20 +156,18 @@ async fn an_agent_gets_no_more_than_it_takes() {
         jobs.push(job["id"].as_str().unwrap().to_owned());
     }
     let (mut agent, _) = rig.journaled("i1", "j1").await;
-    for n in 0..16 {
-        assert_eq!(agent.expect(payload::COMMAND).await.id, jobs[n]);
+    for id in &jobs[..16] {
+        assert_eq!(agent.expect(payload::COMMAND).await.id, *id);
     }
     rig.state(&jobs[15], "sent").await;
     assert_eq!(rig.job(&jobs[16]).await["state"], "queued");
     agent.nothing_came().await;
     // Each that is accepted lets another one come.
-    let mut sequence = 0;
     let mut at = 16;
-    for id in &jobs {
-        sequence += 1;
-        agent.record(id, "accepted", sequence, json!({})).await;
+    for (n, id) in jobs.iter().enumerate() {
+        agent.record(id, "accepted", n as u64 + 1, json!({})).await;
         let mut acked = false;
-        while !acked || (at < JOBS && at < 16 + sequence as usize) {
+        while !acked || (at < JOBS && at < 17 + n) {
             let message = agent.next().await.unwrap();
             if message.kind == payload::ACK {
                 acked = true;
