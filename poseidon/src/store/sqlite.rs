@@ -387,3 +387,53 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
         journal: row.get(13)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Db;
+
+    fn job(token: &str, bytes: usize) -> Job {
+        let request = format!("\"{}\"", "x".repeat(bytes));
+        Job {
+            token: token.to_owned(),
+            identifier: "hash".to_owned(),
+            instance: "i1".to_owned(),
+            agent: "box".to_owned(),
+            state: JobState::Sent,
+            created: 1.0,
+            request: RawValue::from_string(request).unwrap(),
+            result: None,
+            error: None,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            queue: false,
+            expires: None,
+            journal: None,
+        }
+    }
+
+    /// Where one of several calls in a transaction finds the disk full, each is told the truth.
+    #[tokio::test]
+    async fn on_a_full_disk_what_is_confirmed_is_stored_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = Sqlite::open(&path).unwrap();
+        store.db.pragma_update(None, "max_page_count", 100).unwrap();
+        let db = Db::start(Box::new(store)).unwrap();
+        let calls = (0..200).map(|n| {
+            let job = job(&n.to_string(), if n % 7 == 3 { 100_000 } else { 10 });
+            db.call(move |store| store.insert_jobs(&[job]))
+        });
+        let told = futures_util::future::join_all(calls).await;
+        assert!(told.iter().any(Result::is_err));
+        // It goes on when there is room.
+        db.call(|store| store.queue_job("none")).await.unwrap();
+        drop(db);
+        let mut again = Sqlite::open(&path).unwrap();
+        for (n, told) in told.iter().enumerate() {
+            let stored = again.job(&n.to_string()).unwrap().is_some();
+            assert_eq!(stored, told.is_ok(), "{n}: {told:?}");
+        }
+    }
+}
