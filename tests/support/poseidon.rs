@@ -43,6 +43,8 @@ pub struct Poseidon {
     folder: TempDir,
     arguments: Vec<String>,
     address: String,
+    /// Keeps the address while nobody listens on it.
+    port: Option<super::port::Port>,
 }
 
 impl Poseidon {
@@ -52,14 +54,45 @@ impl Poseidon {
 
     /// With more arguments for `serve`.
     pub fn with(arguments: &[&str]) -> Self {
-        let mut poseidon = Self {
+        let mut poseidon = Self::at("127.0.0.1:0", arguments);
+        poseidon.launch();
+        poseidon
+    }
+
+    /// At an address that nobody else gets while it is killed and launched again.
+    pub fn on_a_held_port(arguments: &[&str]) -> Self {
+        let port = super::port::Port::hold();
+        let mut poseidon = Self::at(&port.address.to_string(), arguments);
+        poseidon.port = Some(port);
+        poseidon.launch();
+        poseidon
+    }
+
+    fn at(address: &str, arguments: &[&str]) -> Self {
+        Self {
             child: None,
             folder: tempfile::tempdir().unwrap(),
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
-            address: "127.0.0.1:0".to_owned(),
-        };
-        poseidon.launch();
-        poseidon
+            address: address.to_owned(),
+            port: None,
+        }
+    }
+
+    /// Starts it and kills it so soon that it may not even listen.
+    pub fn launch_and_kill(&mut self, after: std::time::Duration) {
+        let child = self
+            .command(&["serve", "--listen", &self.address])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(child.unwrap());
+        std::thread::sleep(after);
+        self.kill();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// Starts it, again at the same address where it had one.
