@@ -1,6 +1,7 @@
 //! The real `poseidon` binary.
 
 use super::eventually;
+use super::place::Place;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ pub struct Poseidon {
     address: String,
     /// Keeps the address while nobody listens on it.
     port: Option<super::port::Port>,
+    place: Place,
 }
 
 impl Poseidon {
@@ -68,13 +70,23 @@ impl Poseidon {
         poseidon
     }
 
-    fn at(address: &str, arguments: &[&str]) -> Self {
+    /// In another namespace, at an address there.
+    pub fn within(place: Place, address: &str, arguments: &[&str]) -> Self {
+        let mut poseidon = Self::at(address, arguments);
+        poseidon.place = place;
+        poseidon.launch();
+        poseidon
+    }
+
+    /// One that is not launched yet.
+    pub fn at(address: &str, arguments: &[&str]) -> Self {
         Self {
             child: None,
             folder: tempfile::tempdir().unwrap(),
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
             address: address.to_owned(),
             port: None,
+            place: Place::default(),
         }
     }
 
@@ -91,6 +103,12 @@ impl Poseidon {
         self.kill();
     }
 
+    /// The admin token.
+    pub fn token(&self) -> String {
+        let path = self.place.path(&self.data().join("admin-token"));
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
@@ -102,7 +120,9 @@ impl Poseidon {
             .append(true)
             .open(self.folder.path().join("log"))
             .unwrap();
-        let mut child = Command::new(program())
+        let mut child = self
+            .place
+            .command(program())
             .args(["serve", "--listen", &self.address, "--data"])
             .arg(self.data())
             .args(&self.arguments)

@@ -277,11 +277,6 @@ fn pump(
             Fault::Bytes => 1,
             // Ten pieces a second.
             Fault::Slow(rate) => usize::try_from(rate / 10).unwrap().clamp(1, buffer.len()),
-            Fault::StallAfter(bytes) if direction == Direction::ToServer => {
-                usize::try_from(bytes - passed.load(Ordering::SeqCst))
-                    .unwrap()
-                    .min(buffer.len())
-            }
             _ => buffer.len(),
         };
         let n = match from.read(&mut buffer[..most]) {
@@ -308,18 +303,29 @@ fn pump(
             }
             _ => {}
         }
-        while *shared.fault.lock().unwrap() == Fault::Stall && !link.over() {
-            thread::sleep(TICK);
-        }
         let mut rest = &buffer[..n];
         while !rest.is_empty() && !link.over() {
-            match to.write(rest) {
-                Ok(n) => rest = &rest[n..],
+            let fault = *shared.fault.lock().unwrap();
+            if link.stalls(fault) {
+                thread::sleep(TICK);
+                continue;
+            }
+            let most = match (fault, direction) {
+                (Fault::StallAfter(bytes), Direction::ToServer) => {
+                    let room = bytes - passed.load(Ordering::SeqCst);
+                    usize::try_from(room).unwrap().min(rest.len())
+                }
+                _ => rest.len(),
+            };
+            match to.write(&rest[..most]) {
+                Ok(n) => {
+                    rest = &rest[n..];
+                    passed.fetch_add(n as u64, Ordering::SeqCst);
+                }
                 Err(e) if waits(&e) => {}
                 Err(_) => return link.cut(Cut::Reset),
             }
         }
-        passed.fetch_add(n as u64, Ordering::SeqCst);
     }
 }
 

@@ -24,11 +24,13 @@ const SETTINGS: &str = "
 dns_seconds = 2
 tcp_seconds = 1
 http_seconds = 1
-hello_seconds = 2
+hello_seconds = 5
 pong_seconds = 1
 [jobs]
 queue = 200
 ";
+/// Poseidon's part of it.
+pub const FAST: &[&str] = &["--heartbeat-seconds", "1"];
 /// How long all may take to become quiet on a busy machine.
 const QUIET: Duration = Duration::from_mins(3);
 /// Jobs that may be open before no more are asked for.
@@ -57,32 +59,35 @@ struct Asked {
 impl Rig {
     /// The agent connects to Poseidon itself.
     pub fn direct() -> Self {
-        Self::new(false, SETTINGS)
+        let poseidon = Poseidon::on_a_held_port(FAST);
+        let url = poseidon.url();
+        Self::of(poseidon, Agent::new(), &url)
     }
 
     /// The agent connects through a proxy.
     pub fn through_a_proxy() -> Self {
-        Self::new(true, SETTINGS)
+        let poseidon = Poseidon::on_a_held_port(FAST);
+        let proxy = Proxy::to(poseidon.address().parse().unwrap());
+        let url = format!("ws://{}/triton", proxy.address());
+        Self {
+            proxy: Some(proxy),
+            ..Self::of(poseidon, Agent::new(), &url)
+        }
     }
 
-    pub fn new(through: bool, settings: &str) -> Self {
-        let poseidon = Poseidon::on_a_held_port(&["--heartbeat-seconds", "1"]);
-        let proxy = through.then(|| Proxy::to(poseidon.address().parse().unwrap()));
-        let url = proxy.as_ref().map_or(poseidon.url(), |proxy| {
-            format!("ws://{}/triton", proxy.address())
-        });
-        let agent = Agent::new().with(&["--url", &url]);
+    /// An agent that is not started yet, at a Poseidon that is.
+    pub fn of(poseidon: Poseidon, agent: Agent, url: &str) -> Self {
+        let agent = agent.with(&["--url", url]);
         let file = agent.folder().join("triton.toml");
-        fs::write(&file, settings).unwrap();
+        fs::write(&file, SETTINGS).unwrap();
         let mut agent = agent.with_variable("TRITON_CONFIG", file.to_str().unwrap());
-        let token = fs::read_to_string(poseidon.data().join("admin-token")).unwrap();
-        let api = Api::new(poseidon.address(), &token);
+        let api = Api::new(poseidon.address(), &poseidon.token());
         register(&api, &agent);
         agent.start();
         let rig = Self {
             poseidon,
             agent,
-            proxy,
+            proxy: None,
             api,
             asked: Arc::default(),
         };
