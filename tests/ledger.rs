@@ -49,6 +49,7 @@ fn sound() -> Ledger {
             },
         ],
         waiting: 0,
+        may_lose_unstarted: false,
     }
 }
 

@@ -188,6 +188,15 @@ impl Agent {
         status
     }
 
+    /// How the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .as_mut()
+            .expect("it was started")
+            .try_wait()
+            .unwrap()
+    }
+
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(libc::SIGTERM);
         self.wait()

@@ -62,6 +62,8 @@ pub struct Ledger {
     pub values: Vec<Put>,
     /// The agent's own words on what it has not handed over.
     pub waiting: u64,
+    /// The journal got another id meanwhile: what was sent and not accepted may be lost, if it never started.
+    pub may_lose_unstarted: bool,
 }
 
 /// Errors that say that a job never started, with the agent's word or Poseidon's.
@@ -152,7 +154,7 @@ impl Ledger {
                     "job {token} never started, with {started} starts: {job}"
                 ));
             }
-            if error["code"] == "lost" {
+            if error["code"] == "lost" && !(self.may_lose_unstarted && started == 0) {
                 wrong.push(format!(
                     "job {token} is lost, though no journal was: {error}"
                 ));

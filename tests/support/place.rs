@@ -21,6 +21,13 @@ impl Place {
         }
     }
 
+    /// The same, with more words before the program.
+    pub fn before(&self, words: &[&str]) -> Self {
+        let mut place = self.clone();
+        place.prefix.extend(words.iter().map(|&w| w.to_owned()));
+        place
+    }
+
     /// A program here.
     pub fn command(&self, program: &Path) -> Command {
         match self.prefix.split_first() {
@@ -163,5 +170,54 @@ pub fn leave_the_network() {
 /// Limits a resource of a running process, as prlimit(1) writes it.
 #[track_caller]
 pub fn limit(pid: u32, what: &str) {
-    succeed(Command::new("prlimit").args(["--pid", &pid.to_string(), what]));
+    limit_as(&Place::default(), pid, what);
+}
+
+/// The same for another user's process: not every root may do that itself.
+#[track_caller]
+pub fn limit_as(place: &Place, pid: u32, what: &str) {
+    let mut prlimit = place.command(Path::new("prlimit"));
+    succeed(prlimit.args(["--pid", &pid.to_string(), what]));
+}
+
+/// Another user without any process, who may nonetheless read and write everything: limits of a user's processes do not
+/// bind root.
+pub fn user() -> Option<Place> {
+    // SAFETY: no arguments.
+    #[allow(unsafe_code)]
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        println!("skipped: only root can start an agent as another user");
+        return None;
+    }
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    let uid = (600_000 + std::process::id() % 100_000 * 10 + next).to_string();
+    let words = [
+        "setpriv",
+        "--reuid",
+        &uid,
+        "--regid",
+        &uid,
+        "--clear-groups",
+    ];
+    let may = [
+        "--inh-caps",
+        "+dac_override",
+        "--ambient-caps",
+        "+dac_override",
+    ];
+    let place = Place::new(&[&words[..], &may, &["--"]].concat());
+    let tried = place.command(Path::new("true")).output();
+    match tried {
+        Ok(output) if output.status.success() => Some(place),
+        other => {
+            assert!(
+                std::env::var_os("TRITON_REQUIRE_NAMESPACES").is_none(),
+                "setpriv: {other:?}"
+            );
+            println!("skipped: setpriv does not work here: {other:?}");
+            None
+        }
+    }
 }

@@ -70,12 +70,9 @@ impl Poseidon {
         poseidon
     }
 
-    /// In another namespace, at an address there.
-    pub fn within(place: Place, address: &str, arguments: &[&str]) -> Self {
-        let mut poseidon = Self::at(address, arguments);
-        poseidon.place = place;
-        poseidon.launch();
-        poseidon
+    /// Launched from now on in another namespace.
+    pub fn put_in(&mut self, place: Place) {
+        self.place = place;
     }
 
     /// One that is not launched yet.

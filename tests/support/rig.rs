@@ -222,6 +222,7 @@ impl Rig {
             rows,
             values: asked.values.clone(),
             waiting: waiting.unwrap_or(u64::MAX),
+            may_lose_unstarted: false,
         }
     }
 
