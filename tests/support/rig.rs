@@ -77,9 +77,14 @@ impl Rig {
 
     /// An agent that is not started yet, at a Poseidon that is.
     pub fn of(poseidon: Poseidon, agent: Agent, url: &str) -> Self {
+        Self::with_settings(poseidon, agent, url, "")
+    }
+
+    /// With more settings for the agent.
+    pub fn with_settings(poseidon: Poseidon, agent: Agent, url: &str, more: &str) -> Self {
         let agent = agent.with(&["--url", url]);
         let file = agent.folder().join("triton.toml");
-        fs::write(&file, SETTINGS).unwrap();
+        fs::write(&file, format!("{SETTINGS}{more}")).unwrap();
         let mut agent = agent.with_variable("TRITON_CONFIG", file.to_str().unwrap());
         let api = Api::new(poseidon.address(), &poseidon.token());
         register(&api, &agent);
@@ -144,6 +149,11 @@ impl Rig {
     /// Puts one more value.
     pub fn put(&self) -> Option<u64> {
         put(&self.agent.socket(), &self.asked)
+    }
+
+    /// How many jobs have no end yet.
+    pub fn open(&self) -> usize {
+        open_jobs(&self.api, &self.asked)
     }
 
     /// Begins to ask both sides for all they can do, until the load is ended.
