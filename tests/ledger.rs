@@ -7,7 +7,7 @@ use support::ledger::{Ledger, Put, Row};
 
 fn row(id: u64, token: &str, code: u32, data: Value) -> Row {
     Row {
-        row: id + 100,
+        at: id + 100,
         instance: "i".to_owned(),
         id,
         token: token.to_owned(),
@@ -102,7 +102,7 @@ fn each_broken_promise_is_seen() {
             l.rows.push(row(6, "a", 0, Value::Null));
         }),
         ("is there twice", |l| {
-            l.rows.push(row(5, "w", 150, Value::Null))
+            l.rows.push(row(5, "w", 150, Value::Null));
         }),
         ("came behind", |l| l.rows.swap(0, 1)),
         ("value 0 was confirmed as Some(5) and arrived as []", |l| {

@@ -7,7 +7,8 @@ use triton::message::payload::{Record, code};
 /// A record in Poseidon's store, as its API shows it.
 #[derive(Clone, Debug)]
 pub struct Row {
-    pub row: u64,
+    /// Its place in the store.
+    pub at: u64,
     pub instance: String,
     pub id: u64,
     pub token: String,
@@ -28,7 +29,7 @@ impl Row {
                 .unwrap_or_else(|| panic!("{name}: {value}"))
         };
         Self {
-            row: number("row"),
+            at: number("row"),
             instance: text("instance").to_owned(),
             id: number("id"),
             token: text("token").to_owned(),

@@ -4,6 +4,7 @@ use super::eventually;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What stands before a program on its command line.
 #[derive(Clone, Default)]
@@ -180,6 +181,9 @@ pub fn limit_as(place: &Place, pid: u32, what: &str) {
     succeed(prlimit.args(["--pid", &pid.to_string(), what]));
 }
 
+/// Users given out by this process.
+static USERS: AtomicU32 = AtomicU32::new(0);
+
 /// Another user without any process, who may nonetheless read and write everything: limits of a user's processes do not
 /// bind root.
 pub fn user() -> Option<Place> {
@@ -190,8 +194,7 @@ pub fn user() -> Option<Place> {
         println!("skipped: only root can start an agent as another user");
         return None;
     }
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    let next = USERS.fetch_add(1, Ordering::SeqCst);
     let uid = (600_000 + std::process::id() % 100_000 * 10 + next).to_string();
     let words = [
         "setpriv",

@@ -28,7 +28,7 @@ impl Port {
             );
             assert_eq!(set, 0);
             let mut name: libc::sockaddr_in = std::mem::zeroed();
-            name.sin_family = libc::AF_INET as libc::sa_family_t;
+            name.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap();
             name.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
             let mut length = size(&name);
             assert_eq!(libc::bind(fd, (&raw const name).cast(), length), 0);

@@ -244,7 +244,7 @@ impl Rig {
     /// What is new in Poseidon's history.
     fn read_history(&self, rows: &mut Vec<Row>) {
         loop {
-            let after = rows.last().map_or(0, |r| r.row);
+            let after = rows.last().map_or(0, |r| r.at);
             let path = format!("history?agent={NAME}&order=asc&limit={PAGE}&after={after}");
             let Ok((status, page)) = self.api.get(&path) else {
                 return;
