@@ -36,7 +36,11 @@ pub struct Fleet {
 
 #[derive(Default)]
 struct State {
+    /// Since when it answers: failures of earlier attempts are expected.
     up: Option<Instant>,
+    /// When the last server was gone: who has come since then is in. It may be some moments before the new one is
+    /// known to be up.
+    down: Option<Instant>,
     /// When each agent's attempt began that led to the record stored last, and when that was acknowledged.
     inside: BTreeMap<u32, (Instant, Instant)>,
     /// Attempts and sessions that failed although the server was up.
@@ -61,10 +65,15 @@ impl Fleet {
         self.state().up = Some(Instant::now());
     }
 
-    /// To be said before it is killed: from here on failures are expected.
+    /// To be said before it is killed.
     pub fn server_goes_down(&self) {
+        self.state().up = None;
+    }
+
+    /// To be said when it is gone.
+    pub fn server_is_down(&self) {
         let mut state = self.state();
-        state.up = None;
+        state.down = Some(Instant::now());
         state.inside.clear();
     }
 
@@ -281,7 +290,7 @@ impl Agent {
                 let ack: Ack = message.read().map_err(|e| End::new(e.to_string()))?;
                 self.acked = self.acked.max(ack.through);
                 let mut state = fleet.state();
-                if self.acked == self.last && state.up.is_some_and(|up| attempt >= up) {
+                if self.acked == self.last && state.down.is_none_or(|down| attempt >= down) {
                     let now = Instant::now();
                     state.inside.entry(self.n).or_insert((attempt, now));
                 }

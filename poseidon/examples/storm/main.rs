@@ -56,6 +56,7 @@ async fn run() -> Result<(), String> {
 
     fleet.server_goes_down();
     server.kill().await;
+    fleet.server_is_down();
     sleep(Duration::from_secs(u64::from(down))).await;
     server.restart().await?;
     fleet.server_is_up();
