@@ -16,6 +16,7 @@ use crate::message::id;
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
+use crate::plugin::history::History;
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
@@ -71,6 +72,10 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     let status = Arc::new(LinkStatus::default());
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
+        Box::new(History::new(
+            Arc::clone(&journal),
+            config.limits.message_bytes,
+        )),
         Box::new(Status::new(
             instance.clone(),
             link_settings.fingerprint.clone(),
@@ -289,7 +294,8 @@ fn end_bytes(config: &Config) -> usize {
     on_disk.min(journal.memory_bytes / 4 * 3)
 }
 
-fn journal_settings(config: &Config) -> journal::Settings {
+/// Where the journal is, for the agent and its doctor.
+pub fn journal_settings(config: &Config) -> journal::Settings {
     journal::Settings {
         folder: config.journal_folder(),
         state: config.state.clone(),

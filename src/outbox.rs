@@ -236,6 +236,11 @@ impl Outbox {
         self.len() == 0
     }
 
+    /// Bytes of the control messages that wait: who gives long answers asks before.
+    pub fn control_bytes(&self) -> usize {
+        self.state().control.iter().map(weight).sum()
+    }
+
     /// Control messages dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
         self.state().dropped

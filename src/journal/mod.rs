@@ -1,20 +1,48 @@
 //! The journal: the history of this device, what has to reach Poseidon, and the memory of tokens already seen
 //! (`docs/protocol.md` section 5).
 //!
-//! Skeleton: in memory only. The folder on disk comes with `folder.rs`.
+//! A folder with a file `id`, which names the journal, and numbered segments of lines (`line`), of which the last
+//! one grows (`disk`). Text, because the one who has to look at it at night has `cat` and `grep`. A whole segment goes
+//! at once where it can, so bounding the journal costs nothing in the common case; else the segment is rewritten
+//! (`room`).
+//!
+//! **When the disk is waited for.** Flash wears, so: once for each accepted job and each stored value, before the
+//! call returns. An end is written before it is reported, but while a server that acknowledges is connected its sync
+//! waits a second: mostly the acknowledgement comes first, and then none is needed. The price: a power cut right
+//! after that can lose an end that Poseidon has; the next start then reports `interrupted` for that job, and Poseidon
+//! keeps the end that it knows.
+//!
+//! **Numbers** never repeat (`sequence`), also where the journal is lost: STATE/sequence is ahead of what is in use. If
+//! that is lost as well, the first `welcome` shows it, since Poseidon then has more than this instance knows of,
+//! and what has been numbered since the start gets numbers behind that.
+//!
+//! **A disk that fails** is no reason to stop: the journal goes on in memory under another id (`memory`), so that
+//! Poseidon knows that a restart may forget, and the disk is tried again (`state`). Then it gets what it lacks.
+//!
+//! One lock is held over I/O, unlike elsewhere in the agent: whether a token is known, its record and its number have
+//! to be one step.
 
-use crate::message::id;
-use crate::message::payload::{
-    self, ErrorCode, History, HistoryGet, HistoryPut, JournalState, Record, code,
-};
-use crate::sys::clock;
+mod disk;
+mod line;
+mod memory;
+mod open;
+mod query;
+mod record;
+mod room;
+mod sequence;
+mod state;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use crate::message::payload::{self, History, HistoryGet, HistoryPut, JournalState, Record};
 use crate::sys::wake::Wake;
-use serde_json::value::RawValue;
-use std::collections::VecDeque;
+use state::State;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use store::{Directory, Folder};
 
 /// Where the journal is and how large it may be.
 #[derive(Debug, Clone)]
@@ -100,153 +128,92 @@ pub struct Journal {
     wake: Wake,
 }
 
-#[derive(Debug)]
-struct State {
-    id: String,
-    records: VecDeque<Record>,
-    last: u64,
-    acked: u64,
-}
-
 impl Journal {
     /// Opens or makes the journal. A folder that cannot be used is no error: the journal is in memory then and its
     /// [`Report`] says why. Jobs that were accepted and have no end get one here: `interrupted`.
-    pub fn open(_settings: &Settings) -> io::Result<Self> {
+    pub fn open(settings: &Settings) -> io::Result<Self> {
+        let folder = Directory::new(&settings.folder, true);
+        let state = Directory::new(&settings.state, false);
+        Self::over(settings, folder, state)
+    }
+
+    /// The same over folders of any kind.
+    fn over(
+        settings: &Settings,
+        folder: Arc<dyn Folder>,
+        state: Arc<dyn Folder>,
+    ) -> io::Result<Self> {
         Ok(Self {
-            state: Mutex::new(State {
-                id: id::random(),
-                records: VecDeque::new(),
-                last: 0,
-                acked: 0,
-            }),
+            state: Mutex::new(State::open(settings, folder, state)),
             wake: Wake::new()?,
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
+        // What a panicked thread leaves is sound: numbers are taken before they are used.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rung when there is a record more.
+    /// Does something that may make records or change the id, and rings if it has.
+    fn change<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let before = (state.last(), state.id_changed);
+        let result = act(&mut state);
+        let changed = before != (state.last(), state.id_changed);
+        drop(state);
+        if changed {
+            self.wake.ring();
+        }
+        result
+    }
+
+    /// Rung when there is a record more, or another id.
     pub fn wake(&self) -> &Wake {
         &self.wake
     }
 
     /// Records that a job is accepted, durably, unless its token is known.
     pub fn accept(&self, job: &Acceptance<'_>) -> Result<(), Refusal> {
-        if let Some(standing) = self.find(job.token) {
-            return Err(Refusal::Known(standing));
-        }
-        let data = serde_json::json!({ "what": job.what, "origin": job.origin });
-        let conversation = (job.conversation != job.token).then(|| job.conversation.to_owned());
-        self.append(
-            job.token,
-            code::ACCEPTED,
-            clock::now(),
-            conversation,
-            data.to_string(),
-        );
-        Ok(())
+        self.change(|state| state.accept(job))
     }
 
     /// Records the end of an accepted job. It cannot be refused: its room was reserved.
     pub fn end(&self, token: &str, conversation: &str, code: u32, data: String) {
-        let conversation = (conversation != token).then(|| conversation.to_owned());
-        self.append(token, code, clock::now(), conversation, data);
+        self.change(|state| state.end(token, conversation, code, data));
     }
 
     /// Stores a value, durably.
     pub fn put(&self, put: &HistoryPut) -> Result<Record, payload::Error> {
-        let code = put.code.unwrap_or(code::VALUE);
-        if code < 100 {
-            let message = "code must be above 99: the others are the agent's own";
-            return Err(payload::Error::new(ErrorCode::Invalid, message));
-        }
-        let token = put.token.clone().unwrap_or_else(id::random);
-        let etime = put.etime.unwrap_or_else(clock::now);
-        Ok(self.append(&token, code, etime, None, put.data.to_string()))
-    }
-
-    fn append(
-        &self,
-        token: &str,
-        code: u32,
-        etime: f64,
-        conversation: Option<String>,
-        data: String,
-    ) -> Record {
-        let mut state = self.state();
-        state.last += 1;
-        let record = Record {
-            id: state.last,
-            token: token.to_owned(),
-            code,
-            etime,
-            ctime: clock::now(),
-            conversation,
-            data: RawValue::from_string(data).unwrap_or_else(|_| RawValue::NULL.to_owned()),
-        };
-        state.records.push_back(record.clone());
-        drop(state);
-        self.wake.ring();
-        record
+        self.change(|state| state.put(put))
     }
 
     /// Where a token stands.
     pub fn find(&self, token: &str) -> Option<Standing> {
-        let state = self.state();
-        let record = state
-            .records
-            .iter()
-            .rev()
-            .find(|r| r.token == token && code::is_job(r.code))?;
-        Some(if code::is_end(record.code) {
-            Standing::Ended(Box::new(record.clone()))
-        } else {
-            Standing::Open
+        self.state().standing(token).unwrap_or_else(|fault| {
+            log::warn!("where job {token} stands is not known: {fault}");
+            None
         })
     }
 
     /// The first record behind `id`.
     pub fn next(&self, id: u64) -> Option<Record> {
-        self.state().records.iter().find(|r| r.id > id).cloned()
+        self.change(|state| state.next(id))
     }
 
     /// The records that fit a query, within `bytes` of JSON.
-    pub fn history(&self, query: &HistoryGet, _bytes: usize) -> Result<History, payload::Error> {
-        let state = self.state();
-        let fits = |r: &&Record| {
-            query.token.as_ref().is_none_or(|t| r.token == *t)
-                && query.code.is_none_or(|c| r.code == c)
-                && query.ctime.is_none_or(|t| r.ctime >= t)
-                && query.etime.is_none_or(|t| r.etime >= t)
-                && query.id.is_none_or(|id| r.id > id)
-        };
-        let records = state
-            .records
-            .iter()
-            .filter(fits)
-            .take(query.limit.unwrap_or(100))
-            .cloned()
-            .collect();
-        Ok(History {
-            records,
-            last: state.last,
-            more: false,
-        })
+    pub fn history(&self, query: &HistoryGet, bytes: usize) -> Result<History, payload::Error> {
+        self.change(|state| state.history(query, bytes))
     }
 
     /// A server that acknowledges says what it has stored; returns the sequence behind which to go on. Until
     /// [`Self::disconnected`], ends of jobs are synced only where they are not acknowledged soon.
     pub fn connected(&self, acked: u64) -> u64 {
-        self.state().acked = acked;
-        acked
+        self.change(|state| state.connected(acked))
     }
 
     /// Everything up to `through` has been stored by the server, or handed to one that acknowledges nothing.
     pub fn acknowledge(&self, through: u64) {
-        let mut state = self.state();
-        state.acked = state.acked.max(through.min(state.last));
+        self.state().acknowledge(through);
     }
 
     /// The last sequence that was acknowledged.
@@ -255,36 +222,28 @@ impl Journal {
     }
 
     /// The connection has ended: what was not acknowledged is synced, now and from now on.
-    pub fn disconnected(&self) {}
+    pub fn disconnected(&self) {
+        self.change(State::disconnected);
+    }
 
     /// When [`Self::sync`] is due, if it is.
     pub fn sync_due(&self) -> Option<Instant> {
-        None
+        self.state().sync_due()
     }
 
-    /// Waits for the disk.
-    pub fn sync(&self) {}
+    /// Waits for the disk, where something waits for that.
+    pub fn sync(&self) {
+        self.change(State::sync_waiting);
+    }
 
-    /// Whether the journal has another id than before, asked once: Poseidon has to be told by a new `hello`. The wake
-    /// is rung when that happens.
+    /// Whether the journal has got another id since the last call (the disk failed): then Poseidon has to hear it by
+    /// a new `hello`. [`Self::wake`] is rung when it happens. When the disk is back, the next `hello` is soon enough.
     pub fn take_id_changed(&self) -> bool {
-        false
+        std::mem::take(&mut self.state().id_changed)
     }
 
     /// How it is.
     pub fn report(&self) -> Report {
-        let state = self.state();
-        Report {
-            state: JournalState {
-                id: state.id.clone(),
-                state: "memory".to_owned(),
-                reason: None,
-                first: state.records.front().map_or(0, |r| r.id),
-                last: state.last,
-            },
-            acked: state.acked,
-            waiting: state.last - state.acked.min(state.last),
-            ..Report::default()
-        }
+        self.state().report()
     }
 }

@@ -13,8 +13,9 @@ use crate::journal::Journal;
 use crate::message::payload::{AgentVersion, Hello};
 use crate::outbox::Outbox;
 use crate::sys::clock;
+use crate::sys::clock_watch::ClockWatch;
 use crate::sys::poll::{IN, PollSet};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,10 @@ pub struct Parts {
 pub fn run(parts: &Parts, mut resolver: Resolver) {
     let mut backoff = Backoff::new();
     let mut first = true;
+    // Without it a set clock is noticed at the next attempt.
+    let watch = ClockWatch::new()
+        .inspect_err(|e| log::debug!("the clock cannot be watched: {e}"))
+        .ok();
     loop {
         let settings = parts.control.settings();
         if parts.control.order() == Order::Stop {
@@ -59,10 +64,15 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
         });
         if settings.options.urls.is_empty() {
             parts.status.enter(State::Off, |_| {});
-            wait(parts, None);
+            wait(&parts.control, None, None);
             continue;
         }
         parts.status.enter(State::Connecting, |_| {});
+        if let Some(watch) = &watch {
+            // What is set from here on counts, also while this attempt is under way.
+            watch.clear();
+        }
+        let mut watched = None;
         let attempt = connect(
             &settings.options,
             &mut resolver,
@@ -101,6 +111,9 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
             Err(_) if parts.control.wants_retry() => continue,
             Err(error) => {
                 report(&error, &settings);
+                if error.kind == Kind::Clock {
+                    watched = watch.as_ref().map(ClockWatch::as_fd);
+                }
                 parts
                     .status
                     .update(|s| s.last_error = Some(error.to_string()));
@@ -111,7 +124,7 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
             s.next_attempt = Some(clock::now() + pause.as_secs_f64());
         });
         log::info!("next attempt in {:.1} s", pause.as_secs_f64());
-        wait(parts, Some(Instant::now() + pause));
+        wait(&parts.control, Some(Instant::now() + pause), watched);
     }
 }
 
@@ -133,12 +146,17 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
     session::run(connection, &hello(parts, settings), &context)
 }
 
-/// Sleeps until the deadline, or until the control desk wants an attempt at once.
-fn wait(parts: &Parts, deadline: Option<Instant>) {
-    while !parts.control.wants_retry() {
+/// Sleeps until the deadline, or until the control desk or a set clock wants an attempt at once.
+fn wait(control: &Control, deadline: Option<Instant>, clock: Option<BorrowedFd<'_>>) {
+    while !control.wants_retry() {
         let mut set = PollSet::new();
-        set.add(parts.control.wake().as_fd(), IN);
+        set.add(control.wake().as_fd(), IN);
+        let clock = clock.map(|clock| set.add(clock, IN));
         match set.wait(deadline) {
+            Ok(true) if clock.is_some_and(|clock| set.ready(clock) & IN != 0) => {
+                log::info!("the clock was set: trying again");
+                return;
+            }
             Ok(true) => {}
             Ok(false) => return,
             Err(e) => {
@@ -199,5 +217,50 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         run: Some(parts.run.clone()),
         probe: false,
         labels: settings.labels.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::identity::Identifier;
+    use crate::sys::wake::Wake;
+
+    fn control() -> Control {
+        let identifier = Identifier::new("x").unwrap();
+        let settings = LinkSettings::with_identifier(&Config::default(), &identifier).unwrap();
+        Control::new(settings).unwrap()
+    }
+
+    /// Stands for the watch: readable once it is rung.
+    #[test]
+    fn a_set_clock_ends_the_wait() {
+        let (control, clock) = (control(), Wake::new().unwrap());
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| wait(&control, None, Some(clock.as_fd())));
+            clock.ring();
+        });
+        // Again, as it stays readable until cleared.
+        wait(
+            &control,
+            Some(begun + Duration::from_hours(1)),
+            Some(clock.as_fd()),
+        );
+        assert!(begun.elapsed() < Duration::from_mins(30));
+    }
+
+    #[test]
+    fn without_one_it_lasts_to_its_end_or_to_an_order() {
+        let (control, clock) = (control(), Wake::new().unwrap());
+        let watch = ClockWatch::new().unwrap();
+        for watched in [None, Some(clock.as_fd()), Some(watch.as_fd())] {
+            let end = Instant::now() + Duration::from_millis(20);
+            wait(&control, Some(end), watched);
+            assert!(Instant::now() >= end);
+        }
+        control.stop();
+        wait(&control, None, Some(clock.as_fd()));
     }
 }

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod command;
 pub mod health;
+pub mod history;
 
 pub use crate::job::Origin;
 use crate::message::Message;

@@ -1,6 +1,19 @@
 //! Clocks, and what the kernel knows about them.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The system's time is not held to a floor at or behind this (1 January 2100), which came from a broken clock.
+const LATEST_FLOOR: f64 = 4_102_444_800.0;
+
+/// A time that had been reached when the device had been up for so long.
+#[derive(Debug, Clone, Copy)]
+struct Floor {
+    unix: f64,
+    up: Duration,
+}
+
+static FLOOR: OnceLock<Floor> = OnceLock::new();
 
 /// Unix time in seconds. A router may live in 1970 until NTP has spoken.
 pub fn now() -> f64 {
@@ -10,9 +23,31 @@ pub fn now() -> f64 {
     }
 }
 
-/// The time that `notBefore` and `notAfter` are measured by.
+/// Says that it is `unix` or later, as the last thing written down before the start shows. The first call counts.
+pub fn set_floor(unix: f64) {
+    if unix > 0.0
+        && unix < LATEST_FLOOR
+        && let Some(up) = since_boot()
+    {
+        let _ = FLOOR.set(Floor { unix, up });
+    }
+}
+
+/// [`now`], but while the kernel does not call the clock synchronised, not before the floor plus the time since
+/// that was set: a router that boots in 1970 does not take up what had expired when it went down.
 pub fn trusted() -> f64 {
-    now()
+    match FLOOR.get() {
+        Some(floor) => not_before(now(), synced(), *floor, since_boot()),
+        None => now(),
+    }
+}
+
+fn not_before(now: f64, synced: Option<bool>, floor: Floor, up: Option<Duration>) -> f64 {
+    if synced == Some(true) {
+        return now;
+    }
+    let passed = up.map_or(Duration::ZERO, |up| up.saturating_sub(floor.up));
+    now.max(floor.unix + passed.as_secs_f64())
 }
 
 /// Whether the kernel's clock is disciplined (NTP); `None` where it cannot be told.
@@ -48,6 +83,40 @@ pub fn since_boot() -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_nobody_has_set_stays_above_its_floor() {
+        let floor = Floor {
+            unix: 1000.0,
+            up: Duration::from_secs(50),
+        };
+        let up = |seconds| Some(Duration::from_secs(seconds));
+        let cases = [
+            (None, 3.0, up(57), 1007.0),
+            (Some(false), 3.0, up(57), 1007.0),
+            (Some(false), 2000.0, up(57), 2000.0),
+            // No clock of the kernel's, or one that went back: the floor holds.
+            (Some(false), 3.0, None, 1000.0),
+            (Some(false), 3.0, up(1), 1000.0),
+            // Whoever set the clock knows better than what was written down, also backwards.
+            (Some(true), 3.0, up(57), 3.0),
+        ];
+        for (synced, now, up, expected) in cases {
+            let is = not_before(now, synced, floor, up);
+            assert!(
+                (is - expected).abs() < 0.001,
+                "{synced:?} {now} {up:?}: {is}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_floor_out_of_a_broken_clock_is_none() {
+        for unix in [0.0, -5.0, f64::NAN, f64::INFINITY, LATEST_FLOOR] {
+            set_floor(unix);
+        }
+        assert!((trusted() - now()).abs() < 60.0);
+    }
 
     #[test]
     fn the_clocks_agree_with_proc() {

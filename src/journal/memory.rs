@@ -1,0 +1,129 @@
+//! The journal while the folder cannot be used.
+
+use super::record::{Lost, is_event, line_bound};
+use super::state::Open;
+use crate::message::id;
+use crate::message::payload::{Record, code};
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+/// Records in memory, oldest first.
+#[derive(Debug)]
+pub struct Memory {
+    /// Names this journal.
+    pub id: String,
+    /// Why it is not on the disk.
+    pub reason: String,
+    /// When the disk is tried again.
+    pub next_try: Instant,
+    limit: usize,
+    records: VecDeque<Record>,
+    bytes: usize,
+}
+
+fn size(record: &Record) -> usize {
+    line_bound(
+        &record.token,
+        record.conversation.as_deref(),
+        record.data.get().len(),
+    )
+}
+
+impl Memory {
+    /// An empty one.
+    pub fn new(limit: usize, reason: String, next_try: Instant) -> Self {
+        Self {
+            id: id::random(),
+            reason,
+            next_try,
+            limit,
+            records: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter()
+    }
+
+    /// Adds a record, whose id is the highest. It is the caller's to ask for room before.
+    pub fn push(&mut self, record: Record) {
+        self.bytes += size(&record);
+        self.records.push_back(record);
+    }
+
+    /// Takes over records of the disk, in any order, up to half of the room unless they `must`: the rest is for
+    /// what comes.
+    pub fn carry(&mut self, record: Record, must: bool) -> bool {
+        if !must && self.bytes + size(&record) > self.limit / 2 {
+            return false;
+        }
+        let at = self.records.partition_point(|r| r.id < record.id);
+        self.bytes += size(&record);
+        self.records.insert(at, record);
+        true
+    }
+
+    /// The first record behind `id`.
+    pub fn next(&self, id: u64) -> Option<&Record> {
+        self.records
+            .get(self.records.partition_point(|r| r.id <= id))
+    }
+
+    /// The last record about the job.
+    pub fn find(&self, token: &str) -> Option<&Record> {
+        self.records
+            .iter()
+            .rev()
+            .find(|r| r.token == token && code::is_job(r.code))
+    }
+
+    /// Whether so many bytes more fit.
+    pub fn fits(&self, needed: usize) -> bool {
+        self.bytes + needed <= self.limit
+    }
+
+    /// Makes room as far as possible; returns what events that took.
+    pub fn make_room(&mut self, needed: usize, acked: u64, open: &HashMap<String, Open>) -> Lost {
+        let mut lost = Lost::default();
+        self.drop_while(needed, |r| r.id <= acked && !is_open(open, r), |_| {});
+        self.drop_while(needed, |r| is_event(r.code), |r| lost.add(r));
+        lost
+    }
+
+    /// Drops the oldest that `may` go, until `needed` bytes fit.
+    fn drop_while(
+        &mut self,
+        needed: usize,
+        may: impl Fn(&Record) -> bool,
+        mut see: impl FnMut(&Record),
+    ) {
+        let mut at = 0;
+        while !self.fits(needed) && at < self.records.len() {
+            if !may(&self.records[at]) {
+                at += 1;
+            } else if let Some(record) = self.records.remove(at) {
+                self.bytes -= size(&record);
+                see(&record);
+            }
+        }
+    }
+
+    /// Moves the ids behind `from`, up to `through`, by `delta`.
+    pub fn renumber(&mut self, from: u64, through: u64, delta: u64) {
+        for record in &mut self.records {
+            if record.id > from && record.id <= through {
+                record.id += delta;
+            }
+        }
+    }
+}
+
+/// Whether it is the `accepted` of a job without an end.
+pub fn is_open(open: &HashMap<String, Open>, record: &Record) -> bool {
+    record.code == code::ACCEPTED && open.get(&record.token).is_some_and(|o| o.id == record.id)
+}

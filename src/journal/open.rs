@@ -1,0 +1,180 @@
+//! Opening the journal's folder: all records are read once, and what a power cut has torn is cut off.
+
+use super::disk::{CHUNK, Disk, Limits, Segment};
+use super::line::Lines;
+use super::sequence::BELIEVED;
+use super::store::{Counts, Fault, Folder, read_small, replace};
+use crate::message::id;
+use crate::message::payload::{Record, code};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The file that names the journal.
+const ID_FILE: &str = "id";
+
+/// An open journal and what was found in it.
+#[derive(Debug)]
+pub struct Opened {
+    pub disk: Disk,
+    /// `accepted` of the jobs without an end.
+    pub open: HashMap<String, Record>,
+    /// The highest acknowledged sequence that was written down.
+    pub acked: u64,
+    /// When the last record was stored.
+    pub ctime: Option<f64>,
+}
+
+/// Opens the folder, or makes a journal in it. What is behind `keep` is dropped: the caller knows better.
+pub fn open(folder: &Arc<dyn Folder>, limits: Limits, keep: Option<u64>) -> Result<Opened, Fault> {
+    let fault = |act: &str, name: &str, e| Fault::new(act, &**folder, name, e);
+    folder.prepare().map_err(|e| fault("use", "", e))?;
+    let mut counts = Counts::default();
+    let mut numbers = Vec::new();
+    for name in folder.names().map_err(|e| fault("read", "", e))? {
+        if name.strip_suffix(".new").is_some() {
+            // Left by a rewriting that was cut short; what it would have replaced is there.
+            let _ = folder.remove(&name);
+        } else if let Some(number) = name.strip_suffix(".log")
+            && number.len() == 10
+            && let Ok(number) = number.parse::<u32>()
+        {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    let id = journal_id(&**folder, &mut counts)?;
+
+    if numbers.is_empty() {
+        let first = Segment {
+            number: 1,
+            ..Segment::default()
+        };
+        let file = folder
+            .create(&first.name())
+            .map_err(|e| fault("create", &first.name(), e))?;
+        folder.sync().map_err(|e| fault("sync", "", e))?;
+        counts.syncs += 1;
+        return Ok(Opened {
+            disk: Disk::new(folder.clone(), id, limits, vec![first], file, counts),
+            open: HashMap::new(),
+            acked: 0,
+            ctime: None,
+        });
+    }
+
+    // The last one is opened first: where it cannot be written there is no journal on this disk.
+    let newest = Segment {
+        number: numbers.last().copied().unwrap_or(1),
+        ..Segment::default()
+    };
+    let file = folder
+        .open(&newest.name(), true)
+        .map_err(|e| fault("open", &newest.name(), e))?;
+    let disk = Disk::new(folder.clone(), id, limits, Vec::new(), file, counts);
+    let mut opened = Opened {
+        disk,
+        open: HashMap::new(),
+        acked: 0,
+        ctime: None,
+    };
+    for (at, number) in numbers.iter().enumerate() {
+        let cut = opened.read_segment(*number, keep, at + 1 == numbers.len())?;
+        if cut {
+            for number in &numbers[at + 1..] {
+                let segment = Segment {
+                    number: *number,
+                    ..Segment::default()
+                };
+                folder
+                    .remove(&segment.name())
+                    .map_err(|e| fault("remove", &segment.name(), e))?;
+            }
+            break;
+        }
+    }
+    opened.acked = opened.acked.min(opened.disk.last());
+    opened.disk.synced = opened.disk.last();
+    Ok(opened)
+}
+
+impl Opened {
+    /// Returns whether the journal ends here.
+    fn read_segment(&mut self, number: u32, keep: Option<u64>, last: bool) -> Result<bool, Fault> {
+        let mut segment = Segment {
+            number,
+            ..Segment::default()
+        };
+        let name = segment.name();
+        let folder = self.disk.folder.clone();
+        let fault = |act: &str, e| Fault::new(act, &*folder, &name, e);
+        let file = folder.open(&name, last).map_err(|e| fault("open", e))?;
+        let length = file.length().map_err(|e| fault("read", e))?;
+        let mut lines = Lines::new(&*file, 0, length, CHUNK);
+        let mut newest = self.disk.last();
+        let (mut end, mut old) = (0, 0);
+        let mut cut = false;
+        while let Some(found) = lines.next().map_err(|e| fault("read", e))? {
+            let record = found.record;
+            if keep.is_some_and(|keep| record.id > keep) {
+                cut = true;
+                break;
+            }
+            if record.id <= newest || record.id > BELIEVED {
+                old += 1;
+                continue;
+            }
+            newest = record.id;
+            end = found.end;
+            segment.add(&record, found.end - found.offset);
+            self.disk.remember(&record, number, found.offset);
+            self.acked = self.acked.max(found.acked);
+            self.ctime = Some(record.ctime);
+            if record.code == code::ACCEPTED {
+                self.open.insert(record.token.clone(), record);
+            } else if code::is_end(record.code) {
+                self.open.remove(&record.token);
+            }
+        }
+        let mut damaged = lines.damaged;
+        // A segment of nothing but known records is what merging left when it was cut short.
+        if segment.records > 0 {
+            damaged += old;
+        }
+        drop(lines);
+        segment.bytes = length;
+        if last || cut {
+            if end < length {
+                let file = folder.open(&name, true).map_err(|e| fault("open", e))?;
+                file.set_length(end).map_err(|e| fault("cut", e))?;
+            }
+            segment.bytes = end;
+            self.disk.file = folder.open(&name, true).map_err(|e| fault("open", e))?;
+        }
+        if damaged > 0 {
+            log::warn!(
+                "{damaged} corrupt records in {}, as a power cut leaves them; all others are kept",
+                folder.path().join(&name).display()
+            );
+        }
+        self.disk.damaged += damaged;
+        self.disk.segments.push(segment);
+        Ok(last || cut)
+    }
+}
+
+/// Reads or makes the journal's name.
+fn journal_id(folder: &dyn Folder, counts: &mut Counts) -> Result<String, Fault> {
+    if let Some(bytes) = read_small(folder, ID_FILE)?
+        && let Ok(text) = std::str::from_utf8(&bytes)
+        && let id = text.trim_end()
+        && id.len() == 32
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    {
+        return Ok(id.to_owned());
+    }
+    let id = id::random();
+    replace(folder, ID_FILE, &format!("{id}\n"), counts)?;
+    Ok(id)
+}

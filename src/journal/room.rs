@@ -1,0 +1,234 @@
+//! Room in a full journal: what is acknowledged goes, oldest first, then events.
+
+use super::disk::{CHUNK, Disk, Place, Segment};
+use super::line;
+use super::memory::is_open;
+use super::record::{Lost, is_event};
+use super::state::Open;
+use super::store::Fault;
+use crate::message::payload::{Record, code};
+use std::collections::HashMap;
+use std::hash::BuildHasher as _;
+use std::ops::{ControlFlow, RangeInclusive};
+
+/// A segment is rewritten only where this part of a full one is gained: else each record could cost the writing of a
+/// whole segment, and flash wears.
+const WORTHWHILE: u64 = 16;
+
+/// What becomes of a record of a segment that is rewritten.
+#[derive(Debug, Clone, Copy)]
+pub enum Fate {
+    Stay,
+    Go,
+    /// With another id.
+    Renumber(u64),
+}
+
+impl Disk {
+    /// Makes room as far as possible; returns what events that took.
+    ///
+    /// What is acknowledged goes strictly by age. An end must not go before the `accepted` of its job: a start would
+    /// take that job for one that was interrupted.
+    pub fn make_room(
+        &mut self,
+        needed: u64,
+        acked: u64,
+        open: &HashMap<String, Open>,
+    ) -> Result<Lost, Fault> {
+        let mut lost = Lost::default();
+        if self.fits(needed) {
+            return Ok(lost);
+        }
+        // What is about to go may be all that is known of a job whose end is not on the disk yet.
+        self.sync()?;
+        let least = (self.limits.segment() / WORTHWHILE).max(1);
+        let stays = |r: &Record| r.id > acked || is_open(open, r);
+
+        let mut at = 0;
+        while !self.fits(needed) && at < self.segments.len() {
+            let segment = &self.segments[at];
+            if segment.first > acked || (segment.bytes == 0 && at + 1 == self.segments.len()) {
+                break;
+            }
+            let pinned = open
+                .values()
+                .filter(|o| (segment.first..=segment.last).contains(&o.id))
+                .count() as u64;
+            if segment.records > 0 && pinned == segment.records {
+                at += 1;
+                continue;
+            }
+            if segment.last > acked && self.gain(at, &stays)? < least {
+                break;
+            }
+            at = self.clean(at, &stays)?;
+        }
+
+        let stays = |r: &Record| stays(r) && !is_event(r.code);
+        at = 0;
+        while !self.fits(needed) && at < self.segments.len() {
+            if self.segments[at].event_bytes < least {
+                at += 1;
+                continue;
+            }
+            self.scan(at, 0, CHUNK, |found| {
+                if found.record.id > acked {
+                    lost.add(&found.record);
+                }
+                ControlFlow::Continue(())
+            })?;
+            at = self.clean(at, &stays)?;
+        }
+        Ok(lost)
+    }
+
+    /// Bytes that rewriting a segment would free.
+    fn gain(&mut self, at: usize, stays: &impl Fn(&Record) -> bool) -> Result<u64, Fault> {
+        let mut left = self.segments[at].bytes;
+        self.scan(at, 0, CHUNK, |found| {
+            if stays(&found.record) {
+                left -= (found.end - found.offset).min(left);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(left)
+    }
+
+    /// Rewrites a segment without what does not stay; returns which one comes next.
+    fn clean(&mut self, at: usize, stays: &impl Fn(&Record) -> bool) -> Result<usize, Fault> {
+        if at + 1 == self.segments.len() {
+            self.roll()?;
+        }
+        let left = self.segments[at].bytes - self.gain(at, stays)?;
+        if left == 0 {
+            self.forget(at..=at);
+            let segment = self.segments.remove(at);
+            self.remove_file(&segment)?;
+            return Ok(at);
+        }
+        // What stays is put together: else each segment could end as a file of one record.
+        let from = match at.checked_sub(1) {
+            Some(before) if self.segments[before].bytes + left <= self.limits.segment() => before,
+            _ => at,
+        };
+        self.rewrite(
+            from..=at,
+            |record| {
+                if stays(record) { Fate::Stay } else { Fate::Go }
+            },
+        )?;
+        Ok(from + 1)
+    }
+
+    /// Writes some segments, not the last one, anew into the first of them.
+    pub fn rewrite(
+        &mut self,
+        range: RangeInclusive<usize>,
+        fate: impl Fn(&Record) -> Fate,
+    ) -> Result<(), Fault> {
+        let mut new = Segment {
+            number: self.segments[*range.start()].number,
+            ..Segment::default()
+        };
+        let name = new.name();
+        let temporary = format!("{name}.new");
+        let folder = self.folder.clone();
+        let fault = |e| Fault::new("rewrite", &*folder, &name, e);
+        let file = folder.create(&temporary).map_err(fault)?;
+        let hasher = self.hasher.clone();
+        let mut places = Vec::new();
+        let mut pending = Vec::new();
+        let mut written = 0;
+        let mut done = Ok(());
+        for at in range.clone() {
+            self.scan(at, 0, CHUNK, |found| {
+                let mut record = found.record;
+                match fate(&record) {
+                    Fate::Stay => {}
+                    Fate::Go => return ControlFlow::Continue(()),
+                    Fate::Renumber(id) => record.id = id,
+                }
+                done = line::write(found.acked, &record).and_then(|line| {
+                    if code::is_job(record.code)
+                        && let Ok(offset) = u32::try_from(new.bytes)
+                    {
+                        places.push((hasher.hash_one(&record.token), offset));
+                    }
+                    new.add(&record, line.len() as u64);
+                    new.bytes += line.len() as u64;
+                    pending.extend_from_slice(line.as_bytes());
+                    if pending.len() >= CHUNK {
+                        file.write_at(&pending, written)?;
+                        written += pending.len() as u64;
+                        pending.clear();
+                    }
+                    Ok(())
+                });
+                if done.is_err() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+        }
+        let done = done.and_then(|()| {
+            file.write_at(&pending, written)?;
+            self.counts.bytes += new.bytes;
+            if self.limits.sync {
+                file.sync()?;
+                self.counts.syncs += 1;
+            }
+            folder.rename(&temporary, &name)
+        });
+        if let Err(e) = done {
+            let _ = folder.remove(&temporary);
+            return Err(fault(e));
+        }
+        self.forget(range.clone());
+        for (hash, offset) in places {
+            let segment = new.number;
+            self.remember_at(hash, Place { segment, offset });
+        }
+        let old: Vec<Segment> = self.segments.splice(range, [new]).collect();
+        if self.limits.sync {
+            self.sync_names()?;
+        }
+        old.iter().skip(1).try_for_each(|s| self.remove_file(s))
+    }
+
+    /// Moves the ids behind `from`, up to `through`, by `delta`. Newest first, so that ids grow at any time.
+    pub fn renumber(&mut self, from: u64, through: u64, delta: u64) -> Result<(), Fault> {
+        if self.last() <= from {
+            return Ok(());
+        }
+        self.roll()?;
+        for at in (0..self.segments.len()).rev() {
+            let segment = &self.segments[at];
+            if segment.last > from && segment.first <= through {
+                self.rewrite(at..=at, |record| {
+                    if record.id > from && record.id <= through {
+                        Fate::Renumber(record.id + delta)
+                    } else {
+                        Fate::Stay
+                    }
+                })?;
+            }
+        }
+        self.synced = self.last();
+        Ok(())
+    }
+
+    /// The places in some segments are void.
+    fn forget(&mut self, range: RangeInclusive<usize>) {
+        self.forget_places();
+        let gone: Vec<u32> = self.segments[range].iter().map(|s| s.number).collect();
+        self.tokens
+            .retain(|_, place| !gone.contains(&place.segment));
+    }
+
+    fn remove_file(&self, segment: &Segment) -> Result<(), Fault> {
+        let name = segment.name();
+        let removed = self.folder.remove(&name);
+        removed.map_err(|e| self.fault("remove", &name, e))
+    }
+}

@@ -1,0 +1,602 @@
+//! What is behind the journal's lock: the disk, the memory in its place, and the rules of both.
+
+use super::disk::{Disk, Limits};
+use super::memory::Memory;
+use super::open;
+use super::record::{Draft, LOSS_BYTES, Lost, beginning};
+use super::sequence::{BELIEVED, Sequence};
+use super::store::{Counts, Fault, Folder};
+use super::{Acceptance, Refusal, Report, Settings, Standing};
+use crate::message::payload::{self, ErrorCode, HistoryPut, JournalState, Record, code};
+use crate::sys::clock;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long an end may wait for its acknowledgement, which makes a sync needless.
+const LAZY: Duration = Duration::from_secs(1);
+/// Pause between attempts to use the disk again.
+const RETRY: Duration = Duration::from_secs(30);
+/// At most this part of the journal is kept free for the end of one job; a larger end loses its tails when it is full.
+const DISK_RESERVE: u64 = 8;
+/// The same for the journal in memory.
+const MEMORY_RESERVE: usize = 64;
+/// An end without its tails is smaller.
+const SMALLEST_END: usize = 1_024;
+
+/// Bytes of a program's name that are kept.
+const WHAT_LIMIT: usize = 256;
+
+/// A job without an end.
+#[derive(Debug)]
+pub struct Open {
+    /// Of its `accepted`.
+    pub id: u64,
+    /// What its end wants; `None` once there is one.
+    reserve: Option<usize>,
+}
+
+/// Records that should be on the disk soon.
+#[derive(Debug, Clone, Copy)]
+struct Lazy {
+    since: Instant,
+    last: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct State {
+    folder: Arc<dyn Folder>,
+    limits: Limits,
+    memory_bytes: usize,
+    sequence: Sequence,
+    /// The last number that an earlier life may have used.
+    base: u64,
+    /// A server has said what it has stored.
+    met: bool,
+    /// It is there.
+    connected: bool,
+    pub acked: u64,
+    open: HashMap<String, Open>,
+    /// Also while `memory` is in use: as far as it can be read.
+    pub disk: Option<Disk>,
+    /// In use where there is one.
+    pub memory: Option<Memory>,
+    lazy: Option<Lazy>,
+    /// After a sync that failed: behind this id the disk may hold less than it shows.
+    suspect: Option<u64>,
+    pub id_changed: bool,
+    dropped: u64,
+    /// Of disks before this one.
+    counts: Counts,
+    pub retry: Duration,
+}
+
+impl State {
+    /// Opens what there is.
+    pub fn open(settings: &Settings, folder: Arc<dyn Folder>, state: Arc<dyn Folder>) -> Self {
+        let mut new = Self {
+            folder,
+            limits: Limits {
+                bytes: settings.bytes,
+                sync: settings.sync,
+            },
+            memory_bytes: settings.memory_bytes,
+            sequence: Sequence::new(state),
+            base: 0,
+            met: false,
+            connected: false,
+            acked: 0,
+            open: HashMap::new(),
+            disk: None,
+            memory: None,
+            lazy: None,
+            suspect: None,
+            id_changed: false,
+            dropped: 0,
+            counts: Counts::default(),
+            retry: RETRY,
+        };
+        let mut interrupted = HashMap::new();
+        let fault = match open::open(&new.folder, new.limits, None) {
+            Ok(opened) => {
+                if let Some(ctime) = opened.ctime {
+                    clock::set_floor(ctime);
+                }
+                new.acked = opened.acked;
+                new.sequence.raise(opened.disk.last());
+                new.disk = Some(opened.disk);
+                interrupted = opened.open;
+                None
+            }
+            Err(fault) => Some(fault),
+        };
+        // The numbers go on where an earlier life stopped also where the disk is of no use.
+        let reserved = new.sequence.reserve();
+        if let Some(fault) = fault.or(reserved.err()) {
+            new.fail(&fault);
+        }
+        new.base = new.sequence.last();
+        new.interrupt(interrupted);
+        new.id_changed = false;
+        new
+    }
+
+    /// Gives an end to the jobs of an earlier life.
+    fn interrupt(&mut self, open: HashMap<String, Record>) {
+        let mut open: Vec<Record> = open.into_values().collect();
+        open.sort_by_key(|r| r.id);
+        for accepted in &open {
+            log::warn!(
+                "job {} had not ended when the agent or the device stopped: it counts as interrupted",
+                accepted.token
+            );
+            self.store(Draft::interrupted(accepted));
+        }
+        self.sync();
+    }
+
+    fn on_disk(&mut self) -> Option<&mut Disk> {
+        self.disk.as_mut().filter(|_| self.memory.is_none())
+    }
+
+    /// The disk cannot be used: goes on in memory, under another id.
+    fn fail(&mut self, fault: &Fault) {
+        let reason = fault.to_string();
+        log::error!("the journal goes on in memory: {reason}");
+        let mut memory = Memory::new(self.memory_bytes, reason, Instant::now() + self.retry);
+        if let Some(disk) = &mut self.disk {
+            // It may become unreadable: what nobody else has is taken over as far as there is room, jobs first.
+            let from = self.acked.min(disk.synced);
+            let mut complete = true;
+            for jobs in [true, false] {
+                let mut id = from;
+                while let Ok(Some(record)) = disk.next(id, true) {
+                    id = record.id;
+                    if code::is_job(record.code) == jobs {
+                        complete &= memory.carry(record, id > disk.synced);
+                    }
+                }
+            }
+            if disk.dirty && complete {
+                self.suspect = Some(disk.synced);
+            }
+        }
+        self.memory = Some(memory);
+        self.lazy = None;
+        self.id_changed = true;
+    }
+
+    /// Tries the disk again where that is due.
+    fn recover(&mut self) {
+        let Some(memory) = &mut self.memory else {
+            return;
+        };
+        if Instant::now() < memory.next_try {
+            return;
+        }
+        memory.next_try = Instant::now() + self.retry;
+        match self.come_back() {
+            Ok((interrupted, lost)) => {
+                log::info!("the journal is in {} again", self.folder.path().display());
+                self.lose(lost);
+                self.interrupt(interrupted);
+            }
+            Err(fault) => {
+                log::debug!("the journal stays in memory: {fault}");
+                if let Some(memory) = &mut self.memory {
+                    memory.reason = fault.to_string();
+                }
+            }
+        }
+    }
+
+    /// Writes what the disk lacks; returns the jobs of an earlier life that it shows, and what events had to go.
+    fn come_back(&mut self) -> Result<(HashMap<String, Record>, Lost), Fault> {
+        self.sequence.reserve()?;
+        let mut opened = open::open(&self.folder, self.limits, self.suspect)?;
+        let disk = &mut opened.disk;
+        let Some(memory) = &mut self.memory else {
+            return Ok((opened.open, Lost::default()));
+        };
+        if self.disk.is_none() {
+            // Never seen in this life: its numbers may be the ones that were given meanwhile.
+            if let Some(first) = memory.next(0).map(|r| r.id)
+                && first <= disk.last()
+            {
+                let delta = disk.last() - first + 1;
+                memory.renumber(0, u64::MAX, delta);
+                for open in self.open.values_mut() {
+                    open.id += delta;
+                }
+                self.sequence.raise(self.sequence.last() + delta);
+            }
+            self.sequence.raise(disk.last());
+            if !self.met {
+                self.acked = self.acked.max(opened.acked);
+                self.base = self.base.max(disk.last());
+            }
+        }
+        let last = disk.last();
+        let lost = disk.make_room(memory.bytes() as u64, self.acked, &self.open)?;
+        for record in memory.records().filter(|r| r.id > last) {
+            disk.append(record, self.acked)?;
+            if code::is_job(record.code) {
+                opened.open.remove(&record.token);
+            }
+        }
+        disk.sync()?;
+        opened
+            .open
+            .retain(|token, _| !self.open.contains_key(token));
+        if let Some(old) = &self.disk {
+            self.counts += old.counts;
+        }
+        self.suspect = None;
+        self.memory = None;
+        self.disk = Some(opened.disk);
+        Ok((opened.open, lost))
+    }
+
+    /// Runs `act` on the disk; where that fails the journal is in memory. `None` in memory.
+    fn with_disk<T>(&mut self, act: impl FnOnce(&mut Disk) -> Result<T, Fault>) -> Option<T> {
+        match act(self.on_disk()?) {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.fail(&fault);
+                None
+            }
+        }
+    }
+
+    /// Makes room for so many bytes and the ends of all open jobs; says whether they fit.
+    fn room(&mut self, bytes: usize) -> bool {
+        let reserved: usize = self
+            .open
+            .values()
+            .filter_map(|o| o.reserve)
+            .map(|wish| self.reserve(wish))
+            .sum();
+        let needed = bytes + reserved + LOSS_BYTES;
+        let (acked, disk_needed) = (self.acked, needed as u64);
+        let open = std::mem::take(&mut self.open);
+        let made = self.with_disk(|disk| {
+            let lost = disk.make_room(disk_needed, acked, &open)?;
+            Ok((lost, disk.fits(disk_needed)))
+        });
+        let (lost, fits) = match (made, &mut self.memory) {
+            (Some(made), _) => made,
+            (None, Some(memory)) => (memory.make_room(needed, acked, &open), memory.fits(needed)),
+            (None, None) => (Lost::default(), false),
+        };
+        self.open = open;
+        self.lose(lost);
+        fits
+    }
+
+    /// Says that events were dropped.
+    fn lose(&mut self, lost: Lost) {
+        if lost.all() > 0 {
+            self.dropped += lost.now;
+            log::warn!(
+                "{} events were dropped: the journal is full of what Poseidon has not stored",
+                lost.now
+            );
+            self.store(Draft::loss(lost.all()));
+            self.sync_soon();
+        }
+    }
+
+    /// What of a job's wish for its end is kept free.
+    fn reserve(&self, wish: usize) -> usize {
+        let most = match &self.memory {
+            Some(_) => self.memory_bytes / MEMORY_RESERVE,
+            None => usize::try_from(self.limits.bytes / DISK_RESERVE).unwrap_or(usize::MAX),
+        };
+        wish.min(most.max(SMALLEST_END)).max(SMALLEST_END)
+    }
+
+    /// Gives a number and stores, on the disk or in memory; not synced.
+    fn store(&mut self, draft: Draft) -> Record {
+        if let Err(fault) = self.sequence.reserve()
+            && self.memory.is_none()
+        {
+            self.fail(&fault);
+        }
+        let record = draft.record(self.sequence.take());
+        let acked = self.acked;
+        let stored = self.with_disk(|disk| disk.append(&record, acked));
+        if stored.is_none()
+            && let Some(memory) = &mut self.memory
+        {
+            memory.push(record.clone());
+        }
+        record
+    }
+
+    fn full(&mut self) -> String {
+        let waiting = self.waiting();
+        let (name, limit) = match &self.memory {
+            Some(memory) => {
+                return format!(
+                    "the journal is full: {waiting} records wait for Poseidon in journal.memory_bytes ({}); it is in memory: {}",
+                    self.memory_bytes, memory.reason
+                );
+            }
+            None => ("journal.bytes", self.limits.bytes),
+        };
+        format!("the journal is full: {waiting} records wait for Poseidon in {name} ({limit})")
+    }
+
+    /// See [`super::Journal::accept`].
+    pub fn accept(&mut self, job: &Acceptance<'_>) -> Result<(), Refusal> {
+        self.recover();
+        let failed = |state: &mut Self, fault: &Fault| {
+            if state.memory.is_none() {
+                state.fail(fault);
+            }
+            Err(Refusal::Failed(fault.to_string()))
+        };
+        match self.standing(job.token) {
+            Ok(None) => {}
+            Ok(Some(standing)) => return Err(Refusal::Known(standing)),
+            Err(fault) => return failed(self, &fault),
+        }
+        let was_in_memory = self.memory.is_some();
+        let data =
+            serde_json::json!({ "what": beginning(job.what, WHAT_LIMIT), "origin": job.origin })
+                .to_string();
+        let draft = Draft::new(job.token, code::ACCEPTED, Some(job.conversation), data);
+        // The end has a line of its own around what the job asks for.
+        let reserve = job.reserve + draft.bound();
+        let fits = self.room(draft.bound() + self.reserve(reserve));
+        if !was_in_memory && self.memory.is_some() {
+            return Err(Refusal::Failed(self.reason()));
+        }
+        if !fits {
+            return Err(Refusal::Full(self.full()));
+        }
+        if !was_in_memory && let Err(fault) = self.sequence.reserve() {
+            return failed(self, &fault);
+        }
+        let id = if was_in_memory {
+            self.store(draft).id
+        } else {
+            let record = draft.record(self.sequence.take());
+            let acked = self.acked;
+            let token = job.token;
+            let stored = self.with_disk(|disk| {
+                disk.append(&record, acked)?;
+                // A job that is refused must not be found at the next start.
+                disk.sync().inspect_err(|_| disk.take_back(token))
+            });
+            if stored.is_none() {
+                return Err(Refusal::Failed(self.reason()));
+            }
+            record.id
+        };
+        let reserve = Some(reserve);
+        self.open.insert(job.token.to_owned(), Open { id, reserve });
+        Ok(())
+    }
+
+    fn reason(&self) -> String {
+        self.memory
+            .as_ref()
+            .map_or_else(String::new, |m| m.reason.clone())
+    }
+
+    /// See [`super::Journal::end`].
+    pub fn end(&mut self, token: &str, conversation: &str, code: u32, data: String) {
+        self.recover();
+        // Its room is free now, but its `accepted` stays until there is an end to follow it.
+        if let Some(open) = self.open.get_mut(token) {
+            open.reserve = None;
+        }
+        let mut draft = Draft::new(token, code, Some(conversation), data);
+        if draft.is_huge() || !self.room(draft.bound()) {
+            draft.cut();
+            self.room(draft.bound());
+        }
+        self.store(draft);
+        self.open.remove(token);
+        if self.connected {
+            self.sync_soon();
+        } else {
+            self.sync();
+        }
+    }
+
+    /// See [`super::Journal::put`].
+    pub fn put(&mut self, put: &HistoryPut) -> Result<Record, payload::Error> {
+        let draft = Draft::value(put)?;
+        self.recover();
+        if !self.room(draft.bound()) {
+            return Err(payload::Error::new(ErrorCode::Busy, self.full()));
+        }
+        let record = self.store(draft);
+        self.sync();
+        Ok(record)
+    }
+
+    fn sync_soon(&mut self) {
+        let last = self.sequence.last();
+        let since = self.waits().map_or_else(Instant::now, |lazy| lazy.since);
+        self.lazy = Some(Lazy { since, last });
+    }
+
+    /// What waits for [`Self::sync`].
+    fn waits(&self) -> Option<Lazy> {
+        let dirty = self.limits.sync
+            && self.memory.is_none()
+            && self.disk.as_ref().is_some_and(|d| d.dirty);
+        self.lazy.filter(|lazy| dirty && lazy.last > self.acked)
+    }
+
+    /// See [`super::Journal::sync_due`].
+    pub fn sync_due(&self) -> Option<Instant> {
+        self.waits().map(|lazy| lazy.since + LAZY)
+    }
+
+    /// Waits for the disk, whatever for.
+    pub fn sync(&mut self) {
+        self.with_disk(Disk::sync);
+        self.lazy = None;
+    }
+
+    /// See [`super::Journal::sync`].
+    pub fn sync_waiting(&mut self) {
+        if self.waits().is_some() {
+            self.sync();
+        }
+    }
+
+    /// See [`super::Journal::connected`].
+    pub fn connected(&mut self, acked: u64) -> u64 {
+        self.connected = true;
+        if acked > BELIEVED / 2 {
+            log::warn!(
+                "the server says that it has stored record {acked}, which cannot be: ignored"
+            );
+            return self.acked;
+        }
+        // Before the first time nothing of this life has left, so what the server has is from earlier ones.
+        let (known, from) = if self.met {
+            (self.sequence.last(), self.acked)
+        } else {
+            (self.base, self.base)
+        };
+        self.met = true;
+        if acked > known {
+            self.rebase(from, acked);
+        }
+        self.acked = acked;
+        acked
+    }
+
+    /// The server has records that this life knows nothing of, so numbers behind `from` were used before: what they
+    /// name now gets others, behind all that either side knows.
+    fn rebase(&mut self, from: u64, acked: u64) {
+        let last = self.sequence.last();
+        let delta = acked.max(last) - from;
+        log::warn!(
+            "Poseidon has stored records up to {acked}, this agent knows of {from}: its journal was lost. \
+             New records get numbers behind both"
+        );
+        self.with_disk(|disk| disk.renumber(from, last, delta));
+        if let Some(memory) = &mut self.memory {
+            memory.renumber(from, last, delta);
+        }
+        for open in self.open.values_mut().filter(|o| o.id > from) {
+            open.id += delta;
+        }
+        self.sequence.raise(last + delta);
+    }
+
+    /// See [`super::Journal::acknowledge`].
+    pub fn acknowledge(&mut self, through: u64) {
+        self.acked = self.acked.max(through.min(self.sequence.last()));
+    }
+
+    /// See [`super::Journal::disconnected`].
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        self.sync_waiting();
+    }
+
+    /// Where a token stands; an error where it is known and its record cannot be read.
+    pub fn standing(&mut self, token: &str) -> Result<Option<Standing>, Fault> {
+        if self.open.contains_key(token) {
+            return Ok(Some(Standing::Open));
+        }
+        let record = match self.memory.as_ref().and_then(|m| m.find(token)) {
+            Some(record) => Some(record.clone()),
+            None => match &mut self.disk {
+                Some(disk) => disk.find(token)?,
+                None => None,
+            },
+        };
+        Ok(record.map(|record| {
+            if code::is_end(record.code) {
+                Standing::Ended(Box::new(record))
+            } else {
+                Standing::Open
+            }
+        }))
+    }
+
+    /// See [`super::Journal::next`].
+    pub fn next(&mut self, id: u64) -> Option<Record> {
+        // What is on a disk that failed is sent from there as long as it can be read.
+        let on_disk = match self
+            .disk
+            .as_mut()
+            .map(|disk| disk.next(id, self.memory.is_some()))
+        {
+            None => None,
+            Some(Ok(record)) => record,
+            Some(Err(fault)) => {
+                if self.memory.is_none() {
+                    self.fail(&fault);
+                }
+                None
+            }
+        };
+        let in_memory = self.memory.as_ref().and_then(|m| m.next(id));
+        match (on_disk, in_memory) {
+            (Some(disk), Some(memory)) if memory.id < disk.id => Some(memory.clone()),
+            (Some(disk), _) => Some(disk),
+            (None, memory) => memory.cloned(),
+        }
+    }
+
+    /// Records that nobody has acknowledged.
+    fn waiting(&mut self) -> u64 {
+        let acked = self.acked;
+        let disk = self.disk.as_mut();
+        let mut count = disk.map_or(0, |d| d.count_behind(acked).unwrap_or(0));
+        if let Some(memory) = &self.memory {
+            let behind = self.disk.as_ref().map_or(0, Disk::last).max(acked);
+            count += memory.records().filter(|r| r.id > behind).count() as u64;
+        }
+        count
+    }
+
+    /// See [`super::Journal::report`].
+    pub fn report(&mut self) -> Report {
+        let waiting = self.waiting();
+        let last = self.sequence.last();
+        let (disk, memory) = (self.disk.as_ref(), self.memory.as_ref());
+        let first = match (disk.map_or(0, Disk::first), memory) {
+            (0, Some(memory)) => memory.next(0).map_or(0, |r| r.id),
+            (first, _) => first,
+        };
+        let mut counts = self.counts;
+        counts += self.sequence.counts;
+        counts += disk.map_or(Counts::default(), |d| d.counts);
+        Report {
+            state: JournalState {
+                id: match (memory, disk) {
+                    (Some(memory), _) => memory.id.clone(),
+                    (None, disk) => disk.map_or_else(String::new, |d| d.id.clone()),
+                },
+                state: if memory.is_some() { "memory" } else { "disk" }.to_owned(),
+                reason: memory.map(|m| m.reason.clone()),
+                first,
+                last,
+            },
+            acked: self.acked,
+            waiting,
+            bytes: memory.map_or(disk.map_or(0, Disk::bytes), |m| m.bytes() as u64),
+            limit: memory.map_or(self.limits.bytes, |_| self.memory_bytes as u64),
+            dropped: self.dropped,
+            damaged: disk.map_or(0, |d| d.damaged),
+            written_bytes: counts.bytes,
+            syncs: counts.syncs,
+        }
+    }
+
+    pub fn last(&self) -> u64 {
+        self.sequence.last()
+    }
+}
