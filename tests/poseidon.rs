@@ -342,7 +342,6 @@ fn a_job_of_an_agent_that_has_forgotten_is_lost_and_said_to_be() {
 }
 
 #[test]
-#[ignore = "needs the journal on disk"]
 fn a_job_of_a_killed_agent_is_interrupted_and_said_to_be() {
     let ended = end_after_a_kill(|_| {});
     assert_eq!(ended["result"]["status"], "interrupted", "{ended}");

@@ -544,7 +544,6 @@ fn killed_while_it_ran() -> (Agent, Notes<Message>, std::path::PathBuf) {
 }
 
 #[test]
-#[ignore = "needs the journal on disk"]
 fn a_job_of_a_killed_agent_is_interrupted_and_never_run_again() {
     let (agent, notes, starts) = killed_while_it_ran();
     let messages = notes.wait_for(5);
@@ -562,7 +561,6 @@ fn a_job_of_a_killed_agent_is_interrupted_and_never_run_again() {
 }
 
 #[test]
-#[ignore = "needs the journal on disk"]
 fn an_end_that_was_not_acknowledged_outlives_the_agent() {
     let notes = Notes::new();
     let seen = notes.clone();
@@ -586,7 +584,6 @@ fn an_end_that_was_not_acknowledged_outlives_the_agent() {
 }
 
 #[test]
-#[ignore = "needs the journal on disk"]
 fn what_was_done_offline_outlives_the_agent() {
     let notes = Notes::new();
     let seen = notes.clone();
@@ -613,7 +610,6 @@ fn what_was_done_offline_outlives_the_agent() {
 }
 
 #[test]
-#[ignore = "needs the journal on disk"]
 fn a_token_is_known_after_a_restart() {
     let mut agent = Agent::offline();
     let starts = agent.folder().join("starts");
