@@ -58,14 +58,13 @@ impl Memory {
 
     /// Takes over records of the disk, in any order, up to half of the room unless they `must`: the rest is for
     /// what comes.
-    pub fn carry(&mut self, record: Record, must: bool) -> bool {
+    pub fn carry(&mut self, record: Record, must: bool) {
         if !must && self.bytes + size(&record) > self.limit / 2 {
-            return false;
+            return;
         }
         let at = self.records.partition_point(|r| r.id < record.id);
         self.bytes += size(&record);
         self.records.insert(at, record);
-        true
     }
 
     /// The first record behind `id`.

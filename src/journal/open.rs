@@ -22,10 +22,12 @@ pub struct Opened {
     pub acked: u64,
     /// When the last record was stored.
     pub ctime: Option<f64>,
+    /// Why it can only be read.
+    pub fault: Option<Fault>,
 }
 
-/// Opens the folder, or makes a journal in it. What is behind `keep` is dropped: the caller knows better.
-pub fn open(folder: &Arc<dyn Folder>, limits: Limits, keep: Option<u64>) -> Result<Opened, Fault> {
+/// Opens the folder, or makes a journal in it.
+pub fn open(folder: &Arc<dyn Folder>, limits: Limits) -> Result<Opened, Fault> {
     let fault = |act: &str, name: &str, e| Fault::new(act, &**folder, name, e);
     folder.prepare().map_err(|e| fault("use", "", e))?;
     let mut counts = Counts::default();
@@ -42,7 +44,11 @@ pub fn open(folder: &Arc<dyn Folder>, limits: Limits, keep: Option<u64>) -> Resu
         }
     }
     numbers.sort_unstable();
-    let id = journal_id(&**folder, &mut counts)?;
+    let (id, mut fault_now) = match journal_id(&**folder, &mut counts) {
+        Ok(id) => (id, None),
+        Err(fault) if numbers.is_empty() => return Err(fault),
+        Err(fault) => (id::random(), Some(fault)),
+    };
 
     if numbers.is_empty() {
         let first = Segment {
@@ -59,47 +65,53 @@ pub fn open(folder: &Arc<dyn Folder>, limits: Limits, keep: Option<u64>) -> Resu
             open: HashMap::new(),
             acked: 0,
             ctime: None,
+            fault: None,
         });
     }
 
-    // The last one is opened first: where it cannot be written there is no journal on this disk.
+    // What cannot be written is read all the same: what nobody has yet can still be sent.
     let newest = Segment {
         number: numbers.last().copied().unwrap_or(1),
         ..Segment::default()
     };
-    let file = folder
-        .open(&newest.name(), true)
-        .map_err(|e| fault("open", &newest.name(), e))?;
+    let file = match folder.open(&newest.name(), true) {
+        Ok(file) => file,
+        Err(e) => {
+            fault_now.get_or_insert(fault("open", &newest.name(), e));
+            folder
+                .open(&newest.name(), false)
+                .map_err(|e| fault("open", &newest.name(), e))?
+        }
+    };
     let disk = Disk::new(folder.clone(), id, limits, Vec::new(), file, counts);
     let mut opened = Opened {
         disk,
         open: HashMap::new(),
         acked: 0,
         ctime: None,
+        fault: fault_now,
     };
-    for (at, number) in numbers.iter().enumerate() {
-        let cut = opened.read_segment(*number, keep, at + 1 == numbers.len())?;
-        if cut {
-            for number in &numbers[at + 1..] {
-                let segment = Segment {
-                    number: *number,
-                    ..Segment::default()
-                };
-                folder
-                    .remove(&segment.name())
-                    .map_err(|e| fault("remove", &segment.name(), e))?;
-            }
-            break;
-        }
+    for number in numbers {
+        opened.read_segment(number, number == newest.number)?;
+    }
+    // An agent that was killed may have left names and records in the system's hands only: names are synced here, the
+    // records with the first sync.
+    if opened.fault.is_none() {
+        opened.fault = opened.disk.sync_names().err();
     }
     opened.acked = opened.acked.min(opened.disk.last());
-    opened.disk.synced = opened.disk.last();
+    let disk = &mut opened.disk;
+    disk.dirty = disk.active().records > 0;
+    disk.synced = match disk.dirty {
+        true => disk.active().first - 1,
+        false => disk.last(),
+    };
     Ok(opened)
 }
 
 impl Opened {
-    /// Returns whether the journal ends here.
-    fn read_segment(&mut self, number: u32, keep: Option<u64>, last: bool) -> Result<bool, Fault> {
+    /// Reads one segment; the last one is cut behind its last whole record.
+    fn read_segment(&mut self, number: u32, last: bool) -> Result<(), Fault> {
         let mut segment = Segment {
             number,
             ..Segment::default()
@@ -107,18 +119,13 @@ impl Opened {
         let name = segment.name();
         let folder = self.disk.folder.clone();
         let fault = |act: &str, e| Fault::new(act, &*folder, &name, e);
-        let file = folder.open(&name, last).map_err(|e| fault("open", e))?;
+        let file = folder.open(&name, false).map_err(|e| fault("open", e))?;
         let length = file.length().map_err(|e| fault("read", e))?;
         let mut lines = Lines::new(&*file, 0, length, CHUNK);
         let mut newest = self.disk.last();
         let (mut end, mut old) = (0, 0);
-        let mut cut = false;
         while let Some(found) = lines.next().map_err(|e| fault("read", e))? {
             let record = found.record;
-            if keep.is_some_and(|keep| record.id > keep) {
-                cut = true;
-                break;
-            }
             if record.id <= newest || record.id > BELIEVED {
                 old += 1;
                 continue;
@@ -142,13 +149,11 @@ impl Opened {
         }
         drop(lines);
         segment.bytes = length;
-        if last || cut {
-            if end < length {
-                let file = folder.open(&name, true).map_err(|e| fault("open", e))?;
-                file.set_length(end).map_err(|e| fault("cut", e))?;
+        if last && end < length {
+            if let Err(e) = self.disk.file.set_length(end) {
+                self.fault.get_or_insert(fault("cut", e));
             }
             segment.bytes = end;
-            self.disk.file = folder.open(&name, true).map_err(|e| fault("open", e))?;
         }
         if damaged > 0 {
             log::warn!(
@@ -158,7 +163,7 @@ impl Opened {
         }
         self.disk.damaged += damaged;
         self.disk.segments.push(segment);
-        Ok(last || cut)
+        Ok(())
     }
 }
 

@@ -196,6 +196,53 @@ impl Disk {
         old.iter().skip(1).try_for_each(|s| self.remove_file(s))
     }
 
+    /// Gives the records behind `from`, up to `through`, new ids behind all others. For a while they take their room
+    /// twice.
+    pub fn move_up(
+        &mut self,
+        from: u64,
+        through: u64,
+        acked: u64,
+        mut id: impl FnMut() -> u64,
+    ) -> Result<(), Fault> {
+        let mut at = from;
+        while let Some(mut record) = self.next(at, false)?.filter(|r| r.id <= through) {
+            at = record.id;
+            record.id = id();
+            self.append(&record, acked)?;
+        }
+        if at == from {
+            return Ok(());
+        }
+        self.roll()?;
+        for at in (0..self.segments.len() - 1).rev() {
+            let segment = &self.segments[at];
+            if segment.last > from && segment.first <= through {
+                self.rewrite(at..=at, |record| {
+                    if record.id > from && record.id <= through {
+                        Fate::Go
+                    } else {
+                        Fate::Stay
+                    }
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the segments from this number on anew, into other files.
+    pub fn rewrite_from(&mut self, number: u32) -> Result<(), Fault> {
+        if self.active().bytes > 0 {
+            self.roll()?;
+        }
+        for at in 0..self.segments.len() - 1 {
+            if self.segments[at].number >= number {
+                self.rewrite(at..=at, |_| Fate::Stay)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves the ids behind `from`, up to `through`, by `delta`. Newest first, so that ids grow at any time.
     pub fn renumber(&mut self, from: u64, through: u64, delta: u64) -> Result<(), Fault> {
         if self.last() <= from {

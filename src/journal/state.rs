@@ -50,10 +50,8 @@ pub struct State {
     limits: Limits,
     memory_bytes: usize,
     sequence: Sequence,
-    /// The last number that an earlier life may have used.
-    base: u64,
-    /// A server has said what it has stored.
-    met: bool,
+    /// What a server has said at first that it has stored.
+    met: Option<u64>,
     /// It is there.
     connected: bool,
     pub acked: u64,
@@ -63,8 +61,8 @@ pub struct State {
     /// In use where there is one.
     pub memory: Option<Memory>,
     lazy: Option<Lazy>,
-    /// After a sync that failed: behind this id the disk may hold less than it shows.
-    suspect: Option<u64>,
+    /// The disk failed with something unsynced: from this segment on it may hold less than it shows.
+    suspect: Option<u32>,
     pub id_changed: bool,
     dropped: u64,
     /// Of disks before this one.
@@ -83,8 +81,7 @@ impl State {
             },
             memory_bytes: settings.memory_bytes,
             sequence: Sequence::new(state),
-            base: 0,
-            met: false,
+            met: None,
             connected: false,
             acked: 0,
             open: HashMap::new(),
@@ -98,16 +95,16 @@ impl State {
             retry: RETRY,
         };
         let mut interrupted = HashMap::new();
-        let fault = match open::open(&new.folder, new.limits, None) {
+        let fault = match open::open(&new.folder, new.limits) {
             Ok(opened) => {
                 if let Some(ctime) = opened.ctime {
                     clock::set_floor(ctime);
                 }
                 new.acked = opened.acked;
-                new.sequence.raise(opened.disk.last());
+                new.sequence.found(opened.disk.last());
                 new.disk = Some(opened.disk);
                 interrupted = opened.open;
-                None
+                opened.fault
             }
             Err(fault) => Some(fault),
         };
@@ -116,7 +113,6 @@ impl State {
         if let Some(fault) = fault.or(reserved.err()) {
             new.fail(&fault);
         }
-        new.base = new.sequence.last();
         new.interrupt(interrupted);
         new.id_changed = false;
         new
@@ -148,18 +144,17 @@ impl State {
         if let Some(disk) = &mut self.disk {
             // It may become unreadable: what nobody else has is taken over as far as there is room, jobs first.
             let from = self.acked.min(disk.synced);
-            let mut complete = true;
             for jobs in [true, false] {
                 let mut id = from;
                 while let Ok(Some(record)) = disk.next(id, true) {
                     id = record.id;
                     if code::is_job(record.code) == jobs {
-                        complete &= memory.carry(record, id > disk.synced);
+                        memory.carry(record, id > disk.synced);
                     }
                 }
             }
-            if disk.dirty && complete {
-                self.suspect = Some(disk.synced);
+            if disk.dirty {
+                self.suspect.get_or_insert(disk.active().number);
             }
         }
         self.memory = Some(memory);
@@ -194,7 +189,10 @@ impl State {
     /// Writes what the disk lacks; returns the jobs of an earlier life that it shows, and what events had to go.
     fn come_back(&mut self) -> Result<(HashMap<String, Record>, Lost), Fault> {
         self.sequence.reserve()?;
-        let mut opened = open::open(&self.folder, self.limits, self.suspect)?;
+        let mut opened = open::open(&self.folder, self.limits)?;
+        if let Some(fault) = opened.fault {
+            return Err(fault);
+        }
         let disk = &mut opened.disk;
         let Some(memory) = &mut self.memory else {
             return Ok((opened.open, Lost::default()));
@@ -211,12 +209,14 @@ impl State {
                 }
                 self.sequence.raise(self.sequence.last() + delta);
             }
-            self.sequence.raise(disk.last());
-            if !self.met {
-                self.acked = self.acked.max(opened.acked);
-                self.base = self.base.max(disk.last());
-            }
+            self.sequence.found(disk.last());
         }
+        if let Some(number) = self.suspect {
+            // What a sync has failed for once, no later one may write: it is written anew.
+            disk.rewrite_from(number)?;
+        }
+        // Until all of this has worked.
+        self.suspect.get_or_insert(disk.active().number);
         let last = disk.last();
         let lost = disk.make_room(memory.bytes() as u64, self.acked, &self.open)?;
         for record in memory.records().filter(|r| r.id > last) {
@@ -224,6 +224,15 @@ impl State {
             if code::is_job(record.code) {
                 opened.open.remove(&record.token);
             }
+        }
+        if self.disk.is_none() {
+            // What it holds was passed over by what has been sent from memory meanwhile.
+            let stored = self.met.unwrap_or(opened.acked);
+            if self.met.is_some() || self.acked > stored {
+                let sequence = &mut self.sequence;
+                disk.move_up(stored, last, self.acked, || sequence.take())?;
+            }
+            self.acked = self.acked.max(stored);
         }
         disk.sync()?;
         opened
@@ -461,14 +470,19 @@ impl State {
             return self.acked;
         }
         // Before the first time nothing of this life has left, so what the server has is from earlier ones.
-        let (known, from) = if self.met {
+        let (known, from) = if self.met.is_some() {
             (self.sequence.last(), self.acked)
         } else {
-            (self.base, self.base)
+            (self.sequence.base(), self.sequence.base())
         };
-        self.met = true;
+        self.met.get_or_insert(acked);
         if acked > known {
             self.rebase(from, acked);
+        }
+        if let Err(fault) = self.sequence.settle()
+            && self.memory.is_none()
+        {
+            self.fail(&fault);
         }
         self.acked = acked;
         acked
@@ -501,7 +515,7 @@ impl State {
     /// See [`super::Journal::disconnected`].
     pub fn disconnected(&mut self) {
         self.connected = false;
-        self.sync_waiting();
+        self.sync();
     }
 
     /// Where a token stands; an error where it is known and its record cannot be read.

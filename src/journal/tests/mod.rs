@@ -1,5 +1,7 @@
 //! The journal over real folders, over a disk that forgets, and over damaged files.
 
+mod forget;
+mod model;
 mod policy;
 mod room;
 
