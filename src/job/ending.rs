@@ -165,10 +165,11 @@ mod tests {
         let usual = result(&[b'x'; 4096], &[0xFF; 4096]);
         assert_eq!(usual.clone().fit(reserve(4096, usize::MAX)), usual);
         for limit in [8 * 1024, 16 * 1024, 192 * 1024, usize::MAX] {
-            for stdout in [&[0xFF; 60_000][..], &[1; 60_000], &[b'&'; 60_000]] {
+            for byte in [0xFF, 1, b'&'] {
+                let stdout = vec![byte; 60_000];
                 for tail in [4096, 65_536] {
                     let reserve = reserve(tail, limit);
-                    let cut = result(stdout, b"short").fit(reserve);
+                    let cut = result(&stdout, b"short").fit(reserve);
                     assert!(cut.data().len() + FRAME <= reserve, "{limit} {tail}");
                     assert!(xml_length(&cut.data()) <= XML_LIMIT);
                     let Ending::Result(cut) = cut else { panic!() };

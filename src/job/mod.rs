@@ -12,7 +12,7 @@
 //!
 //! Invariants: a token starts at most one process as long as the journal knows it; a token is in the registry from
 //! before it is accepted until its end is in the journal, so that one of the two knows it at any time; who moves a job
-//! to [`Phase::Ending`](registry) writes and reports its end, so there is exactly one; no lock is held over I/O, the
+//! to its phase `Ending` writes and reports its end, so there is exactly one; no lock is held over I/O, the
 //! journal's included; a process group is signalled only while its leader is not reaped, since later its number may be
 //! somebody else's. A process that leaves the group (setsid) has left the job: no cancel reaches it.
 

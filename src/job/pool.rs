@@ -134,6 +134,7 @@ impl Pool {
                 let state = Some(state.to_owned());
                 return asker.tell(payload::ACCEPTED, &Accepted { state });
             }
+            Admission::Ending => return,
             // What has ended is known, however little room there is for something new.
             Admission::Refused(error) => {
                 return match self.shared.journal.find(&token) {

@@ -119,6 +119,8 @@ pub(super) enum Admission {
     New(Arc<Job>),
     /// The token is known and its job on its way.
     Known(&'static str),
+    /// The token is known and its job has come to its end, which the asker will get.
+    Ending,
     Refused(payload::Error),
 }
 
@@ -167,7 +169,10 @@ impl Registry {
         now: f64,
     ) -> Admission {
         if let Some(entry) = self.find(token) {
-            let known = entry.job.asker.is(asker) || entry.followers.iter().any(|f| f.is(asker));
+            // Whoever asks while the end is being recorded gets it as soon as it is, who asked before once more.
+            let ending = entry.phase == Phase::Ending;
+            let waits = entry.job.asker.is(asker) || entry.followers.iter().any(|f| f.is(asker));
+            let known = waits && !ending;
             if !known && entry.followers.len() >= FOLLOWERS {
                 return Admission::Refused(payload::Error::new(
                     payload::ErrorCode::Busy,
@@ -177,7 +182,11 @@ impl Registry {
             if !known {
                 entry.followers.push(asker.clone());
             }
-            return Admission::Known(entry.state());
+            return if ending {
+                Admission::Ending
+            } else {
+                Admission::Known(entry.state())
+            };
         }
         let job = match job {
             Ok(job) => job,

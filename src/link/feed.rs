@@ -1,7 +1,7 @@
 //! From the journal to Poseidon: which record is sent when, and what counts as stored.
 //!
 //! Records leave in the order of their sequence, those of jobs as the messages of their conversation. What is on its way
-//! is bounded ([`WINDOW`], [`WINDOW_BYTES`]); only what the server has acknowledged may be forgotten. A server that
+//! is bounded, by number and by bytes; only what the server has acknowledged may be forgotten. A server that
 //! acknowledges nothing gets each record once: what has left for the socket counts as stored.
 
 use crate::job::kind_of;
@@ -69,8 +69,11 @@ impl<'a> Feed<'a> {
     }
 
     /// Messages flow from now on. `acked` is the last record that the server says it has; none where it acknowledges
-    /// nothing.
+    /// nothing; a later welcome that leaves it out changes nothing.
     pub fn begin(&mut self, acked: Option<u64>) {
+        if self.acknowledges.is_some() && acked.is_none() {
+            return;
+        }
         let cursor = match acked {
             Some(acked) => self.journal.connected(acked),
             None => self.journal.acked(),

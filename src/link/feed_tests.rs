@@ -108,6 +108,14 @@ fn records_leave_in_order_as_their_messages() {
     assert!(feed.is_done());
     assert_eq!(journal.acked(), last);
 
+    // A welcome without `acked` does not make it a server that acknowledges nothing.
+    feed.begin(None);
+    let more = put(&journal, json!(3));
+    sent(feed.next(&outbox));
+    feed.flushed();
+    assert_eq!(journal.acked(), last);
+    feed.acknowledged(more);
+
     // The next connection goes on where the server says it stands.
     let mut feed = Feed::new(&journal);
     feed.begin(Some(values[0]));
@@ -164,7 +172,7 @@ fn no_more_than_a_window_is_on_its_way() {
 #[test]
 fn values_count_one_by_one_and_by_their_bytes() {
     let (journal, outbox) = (journal(), outbox());
-    let numbers: Vec<u64> = (0..WINDOW + 1).map(|n| put(&journal, json!(n))).collect();
+    let numbers: Vec<u64> = (0..=WINDOW).map(|n| put(&journal, json!(n))).collect();
     let mut feed = Feed::new(&journal);
     feed.begin(Some(0));
     let mut got = 0;
