@@ -57,7 +57,6 @@ fn kill(rig: &mut Rig, victim: Victim, random: &mut Random) {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn killed_at_any_point_nothing_is_lost_and_nothing_happens_twice() {
     let mut random = Random::new(seed("TRITON_CRASH_SEED"));
     let rounds = setting("TRITON_CRASH_ROUNDS").unwrap_or(ROUNDS);

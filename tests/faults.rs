@@ -62,7 +62,6 @@ fn wait_for_trouble(rig: &Rig, words: &str) {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn late_split_and_slow_traffic_only_takes_time() {
     let rig = Rig::through_a_proxy();
     for fault in [Fault::Delay(ms(50)), Fault::Bytes, Fault::Slow(50_000)] {
@@ -75,7 +74,6 @@ fn late_split_and_slow_traffic_only_takes_time() {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn cut_connections_are_made_again() {
     let rig = Rig::through_a_proxy();
     under_load(&rig, |rig| {
@@ -93,7 +91,6 @@ fn cut_connections_are_made_again() {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn what_happens_while_nobody_listens_arrives_later() {
     let rig = Rig::through_a_proxy();
     under_load(&rig, |rig| {
@@ -105,7 +102,6 @@ fn what_happens_while_nobody_listens_arrives_later() {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn a_half_open_path_is_left_at_the_deadline() {
     let rig = Rig::through_a_proxy();
     under_load(&rig, |rig| {
@@ -116,7 +112,6 @@ fn a_half_open_path_is_left_at_the_deadline() {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn a_pause_changes_nothing_and_a_long_one_is_a_dead_path() {
     let rig = Rig::through_a_proxy();
     under_load(&rig, |rig| {
@@ -132,7 +127,6 @@ fn a_pause_changes_nothing_and_a_long_one_is_a_dead_path() {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn a_path_that_loses_one_direction_is_dead() {
     let rig = Rig::through_a_proxy();
     for direction in [Direction::ToAgent, Direction::ToServer] {
@@ -145,7 +139,6 @@ fn a_path_that_loses_one_direction_is_dead() {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn a_black_hole_at_any_point_of_the_beginning() {
     let rig = Rig::through_a_proxy();
     // The request has some 300 bytes, `hello` a thousand; then come heartbeats and records.
@@ -166,7 +159,6 @@ fn a_black_hole_at_any_point_of_the_beginning() {
 /// A server that said `welcome` with `acked` once does not become a plain one because it is silent: what is handed to a
 /// dead path does not count as acknowledged.
 #[test]
-#[ignore = "needs the journal"]
 fn a_silent_server_is_not_a_plain_one() {
     let rig = Rig::through_a_proxy();
     rig.put().unwrap();
@@ -188,7 +180,6 @@ fn a_silent_server_is_not_a_plain_one() {
 }
 
 #[test]
-#[ignore = "needs the journal"]
 fn any_faults_in_any_order() {
     let mut random = Random::new(seed("TRITON_FAULTS_SEED"));
     let steps = setting("TRITON_FAULTS_STEPS").unwrap_or(STEPS);

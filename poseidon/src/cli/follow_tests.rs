@@ -74,7 +74,12 @@ fn progress_is_told_once() {
 #[tokio::test]
 async fn patience_ends_unless_something_comes() {
     let failure = || Failure::broken("gone");
-    let mut outage = Outage::new(Patience { limit: Duration::from_millis(300) }, Away::default());
+    let mut outage = Outage::new(
+        Patience {
+            limit: Duration::from_millis(300),
+        },
+        Away::default(),
+    );
     let mut tries = 0;
     while outage.wait(failure()).await.is_ok() {
         // A server that takes the connection and breaks it at once is none.
@@ -87,6 +92,11 @@ async fn patience_ends_unless_something_comes() {
     assert!(outage.wait(failure()).await.is_ok());
     let wrong = Failure::wrong("no such job");
     assert!(outage.wait(wrong).await.is_err(), "that does not pass");
-    let mut none = Outage::new(Patience { limit: Duration::ZERO }, Away::default());
+    let mut none = Outage::new(
+        Patience {
+            limit: Duration::ZERO,
+        },
+        Away::default(),
+    );
     assert!(none.wait(failure()).await.is_err());
 }
