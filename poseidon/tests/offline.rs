@@ -294,7 +294,6 @@ async fn hello(rig: &Rig) -> Agent {
 }
 
 #[tokio::test]
-#[ignore = "needs the history API"]
 async fn a_job_waits_until_its_device_is_back() {
     let rig = rig().await;
     rig.register("box").await;
@@ -332,7 +331,6 @@ async fn a_job_waits_until_its_device_is_back() {
 }
 
 #[tokio::test]
-#[ignore = "needs the history API"]
 async fn a_job_that_waits_is_cancelled_and_never_sent() {
     let rig = rig().await;
     rig.register("box").await;
@@ -357,7 +355,6 @@ async fn a_job_that_waits_is_cancelled_and_never_sent() {
 }
 
 #[tokio::test]
-#[ignore = "needs the history API"]
 async fn history_goes_on_when_the_server_is_restarted() {
     let mut rig = rig().await;
     rig.register("box").await;

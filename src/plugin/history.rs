@@ -272,7 +272,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs the journal's bounds"]
     fn an_answer_fits_a_message_whatever_it_holds() {
         let limit = 64 << 10;
         let stage = stage(limit);

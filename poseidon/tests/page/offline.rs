@@ -232,7 +232,6 @@ fn shows_jobs_that_wait_and_two_devices_with_one_identity() {
 }
 
 #[test]
-#[ignore = "needs the history API"]
 fn a_queued_job_runs_when_the_device_is_back() {
     let world = world!();
     let browser = &world.browser;
