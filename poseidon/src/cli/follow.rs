@@ -23,8 +23,8 @@ const STEADY: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Copy)]
 pub(super) struct Patience {
     /// Try again for so long where the server does not answer, as while it is restarted: 90s, 15m, 2h; 0s gives up at once
-    #[arg(long = "patience", value_name = "DURATION", default_value = "60s", value_parser = length)]
-    limit: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = length)]
+    patience: Duration,
 }
 
 /// Several that follow one server say only once that it is away.
@@ -46,7 +46,7 @@ pub(super) struct Outage {
 impl Outage {
     pub(super) fn new(patience: Patience, away: Away) -> Self {
         Self {
-            limit: patience.limit,
+            limit: patience.patience,
             away,
             since: None,
             told: false,
