@@ -76,7 +76,7 @@ async fn patience_ends_unless_something_comes() {
     let failure = || Failure::broken("gone");
     let mut outage = Outage::new(
         Patience {
-            limit: Duration::from_millis(300),
+            patience: Duration::from_millis(300),
         },
         Away::default(),
     );
@@ -94,7 +94,7 @@ async fn patience_ends_unless_something_comes() {
     assert!(outage.wait(wrong).await.is_err(), "that does not pass");
     let mut none = Outage::new(
         Patience {
-            limit: Duration::ZERO,
+            patience: Duration::ZERO,
         },
         Away::default(),
     );
