@@ -4,16 +4,19 @@ use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::heartbeat::{Heartbeat, Sources};
-use crate::identity;
+use crate::identity::{self, Instance};
 use crate::job::{self, Pool};
+use crate::journal::{self, Journal};
 use crate::link::control::Control;
 use crate::link::settings::LinkSettings;
 use crate::link::status::LinkStatus;
 use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
+use crate::message::id;
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
+use crate::plugin::history::History;
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
@@ -54,26 +57,32 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     };
     crew.install_panic_hook();
 
-    identity::create_folder(&config.state)?;
+    let io = |what| move |e| Error::because(format!("cannot {what}"), e);
     // Held until the process ends: two agents with one identity would take each other's place for ever.
     let _lock = lock(&config.state)?;
     let instance = identity::instance(&config.state)?;
     let link_settings = LinkSettings::from_config(config)?;
     log_start(config, &link_settings, &instance);
+    let journal = Journal::open(&journal_settings(config)).map_err(io("open the journal"))?;
+    let journal = Arc::new(journal);
 
-    let io = |what| move |e| Error::because(format!("cannot {what}"), e);
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
-    let pool = Pool::start(job_settings(config), &crew);
+    let pool = Pool::start(job_settings(config), &crew, Arc::clone(&journal));
     let status = Arc::new(LinkStatus::default());
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
+        Box::new(History::new(
+            Arc::clone(&journal),
+            config.limits.message_bytes,
+        )),
         Box::new(Status::new(
             instance.clone(),
             link_settings.fingerprint.clone(),
             Arc::clone(&status),
             Arc::clone(&pool),
             Arc::clone(&outbox),
+            Arc::clone(&journal),
         )),
     ]));
     let heartbeat = Arc::new(Heartbeat::new());
@@ -107,6 +116,7 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
             outbox: Arc::clone(&outbox),
             pool: Arc::clone(&pool),
             link: Arc::clone(&status),
+            journal: Arc::clone(&journal),
         };
         crew.spawn("heartbeat", SMALL_STACK, move || heartbeat.run(&sources))
     };
@@ -117,7 +127,10 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
         heartbeat: Arc::clone(&heartbeat),
         status,
         control: Arc::clone(&control),
+        journal: Arc::clone(&journal),
         instance,
+        run: id::random(),
+        clone_advice: clone_advice(config),
     };
     let resolver = Resolver::new(crew.clone()).map_err(io("create a wake-up"))?;
     let link_thread = crew.spawn("link", LARGE_STACK, move || {
@@ -132,6 +145,7 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     control.stop();
     local.stop();
     join(threads);
+    journal.sync();
     log::info!("triton has stopped");
     Ok(outcome)
 }
@@ -219,18 +233,30 @@ fn join(threads: Vec<JoinHandle<()>>) {
     }
 }
 
-fn lock(state: &Path) -> Result<File> {
+/// Locks the state folder. None where there is no folder to lock, so no identity in it that two could share.
+fn lock(state: &Path) -> Result<Option<File>> {
     let path = state.join("lock");
-    // A lock needs no right to write: a device whose disk has gone read-only is managed all the same.
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .or_else(|e| File::open(&path).map_err(|_| e))
-        .map_err(|e| Error::at("open", &path, e))?;
+    // A lock needs no right to write: a device whose disk has gone read-only is managed all the same. Nor does it need
+    // a file of its own, where none can be made.
+    let opened = identity::create_folder(state).and_then(|()| {
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .or_else(|e| File::open(&path).map_err(|_| e))
+            .or_else(|e| File::open(state).map_err(|_| e))
+            .map_err(|e| Error::at("open", &path, e))
+    });
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) => {
+            log::error!("the state folder is not locked against a second agent: {e}");
+            return Ok(None);
+        }
+    };
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(Error::new(format!(
             "another triton uses the state folder {}; stop it, or name another folder with --state",
             state.display()
@@ -255,16 +281,49 @@ fn job_settings(config: &Config) -> job::Settings {
         default_timeout: (jobs.timeout_seconds > 0)
             .then(|| Duration::from_secs(jobs.timeout_seconds)),
         collect_bytes: jobs.collect_bytes,
-        remembered: jobs.remembered,
+        end_bytes: end_bytes(config),
         environment: vec![("TRITON_SOCKET".into(), config.socket.clone().into())],
         ..job::Settings::default()
     }
 }
 
-fn log_start(config: &Config, settings: &LinkSettings, instance: &str) {
+/// The most that a job's end may take of the journal, on disk or in memory: the smallest one still has room for a job.
+fn end_bytes(config: &Config) -> usize {
+    let journal = &config.journal;
+    let on_disk = usize::try_from(journal.bytes / 4).unwrap_or(usize::MAX);
+    on_disk.min(journal.memory_bytes / 4 * 3)
+}
+
+/// Where the journal is, for the agent and its doctor.
+pub fn journal_settings(config: &Config) -> journal::Settings {
+    journal::Settings {
+        folder: config.journal_folder(),
+        state: config.state.clone(),
+        bytes: config.journal.bytes,
+        memory_bytes: config.journal.memory_bytes,
+        sync: config.journal.sync,
+    }
+}
+
+fn clone_advice(config: &Config) -> String {
+    format!(
+        "on one of the two stop the agent, remove {} and the folder {}, and start it again",
+        config.state.join("instance").display(),
+        config.journal_folder().display()
+    )
+}
+
+fn log_start(config: &Config, settings: &LinkSettings, instance: &Instance) {
+    if let Some(reason) = &instance.fleeting {
+        log::error!(
+            "the state folder cannot be used, so this process is a new instance and the next one will be another; \
+             repair it, or name another folder with --state: {reason}"
+        );
+    }
     log::info!(
-        "triton {} starts: instance {instance}, identifier {} (fingerprint), socket {}",
+        "triton {} starts: instance {}, identifier {} (fingerprint), socket {}",
         env!("CARGO_PKG_VERSION"),
+        instance.id,
         settings.fingerprint,
         config.socket.display()
     );

@@ -7,6 +7,7 @@ pub use overlay::{OVERRIDES, Override};
 
 use crate::error::{Error, Result};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub connect: Connect,
     #[allow(missing_docs)]
     pub jobs: Jobs,
+    #[allow(missing_docs)]
+    pub journal: Journal,
     #[allow(missing_docs)]
     pub limits: Limits,
 }
@@ -124,9 +127,25 @@ pub struct Jobs {
     /// Bytes of each stream kept for a result in `collect` mode.
     #[serde(deserialize_with = "check::count::<_, 4_096, 262_144>")]
     pub collect_bytes: usize,
-    /// Ended jobs remembered, so that a request that arrives again starts nothing.
-    #[serde(deserialize_with = "check::count::<_, 16, 10_000>")]
-    pub remembered: usize,
+    /// Of older versions. The journal is the memory of ended jobs now: the setting means nothing any more.
+    pub remembered: Option<IgnoredAny>,
+}
+
+/// `[journal]`: the device's history, and what has to reach Poseidon.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// Its folder; by default `journal` in the state folder.
+    #[serde(deserialize_with = "check::some_absolute")]
+    pub folder: Option<PathBuf>,
+    /// Bytes of its files.
+    #[serde(deserialize_with = "check::whole::<_, 65_536, 1_073_741_824>")]
+    pub bytes: u64,
+    /// Bytes of its records while the folder cannot be used.
+    #[serde(deserialize_with = "check::count::<_, 32_768, 16_777_216>")]
+    pub memory_bytes: usize,
+    /// Whether to wait for the disk where the promise needs it.
+    pub sync: bool,
 }
 
 /// `[limits]`: what bounds memory.
@@ -164,6 +183,7 @@ impl Default for Config {
             proxy: Proxy::default(),
             connect: Connect::default(),
             jobs: Jobs::default(),
+            journal: Journal::default(),
             limits: Limits::default(),
         }
     }
@@ -191,7 +211,18 @@ impl Default for Jobs {
             grace_seconds: 5,
             timeout_seconds: 0,
             collect_bytes: 65_536,
-            remembered: 256,
+            remembered: None,
+        }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            bytes: 1_048_576,
+            memory_bytes: 262_144,
+            sync: true,
         }
     }
 }
@@ -244,6 +275,12 @@ impl Config {
         }
         let config = Self::from_toml(&text)
             .map_err(|reason| Error::new(format!("{}:{reason}", path.display())))?;
+        if config.jobs.remembered.is_some() {
+            log::warn!(
+                "{}: jobs.remembered means nothing any more, the journal remembers jobs (journal.bytes); remove the line",
+                path.display()
+            );
+        }
         if config.identifier.is_some() && others_may_read(path) {
             log::warn!(
                 "{} holds the identifier and others may read it: chmod 600 {}",
@@ -252,6 +289,12 @@ impl Config {
             );
         }
         Ok(config)
+    }
+
+    /// Where the journal is.
+    pub fn journal_folder(&self) -> PathBuf {
+        let folder = self.journal.folder.clone();
+        folder.unwrap_or_else(|| self.state.join("journal"))
     }
 
     /// Reads TOML; the error begins with the number of the line.
@@ -307,6 +350,9 @@ mod tests {
             ("identifier = \"a b\"", &["1: ", "identifier"]),
             ("[tls]\npins = [\"abc\"]", &["2: ", "sha256//"]),
             ("[proxy]\nurl = \"socks5://x\"", &["2: ", "http://"]),
+            ("[journal]\nfolder = \"j\"", &["2: ", "absolute"]),
+            ("[journal]\nbytes = 65535", &["2: ", "from 65536 to"]),
+            ("[journal]\nmemory_bytes = 1000", &["2: ", "from 32768 to"]),
             ("a = ", &["1: "]),
         ] {
             let said = error(text);
@@ -318,6 +364,22 @@ mod tests {
                 "an identifier is not repeated: {said}"
             );
         }
+    }
+
+    #[test]
+    fn a_setting_of_older_versions_is_let_pass() {
+        let config = Config::from_toml("[jobs]\nremembered = 256\nworkers = 2").unwrap();
+        assert_eq!(config.jobs.workers, 2);
+        assert!(config.jobs.remembered.is_some());
+    }
+
+    #[test]
+    fn the_journal_is_in_the_state_folder_unless_it_is_named() {
+        let config = Config::from_toml("state = \"/s\"").unwrap();
+        assert_eq!(config.journal_folder(), Path::new("/s/journal"));
+        let config = Config::from_toml("state = \"/s\"\n[journal]\nfolder = \"/j\"").unwrap();
+        assert_eq!(config.journal_folder(), Path::new("/j"));
+        assert!(config.journal.sync);
     }
 
     #[test]

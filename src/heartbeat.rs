@@ -2,6 +2,7 @@
 //! outbox. Without one it sleeps.
 
 use crate::job::Pool;
+use crate::journal::Journal;
 use crate::link::status::LinkStatus;
 use crate::message::Message;
 use crate::message::payload::{self, AgentHealth};
@@ -33,6 +34,8 @@ pub struct Sources {
     pub pool: Arc<Pool>,
     /// Knows the reconnects.
     pub link: Arc<LinkStatus>,
+    /// Knows how many records wait.
+    pub journal: Arc<Journal>,
 }
 
 impl Heartbeat {
@@ -105,7 +108,7 @@ impl Heartbeat {
             let mut beat = health.read();
             beat.agent = Some(AgentHealth {
                 rss: health::agent_rss().unwrap_or_default(),
-                queue: sources.outbox.len() as u64,
+                queue: sources.outbox.len() as u64 + sources.journal.report().waiting,
                 jobs: (sources.pool.running() + sources.pool.waiting()) as u64,
                 reconnects: sources.link.reconnects(),
             });

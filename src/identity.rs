@@ -81,14 +81,36 @@ pub fn identifier(config: &Config) -> Result<(Identifier, Source)> {
     Ok((read_identifier(&path)?, Source::Generated(path)))
 }
 
-/// The instance id: random, made once per installation, so that several agents can share an identifier.
-pub fn instance(state: &Path) -> Result<String> {
-    create_folder(state)?;
+/// Which installation this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Random, made once per installation, so that several agents can share an identifier.
+    pub id: String,
+    /// Why the id is known to this process only, and will be another one at its next start.
+    pub fleeting: Option<String>,
+}
+
+/// The instance, made where there is none yet. A state folder that cannot be used gives one that only this process
+/// knows: a device whose disk fails has to be reachable all the more.
+pub fn instance(state: &Path) -> Result<Instance> {
     let path = state.join("instance");
-    ensure(&path, || Ok(id::random()))?;
-    let text = read_small(&path)?;
+    let kept = create_folder(state)
+        .and_then(|()| ensure(&path, || Ok(id::random())))
+        .and_then(|()| read_small(&path));
+    let text = match kept {
+        Ok(text) => text,
+        Err(error) => {
+            return Ok(Instance {
+                id: id::random(),
+                fleeting: Some(error.to_string()),
+            });
+        }
+    };
     if text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Ok(text);
+        return Ok(Instance {
+            id: text,
+            fleeting: None,
+        });
     }
     Err(Error::new(format!(
         "{} is damaged: expected 32 hex digits; remove it, and the agent is a new instance",
@@ -260,6 +282,7 @@ mod tests {
     fn an_instance_is_made_once() {
         let folder = tempfile::tempdir().unwrap();
         let first = instance(folder.path()).unwrap();
+        assert_eq!(first.fleeting, None);
         assert_eq!(instance(folder.path()).unwrap(), first);
         fs::write(folder.path().join("instance"), "x").unwrap();
         assert!(
@@ -268,5 +291,17 @@ mod tests {
                 .to_string()
                 .contains("damaged")
         );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_gives_an_instance_for_this_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let first = instance(&file.join("state")).unwrap();
+        assert_eq!(first.id.len(), 32);
+        assert!(first.fleeting.unwrap().contains("file/state"));
+        // An identifier, though, is not made up: nobody could let the next one in beforehand.
+        assert!(identifier(&config(&file.join("state"))).is_err());
     }
 }

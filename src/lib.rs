@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod dates;
 pub mod dispatch;
 pub mod error;
 pub mod heartbeat;

@@ -1,7 +1,8 @@
 //! What waits to be sent to one peer (Poseidon, or a client of the local socket).
 //!
 //! Two queues: control traffic goes first, a job's output follows. Both are bounded. Who cannot hand over
-//! output is told so and stops reading its child's pipe; it is rung when there is room again.
+//! output is told so and stops reading its child's pipe; it is rung when there is room again. What has to reach
+//! Poseidon whatever happens is not here but in the journal.
 
 use crate::message::Message;
 use crate::sys::wake::Wake;
@@ -129,16 +130,12 @@ impl Outbox {
 
     /// Queues the end of a job: behind its own output, else ahead of everyone's.
     pub fn finish(&self, end: Message) {
-        let mut state = self.state();
-        let has_output = state
-            .output
-            .iter()
-            .any(|m| m.conversation_id == end.conversation_id);
-        if !has_output {
-            drop(state);
+        if !self.has_output_of(&end.conversation_id) {
+            // It gets no more: its output was handed over before its end.
             self.push(end);
             return;
         }
+        let mut state = self.state();
         if state.closed {
             return;
         }
@@ -150,15 +147,24 @@ impl Outbox {
 
     /// The next message to send; none while there is no connection.
     pub fn pop(&self) -> Option<Message> {
+        self.pop_urgent().or_else(|| self.pop_output())
+    }
+
+    /// The next message that is not output.
+    pub fn pop_urgent(&self) -> Option<Message> {
         let mut state = self.state();
         if !state.online {
             return None;
         }
-        if let Some(message) = state.control.pop_front() {
-            return Some(message);
-        }
-        if let Some(message) = state.heartbeat.take() {
-            return Some(message);
+        let message = state.control.pop_front();
+        message.or_else(|| state.heartbeat.take())
+    }
+
+    /// The next piece of output, or the end of a job that waited behind its own.
+    pub fn pop_output(&self) -> Option<Message> {
+        let mut state = self.state();
+        if !state.online {
+            return None;
         }
         let message = state.output.pop_front()?;
         state.output_bytes -= weight(&message);
@@ -166,6 +172,13 @@ impl Outbox {
             state.let_waiters_know();
         }
         Some(message)
+    }
+
+    /// Whether output of a conversation waits.
+    pub fn has_output_of(&self, conversation: &str) -> bool {
+        let state = self.state();
+        let mut output = state.output.iter();
+        output.any(|m| m.conversation_id == conversation)
     }
 
     /// Whether [`Outbox::pop`] would give something.
@@ -221,6 +234,11 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of the control messages that wait: who gives long answers asks before.
+    pub fn control_bytes(&self) -> usize {
+        self.state().control.iter().map(weight).sum()
     }
 
     /// Control messages dropped because the queue was full.

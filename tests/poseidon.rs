@@ -314,8 +314,8 @@ fn over_tls_with_an_own_authority_or_a_pinned_key() {
     pinning.wait_for_link("connected");
 }
 
-#[test]
-fn a_job_of_a_killed_agent_is_lost_and_said_to_be() {
+/// A job's end, where its agent was killed while it ran.
+fn end_after_a_kill(before_the_next_start: impl Fn(&Agent)) -> serde_json::Value {
     let (poseidon, mut agent) = pair();
     let started = poseidon.json(&["run", "router", "--detach", "--json", "--", "sleep", "1000"]);
     let job = started["jobs"][0]["id"].as_str().unwrap().to_owned();
@@ -323,13 +323,28 @@ fn a_job_of_a_killed_agent_is_lost_and_said_to_be() {
         (agent.status()["jobs"]["running"] == 1).then_some(())
     });
     agent.kill();
+    before_the_next_start(&agent);
     agent.start();
     let ended = eventually("its end is known", || {
         let job = poseidon.json(&["job", &job, "--json"]);
         (job["state"] == "ended").then_some(job)
     });
-    assert_eq!(ended["error"]["code"], "lost");
     assert_eq!(agent.status()["jobs"]["running"], 0, "it was not run again");
+    ended
+}
+
+#[test]
+fn a_job_of_an_agent_that_has_forgotten_is_lost_and_said_to_be() {
+    let ended = end_after_a_kill(|agent| {
+        let _ = std::fs::remove_dir_all(agent.state().join("journal"));
+    });
+    assert_eq!(ended["error"]["code"], "lost");
+}
+
+#[test]
+fn a_job_of_a_killed_agent_is_interrupted_and_said_to_be() {
+    let ended = end_after_a_kill(|_| {});
+    assert_eq!(ended["result"]["status"], "interrupted", "{ended}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use support::agent::Agent;
 use support::eventually;
-use support::fake::{Fake, Notes};
+use support::fake::{Fake, Notes, sequence};
 use triton::message::payload::{self, Bye, Error, Heartbeat, JobResult, Output, Status, Welcome};
 use triton::message::{ErrorCode, Message};
 
@@ -219,7 +219,10 @@ fn a_command_takes_its_course() {
     assert_eq!((result.status, result.exit_code), (Status::Failed, Some(3)));
     assert_eq!((result.stdout_bytes, result.stderr_bytes), (3, 3));
     assert_eq!(result.tail.stdout.data, "out");
-    assert_eq!((&again.kind, &again.payload), (&end.kind, &end.payload));
+    assert_eq!(again.kind, end.kind);
+    assert_eq!(again.read::<JobResult>().unwrap(), result);
+    // Only the end itself is the record.
+    assert!(sequence(end).is_some() && sequence(again).is_none());
 }
 
 #[test]

@@ -3,11 +3,14 @@
 #![cfg(any(feature = "tls", feature = "rustls"))]
 #![allow(missing_docs)]
 
+#[path = "support/mod.rs"]
+mod program;
 #[path = "support/link.rs"]
 mod support;
 #[path = "support/tls.rs"]
 mod tls_support;
 
+use program::agent::Agent;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,8 +36,12 @@ fn assert_works(options: &Options) {
 
 /// Fails in the TLS phase, and the server sees nothing of the request.
 fn assert_refused(server: &Server, options: &Options, texts: &[&str]) {
+    assert_refused_as(Kind::Other, server, options, texts);
+}
+
+fn assert_refused_as(kind: Kind, server: &Server, options: &Options, texts: &[&str]) {
     let error = fails(options, Phase::Tls, texts);
-    assert_eq!(error.kind, Kind::Other);
+    assert_eq!(error.kind, kind);
     assert_eq!(server.decrypted(), 0);
 }
 
@@ -109,11 +116,54 @@ fn wrong_names_and_dates() {
     for (name, valid, text) in [
         ("other.test", Valid::Now, "certificate is for"),
         (HOST, Valid::Over, "has expired"),
-        (HOST, Valid::NotYet, "not valid yet"),
     ] {
         let server = Server::new(authority.sign(&[name], valid));
         assert_refused(&server, &trusting(&server, Some(&file), &[]), &[text]);
     }
+}
+
+#[test]
+fn a_certificate_of_the_future_hints_at_the_clock() {
+    let authority = Authority::new();
+    let file = authority.file();
+    let server = Server::new(authority.sign(&[HOST], Valid::NotYet));
+    let options = trusting(&server, Some(&file), &[]);
+    // A date: an hour or a month is easily overlooked.
+    let texts = ["not valid yet", "clock may be behind", "Z.", "NTP"];
+    assert_refused_as(Kind::Clock, &server, &options, &texts);
+}
+
+#[test]
+fn the_agent_says_that_its_clock_may_be_behind_and_tries_again() {
+    let authority = Authority::new();
+    let file = authority.file();
+    let server = Server::new(authority.sign(&["127.0.0.1"], Valid::NotYet));
+    let url = format!("wss://{}", server.address);
+    let ca_file = file.path().display().to_string();
+    let mut agent = Agent::new().with(&["--url", &url, "--ca-file", &ca_file]);
+    agent.start();
+    agent.wait_for_log("clock may be behind");
+    program::eventually("it tries again", || {
+        (agent.log().matches("clock may be behind").count() >= 3).then_some(())
+    });
+    let status = agent.status();
+    let error = status["link"]["lastError"].as_str().unwrap();
+    assert!(
+        error.starts_with("tls: ") && error.contains("clock may be behind"),
+        "{error}"
+    );
+    // It watches the clock; that no jump of it came is what the pauses in the log say.
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap();
+    let watches = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    assert_eq!(
+        watches
+            .filter(|target| target.to_string_lossy().contains("timerfd"))
+            .count(),
+        1
+    );
+    assert!(!agent.log().contains("the clock was set"));
+    assert!(agent.stop().success(), "it stops while it waits");
+    assert_eq!(server.decrypted(), 0);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub enum Change {
     Pending,
     /// The job with this token.
     Job(String),
+    /// Records of an agent came.
+    History(Key),
 }
 
 /// The place where changes are said and heard.

@@ -185,19 +185,145 @@ async fn a_silent_agent_is_pinged_and_then_down() {
     reads.abort();
 }
 
+/// Reads, and so answers pings, until the connection ends; gives the first message and the agent.
+fn alive(mut agent: Agent) -> tokio::task::JoinHandle<(Option<Message>, Agent)> {
+    tokio::spawn(async move {
+        let first = agent.next().await;
+        (first, agent)
+    })
+}
+
+fn run(id: &str) -> Value {
+    json!({"run": id})
+}
+
+async fn connect(rig: &Rig) -> Agent {
+    Agent::connect(rig.url(), Some(IDENTIFIER), "/")
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
-async fn the_newer_connection_of_an_instance_stays() {
+async fn a_connection_that_does_not_answer_is_replaced() {
     let rig = rig().await;
     rig.register("box").await;
+    // It is not read, so it answers no ping.
     let mut old = rig.agent("i1").await;
-    let mut new = rig.agent("i1").await;
+    // Others are not held up meanwhile.
+    let (mut new, _) = tokio::join!(rig.agent("i1"), rig.agent("i2"));
     let bye: payload::Bye = old.expect(payload::BYE).await.read().unwrap();
     assert_eq!(bye.reason, "replaced");
     assert_eq!(old.next().await, None);
-    assert_eq!(rig.show("box").await["state"], "up");
-    let job = rig.run("box", json!({"argv": ["true"]})).await;
+    let shown = rig.show("box%2Fi1").await;
+    assert_eq!(
+        (&shown["state"], &shown["collision"]),
+        (&json!("up"), &Value::Null)
+    );
+    let job = rig.run("box/i1", json!({"argv": ["true"]})).await;
     let command = new.expect(payload::COMMAND).await;
     assert_eq!(command.id, job);
+}
+
+#[tokio::test]
+async fn a_process_that_comes_again_replaces_itself_at_once() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut old = connect(&rig).await;
+    old.hello_with("i1", run("a")).await;
+    let old = alive(old);
+    let mut new = connect(&rig).await;
+    new.hello_with("i1", run("a")).await;
+    let bye = old.await.unwrap().0.unwrap();
+    assert_eq!(bye.read::<payload::Bye>().unwrap().reason, "replaced");
+    assert_eq!(rig.show("box").await["collision"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_second_of_two_that_live_is_sent_away_and_shown() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut first = connect(&rig).await;
+    first.hello_with("i1", run("a")).await;
+    let first = alive(first);
+    let mut second = connect(&rig).await;
+    second
+        .say_hello("i1", json!({"run": "b", "hostname": "copy"}))
+        .await;
+    let bye: payload::Bye = second.expect(payload::BYE).await.read().unwrap();
+    assert_eq!(bye.reason, "collision");
+    assert_eq!(second.next().await, None);
+    let shown = rig.show("box").await;
+    assert_eq!(shown["state"], "up");
+    let collision = &shown["collision"];
+    assert_eq!(collision["hostname"], "copy");
+    assert!(collision["address"].as_str().unwrap().starts_with("127."));
+    assert_eq!(collision["since"], collision["last"]);
+    assert_eq!(shown["hello"]["hostname"], "box");
+    // Again: it is the same collision.
+    let mut third = connect(&rig).await;
+    third.say_hello("i1", run("b")).await;
+    third.expect(payload::BYE).await;
+    let again = rig.show("box").await["collision"].clone();
+    assert_eq!(again["since"], collision["since"]);
+    assert_ne!(again["address"], collision["address"]);
+    // The first is none the worse for it.
+    let job = rig.run("box", json!({"argv": ["true"]})).await;
+    assert_eq!(first.await.unwrap().0.unwrap().id, job);
+}
+
+#[tokio::test]
+async fn a_process_that_returns_after_another_is_a_collision() {
+    let rig = rig().await;
+    rig.register("box").await;
+    for (id, hostname, other) in [
+        ("a", "one", Value::Null),
+        ("b", "two", Value::Null),
+        ("a", "one", json!("two")),
+    ] {
+        let mut agent = connect(&rig).await;
+        let hello = json!({"run": id, "hostname": hostname});
+        agent.hello_with("i1", hello).await;
+        assert_eq!(rig.show("box").await["collision"]["hostname"], other);
+        drop(agent);
+        rig.is_down("box").await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_is_welcomed_and_changes_nothing() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut probe = connect(&rig).await;
+    let welcome = probe.hello_with("i1", json!({"probe": true})).await;
+    assert_eq!(welcome.name.as_deref(), Some("box"));
+    let agents: Value = rig.client.get("/agents").await.unwrap();
+    assert_eq!(agents["agents"], json!([]));
+    let mut first = connect(&rig).await;
+    first.hello_with("i1", run("a")).await;
+    let first = alive(first);
+    let mut probe = connect(&rig).await;
+    probe
+        .hello_with(
+            "i1",
+            json!({"probe": true, "run": "b", "hostname": "probe"}),
+        )
+        .await;
+    // What it says besides is not the agent's.
+    probe
+        .send(&Message::with("heartbeat", &json!({"uptime": 1})))
+        .await;
+    drop(probe);
+    let job = rig.run("box", json!({"argv": ["true"]})).await;
+    assert_eq!(first.await.unwrap().0.unwrap().id, job);
+    let shown = rig.show("box").await;
+    assert_eq!(
+        (
+            &shown["collision"],
+            &shown["health"],
+            &shown["hello"]["hostname"]
+        ),
+        (&Value::Null, &Value::Null, &json!("box"))
+    );
 }
 
 #[tokio::test]

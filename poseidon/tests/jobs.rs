@@ -2,6 +2,10 @@
 #![allow(missing_docs)]
 
 mod common;
+#[path = "jobs/queue.rs"]
+mod queue;
+#[path = "jobs/resume.rs"]
+mod resume;
 
 use common::*;
 use serde_json::{Value, json};

@@ -23,6 +23,8 @@ macro_rules! world {
 
 #[path = "page/commands.rs"]
 mod commands;
+#[path = "page/offline.rs"]
+mod offline;
 
 use browser::ENTER;
 use device::{health, hello};

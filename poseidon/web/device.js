@@ -2,25 +2,35 @@
 
 import { agentPath, call } from "./api.js";
 import { now } from "./clock.js";
-import { attribute, byId, confirmed, show, text } from "./dom.js";
+import { attribute, byId, confirmed, say, show, text } from "./dom.js";
 import { ago, date, longSpan, number, plain } from "./format.js";
 import { cards, tiles } from "./facts.js";
+import { collision } from "./health.js";
+import * as history from "./history.js";
 import * as jobs from "./jobs.js";
 import * as run from "./run.js";
 import { fleet, keyOf } from "./store.js";
 
 let key = null;
 let agent = null;
+let lost = false;
 
 /** Wires the page up; `notice` tells the operator what happened. */
 export function setUp(notice) {
   run.setUp((job) => jobs.take(job));
+  history.setUp();
   fleet.addEventListener("agents", ({ detail }) => {
     if (key !== null && (detail.replaced || detail.keys.has(key))) render();
   });
   fleet.addEventListener("job", ({ detail }) => jobs.take(detail));
   fleet.addEventListener("link", () => {
-    if (fleet.link === "connected") void jobs.reload();
+    if (fleet.link === "lost") lost = true;
+    if (fleet.link !== "connected") return;
+    void jobs.reload();
+    void history.catchUp();
+    // The output may hang on a connection that is as dead as this one was.
+    if (lost) run.again();
+    lost = false;
   });
   confirmed(byId("forget"), "Sure?", async () => {
     const gone = agent;
@@ -46,6 +56,7 @@ export function open(next) {
   agent = null;
   run.open(null);
   void jobs.open(null);
+  history.open(null);
   byId("command").value = "";
   if (key !== null) render();
 }
@@ -68,7 +79,9 @@ function render() {
   if (isNew) {
     run.open(agent);
     void jobs.open(agent);
+    history.open(agent);
   }
+  run.update(agent);
   text(byId("device-name"), plain(agent.name) || "(no name)");
   const up = agent.state === "up";
   text(byId("device-state"), up ? "Up" : "Down");
@@ -76,6 +89,7 @@ function render() {
   attribute(byId("device-state"), "title", date(agent.since));
   attribute(byId("device-body"), "data-state", up ? "up" : "down");
   show(byId("forget"), !up);
+  say(byId("device-collision"), collision(agent));
   ages();
   tiles(agent);
   cards(agent);

@@ -139,6 +139,7 @@ function makeRow(key) {
     since: el("span", { class: "sub" }),
     link: el("a", { href: `#/agents/${key}` }),
     instance: el("span", { class: "sub mono" }),
+    collision: el("span", { class: "badge", hidden: true }, "collision"),
     address: el("span"),
     hostname: el("span", { class: "line" }),
     system: el("span", { class: "sub" }),
@@ -151,7 +152,7 @@ function makeRow(key) {
     "tr",
     { role: "row" },
     cell("state", parts.state, parts.since),
-    cell("name", parts.link, parts.instance),
+    cell("name", parts.link, parts.instance, parts.collision),
     cell("address", parts.address),
     cell("system", parts.hostname, parts.system),
     parts.load.cell,
@@ -169,6 +170,8 @@ function fill({ node, parts, data }) {
   text(parts.link, data.name || "(no name)");
   attribute(parts.link, "title", data.name);
   text(parts.instance, data.shared ? data.instance.slice(0, 8) : "");
+  show(parts.collision, data.collision !== "");
+  attribute(parts.collision, "title", data.collision || null);
   text(parts.address, data.host);
   attribute(parts.address, "title", data.address);
   text(parts.hostname, data.hostname || "–");

@@ -1,6 +1,7 @@
 // What a heartbeat says, as shares and lines of text. Each field may be absent, or anything at all.
 
-import { bytes, list, number, numbers, object, percent, plain } from "./format.js";
+import { now } from "./clock.js";
+import { ago, bytes, list, number, numbers, object, percent, plain } from "./format.js";
 
 // Always full by their nature: OpenWrt's /rom, images, snaps.
 const READ_ONLY = new Set(["squashfs", "erofs", "cramfs", "romfs", "iso9660", "udf"]);
@@ -76,6 +77,18 @@ export function temperatures(health) {
 /** `used of total`, or null where nothing is known. */
 export const ofTotal = ({ used, total }) => (used === null ? null : `${bytes(used)} of ${bytes(total)}`);
 
+/** What it means that two devices have one instance id, and what to do; empty where it is not so. */
+export function collision({ address, hello, collision: other }) {
+  if (other === null || typeof other !== "object") return "";
+  const place = (where, host) => [plain(where), plain(host) && `(${plain(host)})`].filter(Boolean).join(" ");
+  const last = number(other.last) === null ? "" : `, last ${ago(now() - other.last)}`;
+  return (
+    `Two devices have this instance id: the one at ${place(address, hello.hostname)}, and one at ` +
+    `${place(other.address, other.hostname)}, which is kept out${last}. One is a copy of the other’s disk. ` +
+    "On one of them stop triton, remove the file “instance” and the journal from its state folder, and start it again."
+  );
+}
+
 /** The columns of one agent in the fleet, made once for each change. */
 export function summary(agent) {
   const { health, hello } = agent;
@@ -89,6 +102,7 @@ export function summary(agent) {
     name: plain(agent.name),
     instance: plain(agent.instance),
     up: agent.state === "up",
+    collision: collision(agent),
     since: number(agent.since),
     seen: number(agent.lastSeen),
     address,

@@ -79,19 +79,32 @@ function visible(c) {
 /** One of the two streams: counts, decodes and cleans. */
 class Source {
   bytes = 0;
-  #decoder = new TextDecoder();
+  /** How far into the stream it has come, with what is missing. */
+  position = 0;
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #cleaner = new Cleaner();
   #open = false;
 
-  decode(data, encoding) {
-    if (encoding === "base64") {
-      const raw = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-      this.bytes += raw.length;
-      this.#open = true;
-      return this.#cleaner.clean(this.#decoder.decode(raw, { stream: true }));
-    }
-    this.bytes += new TextEncoder().encode(data).length;
-    return this.flush() + this.#cleaner.clean(data);
+  /** Text of a piece; of one that was partly there before, as after a broken connection, what is new. */
+  decode({ data, encoding, offset }) {
+    const base64 = encoding === "base64";
+    const raw = base64 ? Uint8Array.from(atob(data), (c) => c.charCodeAt(0)) : new TextEncoder().encode(data);
+    const start = number(offset) ?? this.position;
+    const known = Math.max(0, this.position - start);
+    if (known > 0 && known >= raw.length) return "";
+    this.position = start + raw.length;
+    this.bytes += raw.length - known;
+    if (!base64 && known === 0) return this.flush() + this.#cleaner.clean(data);
+    this.#open = true;
+    return this.#cleaner.clean(this.#decoder.decode(raw.subarray(known), { stream: true }));
+  }
+
+  /** Bytes of a gap that are not told yet. */
+  skip(offset, length) {
+    const end = (number(offset) ?? this.position) + (number(length) ?? 0);
+    const missing = Math.min(number(length) ?? 0, end - this.position);
+    this.position = Math.max(this.position, end);
+    return missing;
   }
 
   /** What is left of a character that never became whole. */
@@ -138,14 +151,15 @@ export class OutputView {
     const stream = event.stream === "stderr" ? "stderr" : "stdout";
     const source = this.#sources[stream];
     if (event.type === "gap") {
+      const missing = source.skip(event.offset, event.length);
+      if (missing <= 0) return;
       this.#add(stream, source.flush());
-      const missing = bytes(number(event.length));
-      this.#add("gap", `${missing} of ${stream} missing here: not stored, or lost with a connection`);
+      this.#add("gap", `${bytes(missing)} of ${stream} missing here: not stored, or lost with a connection`);
       return;
     }
     let piece;
     try {
-      piece = source.decode(String(event.data), event.encoding);
+      piece = source.decode({ ...event, data: String(event.data) });
     } catch {
       this.#add("gap", `a piece of ${stream} that is not base64`);
       return;

@@ -3,14 +3,17 @@
 import { ApiError, agentName, call, pause, stream } from "./api.js";
 import { now } from "./clock.js";
 import { attribute, byId, say, setMeter, show, text } from "./dom.js";
-import { bytes, commandLine, elapsed, longSpan, number, object, percent, plain } from "./format.js";
+import { bytes, commandLine, elapsed, longSpan, number, object, percent, plain, span } from "./format.js";
 import { OutputView } from "./output.js";
 
 const HISTORY = "poseidon.history";
+/** How long a job waits for a device that is down, as the label of its box says. */
+const EXPIRES = 24 * 3600;
 const view = new OutputView(byId("job-output"), byId("job-dropped"));
 const input = byId("command");
 
 let agent = null;
+let down = false;
 let job = null;
 let following = null;
 let trouble = "";
@@ -45,6 +48,12 @@ export function setUp(started) {
   setInterval(() => job !== null && job.state !== "ended" && !document.hidden && describe(), 1000);
 }
 
+/** News of the device itself. */
+export function update(next) {
+  down = next.state !== "up";
+  show(byId("queue").parentElement, down);
+}
+
 /** Takes the box to another device. */
 export function open(next) {
   agent = next;
@@ -67,11 +76,12 @@ export function remember(commands) {
 /** The job on the screen. */
 export const shownJob = () => job?.id ?? null;
 
-const COURSE = ["sent", "accepted", "ended"];
+// What was sent may wait again, where the device had no room for it.
+const COURSE = { queued: 0, sent: 0, accepted: 1, ended: 2 };
 
 /** What is known of a job after more news: the stream of events may be ahead of an answer, and no job goes back. */
 export function latest(known, news) {
-  return known !== undefined && COURSE.indexOf(known.state) > COURSE.indexOf(news.state) ? known : news;
+  return known !== undefined && COURSE[known.state] > COURSE[news.state] ? known : news;
 }
 
 /** News of a job from the fleet's stream. */
@@ -94,6 +104,14 @@ export function showJob(next) {
   void follow(next.id, following.signal);
 }
 
+/** Reads the job's output over another connection: the one that there is may be dead. */
+export function again() {
+  if (job === null || !streaming) return;
+  following?.abort();
+  following = new AbortController();
+  void follow(job.id, following.signal);
+}
+
 async function run(started) {
   const shell = input.value;
   const target = agent;
@@ -101,9 +119,11 @@ async function run(started) {
   const timeout = byId("timeout").valueAsNumber;
   const command = { shell };
   if (Number.isFinite(timeout)) command.timeoutSeconds = timeout;
+  const body = { agents: [agentName(target)], command };
+  if (down && byId("queue").checked) Object.assign(body, { queue: true, expiresSeconds: EXPIRES });
   say(byId("run-error"), "");
   try {
-    const { jobs } = await call("POST", "/jobs", { agents: [agentName(target)], command });
+    const { jobs } = await call("POST", "/jobs", body);
     remember([]);
     past = [...past.filter((line) => line !== shell), shell].slice(-200);
     place = past.length;
@@ -139,14 +159,15 @@ async function cancel() {
 async function follow(id, signal) {
   let ended = false;
   streaming = true;
-  for (let wait = 500; ; wait = Math.min(10_000, wait * 2)) {
+  for (let wait = 500; ; wait = Math.min(5_000, wait * 2)) {
     try {
       await stream(`/jobs/${encodeURIComponent(id)}/output?follow=true`, {
         signal,
-        // Each time from the beginning: what came before a broken connection would be there twice.
+        // Each time from the beginning: the view leaves out what it has.
         opened: () => {
-          view.clear();
           trouble = "";
+          wait = 500;
+          describe();
         },
         take: (event) => {
           ended ||= event.type === "end";
@@ -154,9 +175,10 @@ async function follow(id, signal) {
         },
       });
       if (ended) return;
-      trouble = "the stream of its output ended early";
+      trouble = "Poseidon ended the stream of its output";
     } catch (failure) {
-      if (signal.aborted) return;
+      // After its last line a connection may break as it likes.
+      if (signal.aborted || ended) return;
       trouble = plain(failure.message);
       if (failure instanceof ApiError && failure.status >= 400 && failure.status < 500) {
         describe();
@@ -197,8 +219,13 @@ function take(event) {
   }
 }
 
-/** A job in a few words, and how it went: `running`, `good`, `bad` or `odd`. */
-export function outcome({ state, created, result, error }) {
+/** A job in a few words, and how it went: `waiting`, `running`, `good`, `bad` or `odd`. */
+export function outcome({ state, created, expires, result, error }) {
+  if (state === "queued") {
+    const left = number(expires) === null ? null : expires - now();
+    const until = left === null ? "" : left > 0 ? ` · expires in ${span(left)}` : " · expired";
+    return { mood: "waiting", words: `queued until the device is back${until}` };
+  }
   if (state !== "ended") {
     const since = number(created) === null ? "" : ` for ${longSpan(now() - created)}`;
     return { mood: "running", words: state === "sent" ? `sent${since}` : `running${since}` };

@@ -1,6 +1,10 @@
 //! The command line.
 
+use super::history::{self, Query};
+use super::put::Put;
 use crate::config::{OVERRIDES, Override};
+use crate::dates;
+use crate::sys::clock;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt as _};
 use std::collections::BTreeMap;
@@ -24,6 +28,8 @@ pub enum Command {
     Run,
     Status { json: bool },
     Exec(Exec),
+    History { query: Query, json: bool },
+    Put { put: Put, json: bool },
     Identifier { fingerprint: bool },
     CheckConfig,
     Doctor,
@@ -60,6 +66,8 @@ impl Args {
         let mut flags = Flags::default();
         let mut command: Option<String> = None;
         let mut exec = Exec::default();
+        let mut query = Query::default();
+        let mut put = Put::default();
         loop {
             // Everything behind the first word of the program that exec runs is the program's.
             if command.as_deref() == Some("exec")
@@ -82,7 +90,13 @@ impl Args {
                 Some(Long("fingerprint")) => flags.fingerprint = true,
                 Some(Long(name)) => {
                     let name = name.to_owned();
-                    if command.as_deref() == Some("exec") && exec.take(&name, &mut parser)? {
+                    let taken = match command.as_deref() {
+                        Some("exec") => exec.take(&name, &mut parser)?,
+                        Some("history") => query.take(&name, &mut parser)?,
+                        Some("put") => put.take(&name, &mut parser)?,
+                        _ => false,
+                    };
+                    if taken {
                         continue;
                     }
                     let over = OVERRIDES
@@ -101,6 +115,9 @@ impl Args {
                         .extend(words(parser.raw_args().map_err(|e| e.to_string())?)?);
                     break;
                 }
+                Some(Value(word)) if put.data.is_none() && command.as_deref() == Some("put") => {
+                    put.data = Some(text(word)?);
+                }
                 Some(Value(word))
                     if flags.topic.is_none() && command.as_deref() == Some("help") =>
                 {
@@ -109,7 +126,12 @@ impl Args {
                 Some(other) => return Err(other.unexpected().to_string()),
             }
         }
-        flags.finish(command, exec)
+        let command = flags.command(command, exec, query, put)?;
+        Ok(Args {
+            command,
+            config: flags.config,
+            overrides: flags.overrides,
+        })
     }
 }
 
@@ -181,6 +203,56 @@ impl Exec {
     }
 }
 
+impl Query {
+    /// Takes an option of `history`; false where it is none.
+    fn take(&mut self, name: &str, parser: &mut Parser) -> Result<bool, String> {
+        match name {
+            "token" => self.token = Some(value(name, parser)?),
+            "code" => self.code = Some(number(name, parser)?),
+            "id" => self.id = Some(number(name, parser)?),
+            "since" => {
+                let text = value(name, parser)?;
+                let since = dates::parse(&text, clock::now());
+                self.since = Some(
+                    since.ok_or(
+                        "--since takes an age (90s, 15m, 2h, 3d), a date in UTC (2026-11-21, \
+                     2026-11-21T10:00:00Z) or a Unix time"
+                            .to_owned(),
+                    )?,
+                );
+            }
+            "limit" => {
+                let limit = number(name, parser)?;
+                if !(1..=history::MOST).contains(&limit) {
+                    return Err(format!("--limit is from 1 to {}", history::MOST));
+                }
+                self.limit = Some(limit);
+            }
+            "follow" => self.follow = true,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl Put {
+    /// Takes an option of `put`; false where it is none.
+    fn take(&mut self, name: &str, parser: &mut Parser) -> Result<bool, String> {
+        match name {
+            "token" => self.token = Some(value(name, parser)?),
+            "code" => {
+                let code = number(name, parser)?;
+                if code < 100 {
+                    return Err("--code is above 99: the others are the agent's own".to_owned());
+                }
+                self.code = Some(code);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
 #[derive(Default)]
 #[allow(
     clippy::struct_excessive_bools,
@@ -197,24 +269,21 @@ struct Flags {
 }
 
 impl Flags {
-    fn finish(self, command: Option<String>, exec: Exec) -> Result<Args, String> {
-        let command = if self.help {
-            Command::Help(command)
-        } else if self.version {
-            Command::Version
-        } else {
-            self.command(command, exec)?
-        };
-        Ok(Args {
-            command,
-            config: self.config,
-            overrides: self.overrides,
-        })
-    }
-
-    fn command(&self, command: Option<String>, exec: Exec) -> Result<Command, String> {
+    fn command(
+        &self,
+        command: Option<String>,
+        exec: Exec,
+        query: Query,
+        put: Put,
+    ) -> Result<Command, String> {
+        if self.help {
+            return Ok(Command::Help(command));
+        }
+        if self.version {
+            return Ok(Command::Version);
+        }
         let name = command.ok_or("say what to do".to_owned())?;
-        if self.json && name != "status" {
+        if self.json && !matches!(name.as_str(), "status" | "history" | "put") {
             return Err(unknown("json", Some(&name)));
         }
         if self.fingerprint && name != "identifier" {
@@ -229,6 +298,17 @@ impl Flags {
                 return Err("exec takes either a command behind '--' or --shell TEXT".to_owned());
             }
             "exec" => Command::Exec(exec),
+            "history" => Command::History {
+                query,
+                json: self.json,
+            },
+            "put" if put.data.is_none() => {
+                return Err("put takes the DATA to store, or - for standard input".to_owned());
+            }
+            "put" => Command::Put {
+                put,
+                json: self.json,
+            },
             "identifier" => Command::Identifier {
                 fingerprint: self.fingerprint,
             },
@@ -304,6 +384,16 @@ mod tests {
             (&["exec", "--nice", "x", "y"], "--nice takes a number"),
             (&["exec", "--env", "x", "y"], "NAME=VALUE"),
             (&["run", "--json"], "--json is no option"),
+            (&["run", "--follow"], "--follow is no option"),
+            (&["history", "--since", "soon"], "--since takes an age"),
+            (&["history", "--limit", "0"], "from 1 to 1000"),
+            (&["history", "--limit", "1001"], "from 1 to 1000"),
+            (&["history", "--id", "-1"], "--id takes a number"),
+            (&["history", "x"], "unexpected argument \"x\""),
+            (&["put"], "DATA"),
+            (&["put", "a", "b"], "unexpected argument \"b\""),
+            (&["put", "--code", "99", "x"], "above 99"),
+            (&["put", "--since", "1h", "x"], "--since is no option"),
             (&["status", "extra"], "unexpected argument \"extra\""),
             (&["run", "--url"], "missing argument"),
         ] {
@@ -311,6 +401,38 @@ mod tests {
                 panic!("accepted: {line:?}")
             };
             assert!(said.contains(part), "{line:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn history_and_put_take_their_own_options() {
+        let line = [
+            "history", "--token", "t", "--code=2", "--since", "7", "--id", "3", "--limit", "9",
+            "--follow", "--json",
+        ];
+        let Command::History { query, json } = parse(&line).unwrap().command else {
+            panic!("no history");
+        };
+        let wanted = Query {
+            token: Some("t".into()),
+            code: Some(2),
+            since: Some(7.0),
+            id: Some(3),
+            limit: Some(9),
+            follow: true,
+        };
+        assert!(json);
+        assert_eq!(query, wanted);
+        for (line, data) in [
+            (&["put", "--token", "t", "x y"][..], "x y"),
+            (&["put", "-"], "-"),
+            (&["put", "--", "-5"], "-5"),
+            (&["put", "--json", "{}"], "{}"),
+        ] {
+            let Command::Put { put, .. } = parse(line).unwrap().command else {
+                panic!("no put");
+            };
+            assert_eq!(put.data.as_deref(), Some(data), "{line:?}");
         }
     }
 

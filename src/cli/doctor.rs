@@ -1,5 +1,7 @@
 //! `triton doctor`: walks the phases of connecting and says what is wrong.
 
+mod journal;
+
 use super::args::Args;
 use super::{load, logging, print, printable, status};
 use crate::config::Config;
@@ -14,7 +16,7 @@ use crate::sys::poll::{IN, OUT, PollSet, after};
 use crate::sys::wake::Wake;
 use crate::thread::Crew;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// A line of the report, marked as good, bad or mere information.
 fn say(mark: &str, what: &str, text: &str) {
@@ -48,11 +50,12 @@ pub fn run(args: &Args) -> Result<u8> {
         }
         Err(e) => say("info", "daemon", &e.to_string()),
     }
+    good &= journal::is_good(&config, daemon.as_ref().ok());
     if config.url.is_empty() {
         say("info", "url", "none is configured: the agent works offline");
         return Ok(u8::from(!good));
     }
-    good &= walk(&config, daemon.is_ok())?;
+    good &= walk(&config)?;
     Ok(u8::from(!good))
 }
 
@@ -71,7 +74,7 @@ fn identity_is_good(config: &Config) -> bool {
 }
 
 fn clock_is_good() -> bool {
-    let good = tls::clock_year(SystemTime::now()) >= tls::BUILD_YEAR;
+    let good = tls::clock_year(clock::now()) >= tls::BUILD_YEAR;
     let synced = match clock::synced() {
         Some(true) => "synchronised",
         Some(false) => "not synchronised",
@@ -89,7 +92,7 @@ fn clock_is_good() -> bool {
     good
 }
 
-fn walk(config: &Config, daemon_runs: bool) -> Result<bool> {
+fn walk(config: &Config) -> Result<bool> {
     let settings = match LinkSettings::from_config(config) {
         Ok(settings) => settings,
         Err(e) => {
@@ -117,20 +120,15 @@ fn walk(config: &Config, daemon_runs: bool) -> Result<bool> {
             }
             Ok(false)
         }
-        Ok(_) if daemon_runs => {
-            // A second hello of this instance would take the daemon's place.
-            say("info", "hello", "left out: the daemon says its own");
-            Ok(true)
-        }
         Ok(connection) => greet(connection, config, &settings),
     }
 }
 
-/// `hello` and `welcome`, as the daemon would.
+/// `hello` and `welcome`, as the daemon would. A trial does not take the place of the daemon.
 fn greet(mut connection: Connection, config: &Config, settings: &LinkSettings) -> Result<bool> {
     let hello = Hello {
         agent: AgentVersion::own(),
-        instance: identity::instance(&config.state)?,
+        instance: identity::instance(&config.state)?.id,
         time: clock::now(),
         probe: true,
         ..Hello::default()

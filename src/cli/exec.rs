@@ -36,6 +36,7 @@ pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
         .map_err(|e| Error::because("cannot receive signals", e))?;
     client.send(&request)?;
     let mut written = [0; 2];
+    let mut accepted = false;
     loop {
         match client.next(Some(&signals), None)? {
             Event::Signal(_) => {
@@ -47,14 +48,15 @@ pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
             }
             Event::Message(m) if m.conversation_id != request.id => {}
             Event::Message(m) => match m.kind.as_str() {
-                payload::ACCEPTED | payload::PROGRESS => {}
+                payload::ACCEPTED => accepted = true,
+                payload::PROGRESS => {}
                 payload::OUTPUT => {
                     if let Some(code) = pass_on(&m, &mut written, &signals)? {
                         return Ok(code);
                     }
                 }
                 payload::RESULT => return Ok(end(&read(&m)?)),
-                payload::ERROR => return Ok(failed(&read(&m)?)),
+                payload::ERROR => return Ok(failed(&read(&m)?, accepted)),
                 other => return Err(unexpected(other)),
             },
             Event::Closed => {
@@ -183,13 +185,15 @@ fn end(result: &JobResult) -> u8 {
     }
 }
 
-fn failed(error: &payload::Error) -> u8 {
+fn failed(error: &payload::Error, accepted: bool) -> u8 {
     eprintln!(
         "triton: {}: {}",
         error.code,
         super::printable(&error.message)
     );
     match error.code {
+        // The job never came so far: no room for it, or a disk that fails.
+        _ if !accepted => OWN_FAILURE,
         ErrorCode::NotFound => NOT_FOUND,
         ErrorCode::Io | ErrorCode::Refused => NOT_EXECUTABLE,
         _ => OWN_FAILURE,

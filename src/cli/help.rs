@@ -10,6 +10,8 @@ Commands:
   run                 the agent itself: connects to Poseidon and serves the local socket
   status [--json]     what the running agent does
   exec -- CMD [ARG…]  run a command as a job of the agent; see 'triton help exec'
+  history             what happened here; see 'triton help history'
+  put DATA            store a value in the history; see 'triton help put'
   identifier          print the identifier to register with Poseidon (a secret);
                       --fingerprint prints what Poseidon shows of it
   check-config        read the configuration and say what is wrong with it
@@ -41,11 +43,50 @@ Exit codes: the command's own; 124 timed out; 125 triton itself failed; 126 the 
 executed; 127 it was not found; 128+N ended by signal N; 130 cancelled.
 ";
 
+const HISTORY: &str = "\
+Usage: triton history [OPTIONS]
+
+Shows the journal of this device, oldest first: jobs that were accepted and how they ended, stored
+values, events. Without options the newest 20. A line has the record's number, its time (UTC), what
+it is, the token (of a job, or what a value was stored under) and the rest in short.
+
+Options; records must fit all that are given:
+  --token TOKEN    of this job, or stored under this token
+  --code N         0 accepted, 1 ok, 2 failed, 101 event, 102 events dropped, 200 value
+  --since TIME     not older: an age (90s, 15m, 2h, 3d), a date in UTC (2026-11-21,
+                   2026-11-21T10:00:00Z) or a Unix time
+  --id N           behind record N
+  --limit N        at most N (1 to 1000): the first with --id, else the newest
+  --follow         go on with what comes, also over a restart of the agent, until Ctrl-C
+  --json           one record a line, in JSON: id, token, code, etime, ctime, data
+";
+
+const PUT: &str = "\
+Usage: triton put [OPTIONS] DATA
+
+Stores a value in the journal of this device, from which Poseidon gets it, now or when it can be
+reached again, and prints the number of its record. DATA that is JSON is stored as such, any other
+as a text; up to 64 KiB. '-' reads it from standard input, without the end of its last line; behind
+'--' it may begin with a dash. Works inside a job as it stands.
+
+Options:
+  --token TOKEN    store it under this; else under the job this runs in (TRITON_JOB), else a new one
+  --code N         what it is, by your own count: above 99, 200 unless given
+  --json           print number and token in JSON
+
+Exit codes: 0 stored and on the disk, 1 not stored, for the reason that is said, 2 wrong command line.
+";
+
 pub fn text(topic: Option<&str>) -> String {
-    let mut text = if topic == Some("exec") {
-        EXEC.to_owned() + "\nOptions of every command:\n  -c, --config FILE\n"
-    } else {
-        COMMANDS.to_owned()
+    let own = match topic {
+        Some("exec") => Some(EXEC),
+        Some("history") => Some(HISTORY),
+        Some("put") => Some(PUT),
+        _ => None,
+    };
+    let mut text = match own {
+        Some(own) => own.to_owned() + "\nOptions of every command:\n  -c, --config FILE\n",
+        None => COMMANDS.to_owned(),
     };
     for over in OVERRIDES {
         let name = match over.flag {

@@ -5,8 +5,10 @@ mod check_config;
 mod doctor;
 mod exec;
 mod help;
+mod history;
 mod identifier;
 mod logging;
+mod put;
 mod run;
 mod status;
 
@@ -49,6 +51,8 @@ fn dispatch(args: &Args) -> Result<u8> {
         Command::Run => run::run(args),
         Command::Status { json } => status::run(&quiet(args)?, *json),
         Command::Exec(exec) => exec::run(&quiet(args)?, exec),
+        Command::History { query, json } => history::run(&quiet(args)?, query, *json),
+        Command::Put { put, json } => put::run(&quiet(args)?, put, *json),
         Command::Identifier { fingerprint } => identifier::run(&quiet(args)?, *fingerprint),
         Command::CheckConfig => check_config::run(args),
         Command::Doctor => doctor::run(args),

@@ -54,7 +54,15 @@ fn describe(status: &Value) -> String {
             text("/pid")
         ),
     );
-    line("instance", &text("/instance"));
+    let fleeting = text("/instanceReason");
+    line(
+        "instance",
+        &if fleeting.is_empty() {
+            text("/instance")
+        } else {
+            format!("{}, of this process only: {fleeting}", text("/instance"))
+        },
+    );
     line(
         "identifier",
         &format!("{} (fingerprint)", text("/identifier")),
@@ -75,6 +83,7 @@ fn describe(status: &Value) -> String {
     );
     line("name", &text("/link/name"));
     line("last error", &text("/link/lastError"));
+    line("journal", &journal(&text));
     line(
         "jobs",
         &format!(
@@ -87,6 +96,22 @@ fn describe(status: &Value) -> String {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
     }
     out
+}
+
+/// Where the journal is, why not where it should be, and what Poseidon has not got of it.
+fn journal(text: &dyn Fn(&str) -> String) -> String {
+    let reason = text("/journal/reason");
+    let place = match (text("/journal/state").as_str(), reason.as_str()) {
+        ("", _) => return String::new(),
+        ("disk", "") => "on disk".to_owned(),
+        ("disk", reason) => format!("on disk: {reason}"),
+        (_, "") => "in memory".to_owned(),
+        (_, reason) => format!("in memory: {reason}"),
+    };
+    match text("/journal/waiting").as_str() {
+        "1" => format!("{place}, 1 record waits for Poseidon"),
+        waiting => format!("{place}, {waiting} records wait for Poseidon"),
+    }
 }
 
 fn plain(value: &Value) -> String {
@@ -113,7 +138,8 @@ mod tests {
         let text = super::describe(&serde_json::json!({
             "version": "1", "pid": 7, "startedAt": 0.0, "time": 100.0, "instance": "i", "identifier": "f",
             "link": {"state": "waiting", "since": 40.0, "nextAttempt": 105.0, "lastError": "tcp: \u{1b}[2J"},
-            "jobs": {"running": 1, "waiting": 2}, "rss": 2_000_000,
+            "jobs": {"running": 1, "waiting": 2}, "rss": 2_000_000, "instanceReason": "no room",
+            "journal": {"state": "memory", "reason": "no room", "waiting": 3},
         }));
         assert!(
             text.contains("not connected for 60 s; next attempt in 5 s"),
@@ -124,5 +150,13 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains('\u{1b}'));
+        assert!(
+            text.contains("in memory: no room, 3 records wait"),
+            "{text}"
+        );
+        assert!(text.contains("i, of this process only: no room"), "{text}");
+        let text =
+            super::describe(&serde_json::json!({"journal": {"state": "disk", "waiting": 1}}));
+        assert!(text.contains("on disk, 1 record waits"), "{text}");
     }
 }

@@ -95,6 +95,10 @@ pub(super) fn absolute<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Er
     Err(D::Error::custom("expected an absolute path"))
 }
 
+pub(super) fn some_absolute<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+    absolute(d).map(Some)
+}
+
 pub(super) fn socket<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
     let path = absolute(d)?;
     socket_length(&path).map_err(D::Error::custom)?;

@@ -1,21 +1,22 @@
 //! Jobs: everything that runs a process on this device.
 //!
-//! [`Pool`] takes requests, answers them through the [`Outbox`] they came with and keeps a bounded memory of what
-//! has ended. A fixed number of workers supervise one job each, in one poll(2) on the job's pipes, its
-//! process and the worker's wake. A job's course:
+//! [`Pool`] takes requests and writes each job's begin and end into the [`Journal`](crate::journal::Journal), which
+//! carries them to Poseidon and remembers the tokens. Local clients get both through the [`Outbox`] they came with, as
+//! everyone gets refusals and output. A fixed number of workers supervise one job each, in one poll(2) on the job's
+//! pipes, its process and the worker's wake. A job's course:
 //!
 //! ```text
-//! submit ─ request::check ─ registry::admit ─ accepted ─ waiting ─ (worker) spawn ─ supervise ─ end
-//!            └ error          └ error busy       └ Shared::record_accepted        Shared::record_end ┘
+//! submit ─ request::check ─ registry::admit ─ journal.accept ─ waiting ─ (worker) spawn ─ supervise ─ journal.end
+//!            └ error          └ error busy      └ known, busy, io
 //! ```
 //!
-//! The two `record_` functions in `pool.rs` are where the journal will write.
-//!
-//! Invariants: a token starts at most one process as long as it is remembered; who removes a job from the
-//! registry reports its end, so there is exactly one; the registry's lock is held over no I/O; a
-//! process group is signalled only while its leader is not reaped, since later its number may be somebody else's.
-//! A process that leaves the group (setsid) has left the job: no cancel reaches it.
+//! Invariants: a token starts at most one process as long as the journal knows it; a token is in the registry from
+//! before it is accepted until its end is in the journal, so that one of the two knows it at any time; who moves a job
+//! to its phase `Ending` writes and reports its end, so there is exactly one; no lock is held over I/O, the
+//! journal's included; a process group is signalled only while its leader is not reaped, since later its number may be
+//! somebody else's. A process that leaves the group (setsid) has left the job: no cancel reaches it.
 
+mod ending;
 mod output;
 mod pool;
 mod registry;
@@ -23,6 +24,7 @@ mod request;
 mod spawn;
 mod supervise;
 
+pub use ending::kind_of;
 pub use pool::Pool;
 pub use registry::JobState;
 
@@ -50,10 +52,8 @@ pub struct Settings {
     pub collect_bytes: usize,
     /// Bytes of each stream that any other result shows: the last ones.
     pub tail_bytes: usize,
-    /// Ended jobs whose tokens are remembered.
-    pub remembered: usize,
-    /// Bytes that the tails of remembered jobs may take together; the oldest tails go first, their jobs stay known.
-    pub remembered_bytes: usize,
+    /// Most bytes of the journal that the end of one job may take: a result's tails are cut to it.
+    pub end_bytes: usize,
     /// How long a process's end is waited for in its pipes. Who holds one open longer has left the job.
     pub pipe_grace: Duration,
     /// Added to every job's environment, such as `TRITON_SOCKET`.
@@ -63,6 +63,16 @@ pub struct Settings {
     /// Whether to ask the kernel for a pidfd. Without one (Linux before 5.3, or to test that) an exit is found by
     /// looking, 5 to 100 times a second, while a job runs.
     pub pidfd: bool,
+}
+
+impl Settings {
+    /// Bytes that a job keeps of each stream for its result.
+    fn kept(&self, mode: payload::OutputMode) -> usize {
+        match mode {
+            payload::OutputMode::Collect => self.collect_bytes,
+            payload::OutputMode::Stream | payload::OutputMode::Discard => self.tail_bytes,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -75,8 +85,7 @@ impl Default for Settings {
             max_timeout: None,
             collect_bytes: 64 * 1024,
             tail_bytes: 4 * 1024,
-            remembered: 256,
-            remembered_bytes: 128 * 1024,
+            end_bytes: 256 * 1024,
             pipe_grace: Duration::from_millis(500),
             environment: Vec::new(),
             shell: "/bin/sh".to_owned(),
@@ -95,6 +104,16 @@ pub enum Origin {
     Local,
 }
 
+impl Origin {
+    /// As in the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poseidon => "poseidon",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// A request to run something.
 #[derive(Debug)]
 pub struct Request {
@@ -104,7 +123,7 @@ pub struct Request {
     pub conversation_id: String,
     /// What to run.
     pub command: payload::Command,
-    /// Where the answers go.
+    /// Where output and answers go. What the journal carries to Poseidon does not come here for its own jobs.
     pub sink: Arc<Outbox>,
     /// Who asks.
     pub origin: Origin,

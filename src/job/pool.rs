@@ -1,13 +1,16 @@
 //! The workers and who talks to them.
 
-use super::registry::{Admission, Asker, Ending, Job, JobState, Next, Ordered, Registry, Why};
+use super::ending::{self, Ending};
+use super::registry::{Admission, Asker, Job, JobState, Next, Ordered, Registry, Why};
 use super::supervise::Supervision;
-use super::{Request, Settings, request, spawn};
+use super::{Origin, Request, Settings, kind_of, request, spawn};
+use crate::journal::{Acceptance, Journal, Refusal, Standing};
 use crate::message::Message;
-use crate::message::payload::{self, Accepted, Cancel, ErrorCode, JobResult, Status};
+use crate::message::payload::{self, Accepted, Cancel, ErrorCode, JobResult, Record, Status};
 use crate::outbox::Outbox;
 use crate::sys::{clock, process, wake::Wake};
 use crate::thread::Crew;
+use serde::Serialize;
 use std::io;
 use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -35,6 +38,7 @@ pub struct Pool {
 
 struct Shared {
     settings: Settings,
+    journal: Arc<Journal>,
     registry: Mutex<Registry>,
     /// Told when there is work, or none any more.
     work: Condvar,
@@ -52,7 +56,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Pool {
     /// Makes a pool. Its workers are started when they are needed, and stay: an agent that has run no job yet pays
     /// for none.
-    pub fn start(settings: Settings, crew: &Crew) -> Arc<Self> {
+    pub fn start(settings: Settings, crew: &Crew, journal: Arc<Journal>) -> Arc<Self> {
         process::keep_children_waitable();
         let settings = Settings {
             workers: settings.workers.max(1),
@@ -61,6 +65,7 @@ impl Pool {
         Arc::new(Self {
             shared: Arc::new(Shared {
                 settings,
+                journal,
                 registry: Mutex::default(),
                 work: Condvar::new(),
                 gone: Condvar::new(),
@@ -75,7 +80,8 @@ impl Pool {
     fn start_worker(&self) -> io::Result<()> {
         let number = {
             let mut registry = lock(&self.shared.registry);
-            if registry.stopping || !registry.needs_worker(clock::now(), &self.shared.settings) {
+            if registry.stopping || !registry.needs_worker(clock::trusted(), &self.shared.settings)
+            {
                 return Ok(());
             }
             registry.workers += 1;
@@ -97,8 +103,11 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes a request. Everything that comes of it is said through its sink: `accepted` and at last `result` or
-    /// `error`, or at once an `error`. A token that is known starts nothing: the answer is where its job stands.
+    /// Takes a request. A refusal goes to its sink at once; else the job's begin and end go into the journal, and where
+    /// a local client asks to its sink as well. A token that is known starts nothing: the answer is where its job
+    /// stands.
+    ///
+    /// It may wait for the disk: what is accepted has to outlive a cut of power.
     pub fn submit(&self, request: Request) {
         let settings = &self.shared.settings;
         let asker = Asker {
@@ -106,37 +115,48 @@ impl Pool {
             conversation_id: request.conversation_id,
         };
         let token = request.token;
+        let origin = request.origin;
         let deferred = request.command.not_before.is_some();
         let job = request::check(&token, request.command, settings).map(|plan| {
             Arc::new(Job {
                 token: token.clone(),
                 asker: asker.clone(),
-                origin: request.origin,
+                origin,
+                reserve: ending::reserve(settings.kept(plan.output), settings.end_bytes),
                 plan,
             })
         });
         let admission =
-            lock(&self.shared.registry).admit(&token, &asker, job, settings, clock::now());
-        let conversation = &asker.conversation_id;
-        let sink = &asker.sink;
-        match admission {
-            Admission::New => {}
+            lock(&self.shared.registry).admit(&token, &asker, job, settings, clock::trusted());
+        let job = match admission {
+            Admission::New(job) => job,
             Admission::Known(state) => {
                 let state = Some(state.to_owned());
-                let accepted = Accepted { state };
-                return sink.push(Message::within(conversation, payload::ACCEPTED, &accepted));
+                return asker.tell(payload::ACCEPTED, &Accepted { state });
             }
-            Admission::Ended(ending) => return sink.finish(ending.to_message(conversation)),
+            Admission::Ending => return,
+            // What has ended is known, however little room there is for something new.
             Admission::Refused(error) => {
-                return sink.push(Message::within(conversation, payload::ERROR, &error));
+                return match self.shared.journal.find(&token) {
+                    Some(Standing::Ended(record)) => asker.tell_again(&record),
+                    Some(Standing::Open) | None => asker.tell(payload::ERROR, &error),
+                };
             }
+        };
+        let acceptance = Acceptance {
+            token: &token,
+            conversation: &asker.conversation_id,
+            what: &job.plan.name,
+            origin: origin.as_str(),
+            reserve: job.reserve,
+        };
+        if let Err(refusal) = self.shared.journal.accept(&acceptance) {
+            return self.shared.not_accepted(&token, &asker, refusal);
         }
-        if let Err(error) = self.shared.record_accepted(&token) {
-            lock(&self.shared.registry).withdraw(&token);
-            return sink.push(Message::within(conversation, payload::ERROR, &error));
+        log::debug!("job {token}: accepted");
+        if origin == Origin::Local {
+            asker.tell(payload::ACCEPTED, &Accepted::default());
         }
-        let accepted = Accepted::default();
-        sink.push(Message::within(conversation, payload::ACCEPTED, &accepted));
         let ordered = lock(&self.shared.registry).enqueue(&token);
         if let Some(order) = ordered {
             return self.shared.never_started(&token, order.why);
@@ -250,6 +270,19 @@ impl Pool {
     }
 }
 
+impl Asker {
+    fn tell<T: Serialize>(&self, kind: &str, payload: &T) {
+        let message = Message::within(&self.conversation_id, kind, payload);
+        self.sink.push(message);
+    }
+
+    /// An end that is in the journal, to who asked for it again.
+    fn tell_again(&self, record: &Record) {
+        let message = Message::within(&self.conversation_id, kind_of(record), &record.data);
+        self.sink.finish(message);
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
@@ -257,18 +290,40 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// A job is known and will run. **Here the journal writes and syncs `accepted`**, before the peer hears of it
-    /// and before a worker can start it. What it cannot write down is not accepted.
-    #[allow(clippy::unnecessary_wraps, clippy::unused_self)]
-    fn record_accepted(&self, token: &str) -> Result<(), payload::Error> {
-        log::debug!("job {token}: accepted");
-        Ok(())
+    /// Answers a request that the journal does not take.
+    fn not_accepted(&self, token: &str, asker: &Asker, refusal: Refusal) {
+        let answer = match refusal {
+            Refusal::Known(Standing::Ended(record)) => Ok(record),
+            // Its process is not here, so it will never end: what is open when the agent starts is ended there.
+            Refusal::Known(Standing::Open) => {
+                log::error!("the journal has a job {token} without an end that does not run here");
+                let lost = Ending::lost();
+                let (code, data) = (lost.code(), lost.data());
+                self.journal.end(token, &asker.conversation_id, code, data);
+                match self.journal.find(token) {
+                    Some(Standing::Ended(record)) => Ok(record),
+                    _ => Err(payload::Error::new(ErrorCode::Io, "its end is lost")),
+                }
+            }
+            Refusal::Full(reason) => Err(payload::Error::new(ErrorCode::Busy, reason)),
+            Refusal::Failed(reason) => Err(payload::Error::new(ErrorCode::Io, reason)),
+        };
+        let followers = lock(&self.registry).remove(token);
+        for asker in std::iter::once(asker).chain(&followers) {
+            match &answer {
+                Ok(record) => asker.tell_again(record),
+                Err(error) => asker.tell(payload::ERROR, error),
+            }
+        }
     }
 
-    /// A job has ended. **Here the journal writes the end**, before it is reported.
-    #[allow(clippy::unused_self)]
-    fn record_end(&self, token: &str, ending: &Ending) {
-        match ending {
+    /// The one way out for every accepted job. Its token leaves the registry only when its end is in the journal, so
+    /// that it is known at any time.
+    fn end(&self, token: &str, ending: Ending) {
+        let Some(job) = lock(&self.registry).begin_end(token) else {
+            return;
+        };
+        match &ending {
             Ending::Result(result) => log::debug!(
                 "job {token}: {:?} after {} ms",
                 result.status,
@@ -276,17 +331,14 @@ impl Shared {
             ),
             Ending::Error(error) => log::debug!("job {token}: {}: {}", error.code, error.message),
         }
-    }
-
-    /// The one way out for every accepted job.
-    fn end(&self, token: &str, ending: Ending) {
-        let ending = Arc::new(ending);
-        let ended = lock(&self.registry).end(token, &ending, &self.settings);
-        let Some((job, followers)) = ended else {
-            return;
-        };
-        self.record_end(token, &ending);
-        for asker in std::iter::once(&job.asker).chain(&followers) {
+        let ending = ending.fit(job.reserve);
+        let conversation = &job.asker.conversation_id;
+        self.journal
+            .end(token, conversation, ending.code(), ending.data());
+        let followers = lock(&self.registry).remove(token);
+        // Poseidon gets it from the journal.
+        let client = (job.origin == Origin::Local).then_some(&job.asker);
+        for asker in client.into_iter().chain(&followers) {
             asker.sink.finish(ending.to_message(&asker.conversation_id));
         }
     }
@@ -326,7 +378,7 @@ impl Shared {
     fn next(&self, wake: &Arc<Wake>) -> Option<Arc<Job>> {
         let mut registry = lock(&self.registry);
         loop {
-            let now = clock::now();
+            let now = clock::trusted();
             match registry.next(now, wake) {
                 Next::Stop => return None,
                 Next::Job(job) => {
@@ -371,7 +423,7 @@ impl Shared {
             ));
         }
         if let Some(time) = job.plan.not_after
-            && clock::now() > time
+            && clock::trusted() > time
         {
             let message = "its time had passed before it could start";
             return Ending::Result(JobResult::without_process(Status::Expired, Some(message)));

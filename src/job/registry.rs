@@ -1,54 +1,17 @@
-//! What the pool knows: jobs on their way, and for a while those that have ended. Plain data, no I/O; the pool keeps
+//! What the pool knows: jobs on their way. Those that have ended are the journal's. Plain data, no I/O; the pool keeps
 //! it behind its one lock.
 
 use super::request::Plan;
 use super::{Origin, Settings};
-use crate::message::Message;
-use crate::message::payload::{self, JobResult, Tail};
+use crate::message::payload;
 use crate::outbox::Outbox;
 use crate::sys::wake::Wake;
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Requests with the same token, from elsewhere, that get the end of a job as well.
 const FOLLOWERS: usize = 4;
-
-/// How a job ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Ending {
-    /// It came to an end that a result tells.
-    Result(JobResult),
-    /// It could not be started.
-    Error(payload::Error),
-}
-
-impl Ending {
-    pub(super) fn to_message(&self, conversation_id: &str) -> Message {
-        match self {
-            Self::Result(result) => Message::within(conversation_id, payload::RESULT, result),
-            Self::Error(error) => Message::within(conversation_id, payload::ERROR, error),
-        }
-    }
-
-    fn tail_bytes(&self) -> usize {
-        match self {
-            Self::Result(result) => result.tail.stdout.data.len() + result.tail.stderr.data.len(),
-            Self::Error(_) => 0,
-        }
-    }
-
-    fn without_tail(&self) -> Self {
-        match self {
-            Self::Result(result) => Self::Result(JobResult {
-                tail: Tail::default(),
-                ..result.clone()
-            }),
-            Self::Error(error) => Self::Error(error.clone()),
-        }
-    }
-}
 
 /// A job on its way, for lists.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -86,6 +49,8 @@ pub(super) struct Job {
     pub token: String,
     pub asker: Asker,
     pub origin: Origin,
+    /// Bytes of the journal that are kept free for its end.
+    pub reserve: usize,
     pub plan: Plan,
 }
 
@@ -122,6 +87,8 @@ enum Phase {
     Accepting,
     Waiting,
     Running,
+    /// Its end is being recorded. It counts as running until that is done.
+    Ending,
 }
 
 #[derive(Debug)]
@@ -135,14 +102,25 @@ struct Entry {
     followers: Vec<Asker>,
 }
 
+impl Entry {
+    /// Whether it is out of the queue.
+    fn runs(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Ending)
+    }
+
+    fn state(&self) -> &'static str {
+        if self.runs() { "running" } else { "waiting" }
+    }
+}
+
 /// What [`Registry::admit`] says to a new request.
 pub(super) enum Admission {
     /// Go on: record it, then [`Registry::enqueue`].
-    New,
+    New(Arc<Job>),
     /// The token is known and its job on its way.
     Known(&'static str),
-    /// The token is known and its job has ended.
-    Ended(Arc<Ending>),
+    /// The token is known and its job has come to its end, which the asker will get.
+    Ending,
     Refused(payload::Error),
 }
 
@@ -167,10 +145,6 @@ pub(super) enum Next {
 pub(super) struct Registry {
     /// In the order of their coming.
     entries: Vec<Entry>,
-    ended: VecDeque<(String, Arc<Ending>)>,
-    /// Of the ended ones, so many from the oldest have lost their tails.
-    stripped: usize,
-    tail_bytes: usize,
     pub stopping: bool,
     /// Threads that live.
     pub workers: usize,
@@ -195,7 +169,10 @@ impl Registry {
         now: f64,
     ) -> Admission {
         if let Some(entry) = self.find(token) {
-            let known = entry.job.asker.is(asker) || entry.followers.iter().any(|f| f.is(asker));
+            // Whoever asks while the end is being recorded gets it as soon as it is, who asked before once more.
+            let ending = entry.phase == Phase::Ending;
+            let waits = entry.job.asker.is(asker) || entry.followers.iter().any(|f| f.is(asker));
+            let known = waits && !ending;
             if !known && entry.followers.len() >= FOLLOWERS {
                 return Admission::Refused(payload::Error::new(
                     payload::ErrorCode::Busy,
@@ -205,14 +182,11 @@ impl Registry {
             if !known {
                 entry.followers.push(asker.clone());
             }
-            return Admission::Known(if entry.phase == Phase::Running {
-                "running"
+            return if ending {
+                Admission::Ending
             } else {
-                "waiting"
-            });
-        }
-        if let Some((_, ending)) = self.ended.iter().find(|(t, _)| t == token) {
-            return Admission::Ended(Arc::clone(ending));
+                Admission::Known(entry.state())
+            };
         }
         let job = match job {
             Ok(job) => job,
@@ -236,14 +210,14 @@ impl Registry {
             ));
         }
         self.entries.push(Entry {
-            job,
+            job: Arc::clone(&job),
             phase: Phase::Accepting,
             order: None,
             wake: None,
             started_at: None,
             followers: Vec::new(),
         });
-        Admission::New
+        Admission::New(job)
     }
 
     /// Lets an admitted job wait for a worker. If it was cancelled meanwhile, the caller ends it.
@@ -256,7 +230,7 @@ impl Registry {
     fn ready(&self, now: f64) -> impl Iterator<Item = &Entry> {
         self.entries
             .iter()
-            .filter(move |e| e.phase != Phase::Running && e.job.plan.is_due(now))
+            .filter(move |e| !e.runs() && e.job.plan.is_due(now))
     }
 
     /// Whether jobs wait for their time.
@@ -330,6 +304,7 @@ impl Registry {
         entry.order = Some(order);
         match entry.phase {
             Phase::Accepting => Ordered::Told,
+            Phase::Ending => Ordered::Unknown,
             Phase::Waiting => Ordered::NeverStarted(order),
             Phase::Running => {
                 if let Some(wake) = &entry.wake {
@@ -348,36 +323,18 @@ impl Registry {
             .and_then(|e| e.order)
     }
 
-    /// Takes a job out and remembers its end. Who gets the askers reports it; a second caller gets nothing.
-    pub fn end(
-        &mut self,
-        token: &str,
-        ending: &Arc<Ending>,
-        settings: &Settings,
-    ) -> Option<(Arc<Job>, Vec<Asker>)> {
-        let place = self.entries.iter().position(|e| e.job.token == token)?;
-        let entry = self.entries.remove(place);
-        self.ended.push_back((token.to_owned(), Arc::clone(ending)));
-        self.tail_bytes += ending.tail_bytes();
-        while self.ended.len() > settings.remembered {
-            if let Some((_, oldest)) = self.ended.pop_front() {
-                self.tail_bytes -= oldest.tail_bytes();
-                self.stripped = self.stripped.saturating_sub(1);
-            }
-        }
-        while self.tail_bytes > settings.remembered_bytes
-            && let Some((_, oldest)) = self.ended.get_mut(self.stripped)
-        {
-            self.tail_bytes -= oldest.tail_bytes();
-            *oldest = Arc::new(oldest.without_tail());
-            self.stripped += 1;
-        }
-        Some((entry.job, entry.followers))
+    /// A job has come to its end. Who gets the job records the end and then calls [`Registry::remove`]; a second
+    /// caller gets nothing.
+    pub fn begin_end(&mut self, token: &str) -> Option<Arc<Job>> {
+        let entry = self.find(token).filter(|e| e.phase != Phase::Ending)?;
+        entry.phase = Phase::Ending;
+        Some(Arc::clone(&entry.job))
     }
 
-    /// Takes an admitted job out again as if it had never come.
-    pub fn withdraw(&mut self, token: &str) {
-        self.entries.retain(|e| e.job.token != token);
+    /// Takes a job out: its end is recorded, or it was not accepted. Returns who else waits for an answer.
+    pub fn remove(&mut self, token: &str) -> Vec<Asker> {
+        let place = self.entries.iter().position(|e| e.job.token == token);
+        place.map_or_else(Vec::new, |place| self.entries.remove(place).followers)
     }
 
     /// Tokens of the jobs that were asked for through `sink`.
@@ -394,8 +351,7 @@ impl Registry {
     }
 
     pub fn running(&self) -> usize {
-        let running = |e: &&Entry| e.phase == Phase::Running;
-        self.entries.iter().filter(running).count()
+        self.entries.iter().filter(|e| e.runs()).count()
     }
 
     pub fn waiting(&self) -> usize {
@@ -407,11 +363,7 @@ impl Registry {
             .iter()
             .map(|entry| JobState {
                 token: entry.job.token.clone(),
-                state: if entry.phase == Phase::Running {
-                    "running"
-                } else {
-                    "waiting"
-                },
+                state: entry.state(),
                 what: entry.job.plan.name.clone(),
                 started_at: entry.started_at,
                 origin: entry.job.origin,

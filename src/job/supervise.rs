@@ -4,7 +4,7 @@ use super::Settings;
 use super::output::{Delivery, Source};
 use super::registry::{Job, Order, Why};
 use super::spawn::Started;
-use crate::message::payload::{JobResult, OutputMode, Status, Stream, Tail};
+use crate::message::payload::{JobResult, Status, Stream, Tail};
 use crate::sys::poll::{self, IN, OUT, PollSet};
 use crate::sys::process::{self, Pid};
 use crate::sys::wake::Wake;
@@ -113,11 +113,7 @@ impl<'a> Supervision<'a> {
         started: Started,
     ) -> Self {
         let mode = job.plan.output;
-        let keep = if mode == OutputMode::Collect {
-            settings.collect_bytes
-        } else {
-            settings.tail_bytes
-        };
+        let keep = settings.kept(mode);
         // An empty text is an end at once: the pipe is dropped here.
         let feed = match (started.stdin, job.plan.stdin.as_deref()) {
             (Some(pipe), Some(data)) if !data.is_empty() => Some(Feed {

@@ -51,7 +51,8 @@ impl State {
             }
             let room = bytes.saturating_sub(size);
             let mut length = json_length(&record);
-            // One that is too large for any answer is shown without its bulk: else nobody would come past it.
+            // One that is too large for any answer is given without its bulk, and where that does not help as it is:
+            // the caller says so, and whoever asks can come past it.
             if length > room && answer.records.is_empty() {
                 shorten(&mut record);
                 length = json_length(&record);

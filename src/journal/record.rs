@@ -125,14 +125,15 @@ impl Draft {
     }
 }
 
-/// Makes a record smaller for an answer that cannot hold it; of a value, nothing stays.
+/// Makes the record of a job smaller for an answer that cannot hold it. A value stays whole: without its bulk nothing of
+/// it would be left.
 pub fn shorten(record: &mut Record) {
-    if !code::is_job(record.code) {
-        record.data = RawValue::NULL.to_owned();
-    } else if let Some(data) = without_bulk(
-        record.data.get(),
-        "the tails were left out: they do not fit the answer",
-    ) {
+    if code::is_job(record.code)
+        && let Some(data) = without_bulk(
+            record.data.get(),
+            "the tails were left out: they do not fit the answer",
+        )
+    {
         record.data = data;
     }
 }

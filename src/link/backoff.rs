@@ -7,6 +7,9 @@ use std::time::Duration;
 const ORDINARY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 /// The same while the device is not registered. The jitter of a fifth comes on top, so the longest is 10 min.
 const UNREGISTERED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(500));
+/// The same while a wrong clock is the likely reason: it may be set at any moment, and where that goes by small steps
+/// nobody notices.
+const CLOCK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// Shorter waits would only burn processor time.
 const FLOOR: Duration = Duration::from_millis(100);
 /// A session that lasted so long resets everything; a shorter one nothing, so that a server that accepts and
@@ -29,6 +32,7 @@ impl Backoff {
     /// How long to wait after a failure. `random` is any number from the whole range.
     ///
     /// - Ordinary failures: evenly between 0 and 1 s, 2 s, 4 s … 5 min (full jitter), at least 0.1 s.
+    /// - A wrong clock: the same up to 1 min.
     /// - Not registered: 30 s, 60 s … 500 s and up to a fifth on top, so 30 s to 10 min.
     /// - Retry-After: that long, and up to a quarter and a second on top.
     pub fn after(&mut self, kind: Kind, random: u32) -> Duration {
@@ -38,7 +42,8 @@ impl Backoff {
                 wait + share(wait / 5, random)
             }
             Kind::RetryAfter(wait) => wait + share(wait / 4 + Duration::from_secs(1), random),
-            Kind::Clock | Kind::Stopped | Kind::Other => {
+            Kind::Clock => share(doubled(CLOCK, &mut self.ordinary), random).max(FLOOR),
+            Kind::Stopped | Kind::Other => {
                 share(doubled(ORDINARY, &mut self.ordinary), random).max(FLOOR)
             }
         }
@@ -86,8 +91,21 @@ mod tests {
             .collect();
         assert_eq!(longest, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(backoff.after(Kind::Other, 0), FLOOR);
-        let middle = backoff.after(Kind::Clock, u32::MAX / 2);
+        let middle = backoff.after(Kind::Other, u32::MAX / 2);
         assert!(middle > secs(149) && middle <= secs(150));
+    }
+
+    #[test]
+    fn a_clock_that_may_be_set_soon_is_not_waited_for_long() {
+        let mut backoff = Backoff::new();
+        let longest: Vec<u64> = (0..9)
+            .map(|_| backoff.after(Kind::Clock, u32::MAX).as_secs())
+            .collect();
+        assert_eq!(longest, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        // Whatever failed before.
+        assert_eq!(backoff.after(Kind::Other, u32::MAX), secs(300));
+        assert_eq!(backoff.after(Kind::Clock, u32::MAX), secs(60));
+        assert_eq!(backoff.after(Kind::Clock, 0), FLOOR);
     }
 
     #[test]
@@ -128,10 +146,11 @@ mod tests {
             let mut backoff = Backoff::new();
             for (kind, random, seconds) in steps {
                 let asked = secs(u64::from(seconds) % 3601);
-                let (kind, least, most) = match kind % 4 {
+                let (kind, least, most) = match kind % 5 {
                     0 => (Kind::Other, FLOOR, secs(300)),
                     1 => (Kind::Unregistered, secs(30), secs(600)),
-                    2 => (Kind::RetryAfter(asked), asked, asked * 5 / 4 + secs(1)),
+                    2 => (Kind::Clock, FLOOR, secs(60)),
+                    3 => (Kind::RetryAfter(asked), asked, asked * 5 / 4 + secs(1)),
                     _ => {
                         backoff.session_ended(asked);
                         continue;

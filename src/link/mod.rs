@@ -15,6 +15,7 @@ pub mod backoff;
 mod connect;
 mod connection;
 pub mod control;
+pub mod feed;
 mod head;
 pub mod keepalive;
 mod proxy;

@@ -1,12 +1,14 @@
 //! One connection's life: `hello` and `welcome`, messages in both directions, keep-alive, the end.
 
 use super::control::{Control, Order};
+use super::feed::{Feed, Turn};
 use super::keepalive::{KeepAlive, Verdict};
 use super::status::{LinkStatus, State};
 use super::{Connection, Incoming};
 use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
-use crate::message::payload::{self, Bye, Hello, Welcome};
+use crate::journal::Journal;
+use crate::message::payload::{self, Ack, Bye, Hello, Welcome};
 use crate::message::{ErrorCode, Message, VERSION};
 use crate::outbox::Outbox;
 use crate::plugin::health::delta;
@@ -29,6 +31,8 @@ const WHOLE_EVERY: u32 = 20;
 pub struct Context<'a> {
     /// What waits to be sent.
     pub outbox: &'a Arc<Outbox>,
+    /// What has to reach the server.
+    pub journal: &'a Journal,
     /// Acts on requests.
     pub dispatcher: &'a Dispatcher,
     /// Is told when a connection stands.
@@ -54,15 +58,21 @@ pub enum End {
     Stopped,
     /// Other settings are in force.
     Reload,
+    /// Another living agent has the same instance id.
+    Collision,
     /// The server closed, or the connection broke.
     Lost(String),
 }
+
+/// The reason in a `bye` that means so.
+const COLLISION: &str = "collision";
 
 struct Session<'a> {
     context: &'a Context<'a>,
     connection: Connection,
     life: KeepAlive,
     peer: Peer,
+    feed: Feed<'a>,
     /// Until when `welcome` is waited for; `None` once messages flow.
     welcome_by: Option<Instant>,
     /// The last heartbeat sent, where the server takes deltas.
@@ -71,17 +81,20 @@ struct Session<'a> {
     beats: u32,
     /// An end that is being carried out.
     leaving: Option<Leaving>,
+    collision: bool,
 }
 
 struct Leaving {
     end: End,
     /// Until when what waits may be handed over.
     by: Instant,
+    /// Whether the records are waited for too, and for their acknowledgement. Else they are the next connection's.
+    records: bool,
     /// Said last. Not in the outbox: what is left there is the next connection's.
     bye: Option<Message>,
 }
 
-/// Speaks over `connection` until it ends. Whatever ends it, the outbox is offline afterwards.
+/// Speaks over `connection` until it ends. Whatever ends it, outbox and journal are offline afterwards.
 pub fn run(connection: Connection, hello: &Hello, context: &Context<'_>) -> End {
     let now = Instant::now();
     let mut session = Session {
@@ -92,15 +105,18 @@ pub fn run(connection: Connection, hello: &Hello, context: &Context<'_>) -> End 
             outbox: Arc::clone(context.outbox),
             origin: Origin::Poseidon,
         },
+        feed: Feed::new(context.journal),
         welcome_by: Some(now + context.hello),
         deltas: false,
         last_beat: None,
         beats: 0,
         leaving: None,
+        collision: false,
     };
     let end = session.speak(hello);
     context.heartbeat.pause();
     context.outbox.set_online(false);
+    context.journal.disconnected();
     end
 }
 
@@ -117,6 +133,7 @@ impl Session<'_> {
                 Err(reason) => {
                     return match self.leaving.take() {
                         Some(leaving) => leaving.end,
+                        None if self.collision => End::Collision,
                         None => End::Lost(reason),
                     };
                 }
@@ -148,14 +165,21 @@ impl Session<'_> {
                 ));
             }
         };
+        let journal = self.context.journal;
+        if journal.sync_due().is_some_and(|at| now >= at) {
+            journal.sync();
+        }
         self.write()?;
         if let Some(leaving) = &self.leaving
             && (Instant::now() >= leaving.by
-                || !(self.connection.wants_write() || self.context.outbox.has_work()))
+                || !(self.connection.wants_write()
+                    || self.context.outbox.has_work()
+                    || (leaving.records && !self.feed.is_done())))
         {
             return Ok(self.take_leave());
         }
-        let deadline = [self.welcome_by, self.leaving.as_ref().map(|l| l.by)]
+        let leave = self.leaving.as_ref().map(|l| l.by);
+        let deadline = [self.welcome_by, leave, journal.sync_due()]
             .into_iter()
             .flatten()
             .fold(alive, Instant::min);
@@ -180,6 +204,8 @@ impl Session<'_> {
         let mut set = PollSet::new();
         let socket = set.add(self.connection.fd(), events);
         let work = set.add(outbox.wake().as_fd(), IN);
+        let journal = self.context.journal.wake();
+        let records = set.add(journal.as_fd(), IN);
         // An order that is being carried out needs no second hearing.
         if self.leaving.is_none() {
             set.add(self.context.control.wake().as_fd(), IN);
@@ -191,6 +217,9 @@ impl Session<'_> {
         }
         if set.ready(work) != 0 {
             outbox.wake().clear();
+        }
+        if set.ready(records) != 0 {
+            journal.clear();
         }
         Ok(())
     }
@@ -257,7 +286,7 @@ impl Session<'_> {
             }
         };
         match message.kind.as_str() {
-            payload::WELCOME | payload::BYE if message.version != VERSION => {
+            payload::WELCOME | payload::BYE | payload::ACK if message.version != VERSION => {
                 return self.answer(message.reply_unsupported_version());
             }
             payload::WELCOME => match message.read::<Welcome>() {
@@ -270,13 +299,28 @@ impl Session<'_> {
             payload::BYE => {
                 let bye = message.read::<Bye>().unwrap_or_default();
                 log::info!("the server says bye: {:?}", bye.reason);
+                if bye.reason == COLLISION {
+                    self.collision = true;
+                    let _ = self.connection.close(1000, "");
+                    return Err("another agent has the same instance id".to_owned());
+                }
             }
             _ => {
                 // Whoever sends anything else first knows no hello.
                 if self.welcome_by.is_some() {
                     self.begin(&Welcome::default(), true);
                 }
-                self.context.dispatcher.handle(&message, &self.peer);
+                if message.kind != payload::ACK {
+                    self.context.dispatcher.handle(&message, &self.peer);
+                    return Ok(());
+                }
+                match message.read::<Ack>() {
+                    Ok(ack) => self.feed.acknowledged(ack.through),
+                    Err(e) => {
+                        log::warn!("the server's ack was refused: {e}");
+                        return self.answer(message.reply_error(ErrorCode::Invalid, e.to_string()));
+                    }
+                }
             }
         }
         Ok(())
@@ -304,6 +348,7 @@ impl Session<'_> {
                 interval.as_secs()
             );
         }
+        self.feed.begin(welcome.acked);
         self.context.outbox.set_online(true);
         self.context.heartbeat.start(interval);
     }
@@ -315,7 +360,12 @@ impl Session<'_> {
         let (end, reason) = match self.context.control.order() {
             Order::None => {
                 self.context.control.forget_retry();
-                return;
+                if !self.context.journal.take_id_changed() {
+                    return;
+                }
+                // Only a hello tells that the agent may have forgotten.
+                log::info!("the journal is another one than the server knows: connecting anew");
+                (End::Reload, "the agent's journal is another one")
             }
             Order::Stop => (End::Stopped, "the agent stops"),
             Order::Reload => (End::Reload, "the agent's settings have changed"),
@@ -324,6 +374,7 @@ impl Session<'_> {
             reason: reason.to_owned(),
         };
         self.leaving = Some(Leaving {
+            records: end == End::Stopped,
             end,
             by: Instant::now() + FAREWELL,
             bye: Some(Message::with(payload::BYE, &bye)),
@@ -346,11 +397,24 @@ impl Session<'_> {
             if !self.connection.flush().map_err(|e| e.to_string())? {
                 return Ok(());
             }
-            let Some(message) = self.context.outbox.pop() else {
+            self.feed.flushed();
+            let Some(message) = self.next() else {
                 return Ok(());
             };
-            let message = self.compact(message);
             self.send(&message)?;
+        }
+    }
+
+    /// What to send now: control messages, the heartbeat, records, output.
+    fn next(&mut self) -> Option<Message> {
+        let outbox = self.context.outbox;
+        if let Some(message) = outbox.pop_urgent() {
+            return Some(self.compact(message));
+        }
+        match self.feed.next(outbox) {
+            Turn::Send(message) => Some(message),
+            Turn::Idle => outbox.pop_output(),
+            Turn::Full => None,
         }
     }
 

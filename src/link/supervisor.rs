@@ -8,11 +8,14 @@ use super::status::{LinkStatus, State};
 use super::{ConnectError, Connection, Kind, Resolver, connect};
 use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
+use crate::identity::Instance;
+use crate::journal::Journal;
 use crate::message::payload::{AgentVersion, Hello};
 use crate::outbox::Outbox;
 use crate::sys::clock;
+use crate::sys::clock_watch::ClockWatch;
 use crate::sys::poll::{IN, PollSet};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,14 +31,24 @@ pub struct Parts {
     pub status: Arc<LinkStatus>,
     /// Stop and reload come from here.
     pub control: Arc<Control>,
+    /// What has to reach Poseidon.
+    pub journal: Arc<Journal>,
     /// Who this agent is.
-    pub instance: String,
+    pub instance: Instance,
+    /// Random per process.
+    pub run: String,
+    /// What to remove where two agents live with one instance id.
+    pub clone_advice: String,
 }
 
 /// Keeps a connection until stopped.
 pub fn run(parts: &Parts, mut resolver: Resolver) {
     let mut backoff = Backoff::new();
     let mut first = true;
+    // Without it a set clock is noticed at the next attempt.
+    let watch = ClockWatch::new()
+        .inspect_err(|e| log::debug!("the clock cannot be watched: {e}"))
+        .ok();
     loop {
         let settings = parts.control.settings();
         if parts.control.order() == Order::Stop {
@@ -51,10 +64,15 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
         });
         if settings.options.urls.is_empty() {
             parts.status.enter(State::Off, |_| {});
-            wait(parts, None);
+            wait(&parts.control, None, None);
             continue;
         }
         parts.status.enter(State::Connecting, |_| {});
+        if let Some(watch) = &watch {
+            // What is set from here on counts, also while this attempt is under way.
+            watch.clear();
+        }
+        let mut watched = None;
         let attempt = connect(
             &settings.options,
             &mut resolver,
@@ -68,19 +86,34 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
                 first = false;
                 let begun = Instant::now();
                 let end = speak(parts, &settings, connection);
-                if end == End::Stopped {
-                    return;
-                }
-                backoff.session_ended(begun.elapsed());
-                let End::Lost(reason) = end else { continue };
-                log::warn!("the connection ended: {reason}");
+                let (kind, reason) = match end {
+                    End::Stopped => return,
+                    End::Reload => {
+                        backoff.session_ended(begun.elapsed());
+                        continue;
+                    }
+                    End::Lost(reason) => {
+                        backoff.session_ended(begun.elapsed());
+                        log::warn!("the connection ended: {reason}");
+                        (Kind::Other, reason)
+                    }
+                    End::Collision => {
+                        let reason = collision(parts);
+                        log::error!("{reason}");
+                        // As patient as one that is not let in.
+                        (Kind::Unregistered, reason)
+                    }
+                };
                 parts.status.update(|s| s.last_error = Some(reason));
-                backoff.after(Kind::Other, chance())
+                backoff.after(kind, chance())
             }
             // A stop or a reload interrupts an attempt; it is no failure.
             Err(_) if parts.control.wants_retry() => continue,
             Err(error) => {
                 report(&error, &settings);
+                if error.kind == Kind::Clock {
+                    watched = watch.as_ref().map(ClockWatch::as_fd);
+                }
                 parts
                     .status
                     .update(|s| s.last_error = Some(error.to_string()));
@@ -91,13 +124,16 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
             s.next_attempt = Some(clock::now() + pause.as_secs_f64());
         });
         log::info!("next attempt in {:.1} s", pause.as_secs_f64());
-        wait(parts, Some(Instant::now() + pause));
+        wait(&parts.control, Some(Instant::now() + pause), watched);
     }
 }
 
 fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End {
+    // What changed before the hello is in it.
+    parts.journal.take_id_changed();
     let context = Context {
         outbox: &parts.outbox,
+        journal: &parts.journal,
         dispatcher: &parts.dispatcher,
         heartbeat: &parts.heartbeat,
         status: &parts.status,
@@ -110,12 +146,17 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
     session::run(connection, &hello(parts, settings), &context)
 }
 
-/// Sleeps until the deadline, or until the control desk wants an attempt at once.
-fn wait(parts: &Parts, deadline: Option<Instant>) {
-    while !parts.control.wants_retry() {
+/// Sleeps until the deadline, or until the control desk or a set clock wants an attempt at once.
+fn wait(control: &Control, deadline: Option<Instant>, clock: Option<BorrowedFd<'_>>) {
+    while !control.wants_retry() {
         let mut set = PollSet::new();
-        set.add(parts.control.wake().as_fd(), IN);
+        set.add(control.wake().as_fd(), IN);
+        let clock = clock.map(|clock| set.add(clock, IN));
         match set.wait(deadline) {
+            Ok(true) if clock.is_some_and(|clock| set.ready(clock) & IN != 0) => {
+                log::info!("the clock was set: trying again");
+                return;
+            }
             Ok(true) => {}
             Ok(false) => return,
             Err(e) => {
@@ -138,15 +179,31 @@ fn report(error: &ConnectError, settings: &LinkSettings) {
     }
 }
 
+fn collision(parts: &Parts) -> String {
+    format!(
+        "another living agent has the instance id {} of this one, as a copied disk image makes it; {}",
+        parts.instance.id, parts.clone_advice
+    )
+}
+
 /// For the jitter; without a random source the middle does.
 fn chance() -> u32 {
     getrandom::u32().unwrap_or(u32::MAX / 2)
 }
 
 fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
+    let mut journal = parts.journal.report().state;
+    if let Some(fleeting) = &parts.instance.fleeting {
+        let reason = journal.reason.get_or_insert_default();
+        if !reason.is_empty() {
+            reason.push_str("; ");
+        }
+        reason.push_str("the instance id is in memory: ");
+        reason.push_str(fleeting);
+    }
     Hello {
         agent: AgentVersion::own(),
-        instance: parts.instance.clone(),
+        instance: parts.instance.id.clone(),
         hostname: sysinfo::System::host_name().unwrap_or_default(),
         os: sysinfo::System::long_os_version().unwrap_or_else(|| "Linux".to_owned()),
         kernel: sysinfo::System::kernel_version().unwrap_or_default(),
@@ -156,9 +213,54 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         time: clock::now(),
         capabilities: parts.dispatcher.types(),
         plugins: parts.dispatcher.plugins(),
-        journal: None,
-        run: None,
+        journal: Some(journal),
+        run: Some(parts.run.clone()),
         probe: false,
         labels: settings.labels.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::identity::Identifier;
+    use crate::sys::wake::Wake;
+
+    fn control() -> Control {
+        let identifier = Identifier::new("x").unwrap();
+        let settings = LinkSettings::with_identifier(&Config::default(), &identifier).unwrap();
+        Control::new(settings).unwrap()
+    }
+
+    /// Stands for the watch: readable once it is rung.
+    #[test]
+    fn a_set_clock_ends_the_wait() {
+        let (control, clock) = (control(), Wake::new().unwrap());
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| wait(&control, None, Some(clock.as_fd())));
+            clock.ring();
+        });
+        // Again, as it stays readable until cleared.
+        wait(
+            &control,
+            Some(begun + Duration::from_hours(1)),
+            Some(clock.as_fd()),
+        );
+        assert!(begun.elapsed() < Duration::from_mins(30));
+    }
+
+    #[test]
+    fn without_one_it_lasts_to_its_end_or_to_an_order() {
+        let (control, clock) = (control(), Wake::new().unwrap());
+        let watch = ClockWatch::new().unwrap();
+        for watched in [None, Some(clock.as_fd()), Some(watch.as_fd())] {
+            let end = Instant::now() + Duration::from_millis(20);
+            wait(&control, Some(end), watched);
+            assert!(Instant::now() >= end);
+        }
+        control.stop();
+        wait(&control, None, Some(clock.as_fd()));
     }
 }

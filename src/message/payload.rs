@@ -69,8 +69,18 @@ impl std::error::Error for PayloadError {}
 ///
 /// # Panics
 /// Never for the types of this module: they hold no maps with keys other than text and no failing serializer.
-pub(super) fn to_json<T: Serialize>(payload: &T) -> String {
-    serde_json::to_string(payload).expect("payload types are plain data")
+pub(crate) fn to_json<T: Serialize>(payload: &T) -> String {
+    carriable(serde_json::to_string(payload).expect("payload types are plain data"))
+}
+
+/// JSON with references in place of the two characters that JSON may hold as they are and XML cannot carry.
+pub(crate) fn carriable(json: String) -> String {
+    if !json.contains(['\u{FFFE}', '\u{FFFF}']) {
+        return json;
+    }
+    // They can stand in a text only, where a reference means the same.
+    json.replace('\u{FFFE}', "\\ufffe")
+        .replace('\u{FFFF}', "\\uffff")
 }
 
 /// Reads a payload: XML where it begins with `<`, else JSON.

@@ -1,7 +1,9 @@
 //! `agent.status`: the agent about itself.
 
 use super::{Peer, Plugin};
+use crate::identity::Instance;
 use crate::job::Pool;
+use crate::journal::Journal;
 use crate::link::status::LinkStatus;
 use crate::message::Message;
 use crate::message::payload::AGENT_STATUS;
@@ -12,22 +14,24 @@ use std::sync::Arc;
 
 /// Answers `agent.status`.
 pub struct Status {
-    instance: String,
+    instance: Instance,
     fingerprint: String,
     started: f64,
     link: Arc<LinkStatus>,
     pool: Arc<Pool>,
     outbox: Arc<Outbox>,
+    journal: Arc<Journal>,
 }
 
 impl Status {
     /// Reports on these parts.
     pub fn new(
-        instance: String,
+        instance: Instance,
         fingerprint: String,
         link: Arc<LinkStatus>,
         pool: Arc<Pool>,
         outbox: Arc<Outbox>,
+        journal: Arc<Journal>,
     ) -> Self {
         Self {
             instance,
@@ -36,6 +40,7 @@ impl Status {
             link,
             pool,
             outbox,
+            journal,
         }
     }
 }
@@ -50,22 +55,26 @@ impl Plugin for Status {
     }
 
     fn handle(&self, message: &Message, from: &Peer) {
-        let report = serde_json::json!({
+        let mut report = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "startedAt": self.started,
             "time": clock::now(),
-            "instance": self.instance,
+            "instance": self.instance.id,
             "identifier": self.fingerprint,
             "rss": agent_rss(),
             "link": self.link.get(),
             "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
+            "journal": self.journal.report(),
             "jobs": {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),
                 "list": self.pool.list(),
             },
         });
+        if let Some(reason) = &self.instance.fleeting {
+            report["instanceReason"] = reason.clone().into();
+        }
         from.outbox.push(message.reply(AGENT_STATUS, &report));
     }
 }

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod command;
 pub mod health;
+pub mod history;
 
 pub use crate::job::Origin;
 use crate::message::Message;
@@ -27,7 +28,8 @@ pub trait Plugin: Send + Sync {
     /// The message types it acts on, all in version 1.
     fn types(&self) -> &'static [&'static str];
 
-    /// Answers into the peer's outbox, now or later. It must not block: what takes time is a job.
+    /// Answers into the peer's outbox, now or later. It must not block: what takes time is a job. Only the disk may be
+    /// waited for, where something has to be durable before it is answered.
     fn handle(&self, message: &Message, from: &Peer);
 
     /// How it is.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod clock_watch;
 pub mod net;
 pub mod poll;
 pub mod process;

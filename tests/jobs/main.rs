@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use triton::job::{JobState, Origin, Pool, Request, Settings};
+use triton::journal::{Acceptance, Journal};
 use triton::message::payload::{
     Accepted, Cancel, Command, Error, ErrorCode, JobResult, Output, OutputMode, Status, Stream,
 };
@@ -26,6 +27,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// A pool, and one peer that reads what it says.
 struct Bench {
     pool: Arc<Pool>,
+    journal: Arc<Journal>,
     sink: Arc<Outbox>,
     /// Read, and not asked for yet.
     seen: Vec<Message>,
@@ -68,15 +70,29 @@ fn outbox() -> Arc<Outbox> {
     Arc::new(outbox)
 }
 
+/// In memory: its folder is none.
+fn journal() -> Arc<Journal> {
+    let settings = triton::journal::Settings {
+        folder: "/proc/triton/journal".into(),
+        state: "/proc/triton".into(),
+        bytes: 1 << 20,
+        memory_bytes: 16 << 20,
+        sync: false,
+    };
+    Arc::new(Journal::open(&settings).unwrap())
+}
+
 impl Bench {
     fn new() -> Self {
         Self::with(Settings::default())
     }
 
     fn with(settings: Settings) -> Self {
+        let journal = journal();
         let crew = Crew::new(|name| panic!("the thread {name} panicked"));
         Self {
-            pool: Pool::start(settings, &crew),
+            pool: Pool::start(settings, &crew, Arc::clone(&journal)),
+            journal,
             sink: outbox(),
             seen: Vec::new(),
         }
@@ -94,8 +110,24 @@ impl Bench {
             conversation_id: token.to_owned(),
             command,
             sink: Arc::clone(&self.sink),
-            origin: Origin::Poseidon,
+            origin: Origin::Local,
         });
+    }
+
+    /// What the journal has of a job: codes and data.
+    fn records(&self, token: &str) -> Vec<(u32, serde_json::Value)> {
+        let mut records = Vec::new();
+        let mut last = 0;
+        while let Some(record) = self.journal.next(last) {
+            last = record.id;
+            if record.token == token {
+                records.push((
+                    record.code,
+                    serde_json::from_str(record.data.get()).unwrap(),
+                ));
+            }
+        }
+        records
     }
 
     /// The next message of this conversation.

@@ -55,30 +55,153 @@ fn a_token_starts_one_process() {
 }
 
 #[test]
-fn the_memory_of_tokens_is_bounded() {
+fn the_journal_carries_the_jobs_of_poseidon() {
+    let mut bench = Bench::new();
+    let token = "asked-by-poseidon";
+    let ask = |bench: &Bench, conversation: &str, command: Command| {
+        bench.pool.submit(Request {
+            token: token.into(),
+            conversation_id: conversation.into(),
+            command,
+            sink: Arc::clone(&bench.sink),
+            origin: Origin::Poseidon,
+        });
+    };
+    ask(&bench, "talk", shell("echo out; exit 3"));
+    until("it has ended", || bench.pool.list().is_empty());
+    let records = bench.records(token);
+    assert_eq!(records.len(), 2, "{records:?}");
+    let accepted = serde_json::json!({"what": "shell", "origin": "poseidon"});
+    assert_eq!(records[0], (0, accepted));
+    assert_eq!(records[1].0, 2);
+    assert_eq!(records[1].1["exitCode"], 3);
+    assert_eq!(records[1].1["tail"]["stdout"]["data"], "out\n");
+    // Its sink got the output and nothing else; asked again it gets the end.
+    assert_eq!(bench.next("talk").kind, "output");
+    assert!(bench.sink.is_empty());
+    ask(&bench, "again", argv(&["anything"]));
+    assert_eq!(bench.course("again").result().exit_code, Some(3));
+    assert!(bench.sink.is_empty());
+    assert_eq!(bench.records(token).len(), 2);
+}
+
+#[test]
+fn local_jobs_are_in_the_journal_too() {
+    let mut bench = Bench::new();
+    let good = bench.submit(argv(&["true"]));
+    assert_eq!(bench.course(&good).accepted.len(), 1);
+    let codes: Vec<u32> = bench.records(&good).iter().map(|r| r.0).collect();
+    assert_eq!(codes, [0, 1]);
+    assert_eq!(bench.records(&good)[0].1["origin"], "local");
+    let bad = bench.submit(argv(&["no-such-program"]));
+    bench.course(&bad).error();
+    let records = bench.records(&bad);
+    assert_eq!(
+        (records[1].0, &records[1].1["code"]),
+        (2, &"not-found".into())
+    );
+    // What is refused is no job.
+    let refused = bench.submit(Command::default());
+    bench.course(&refused).error();
+    assert_eq!(bench.records(&refused), []);
+}
+
+#[test]
+fn what_has_ended_is_known_however_little_room_there_is() {
     let mut bench = Bench::with(Settings {
-        remembered: 3,
-        remembered_bytes: 10_000,
+        workers: 1,
+        queue: 0,
         ..Settings::default()
     });
-    let tokens: Vec<String> = (0..4)
-        .map(|_| {
-            let token = bench.submit(shell("seq 5000"));
-            bench.course(&token).result();
-            token
-        })
-        .collect();
-    // The oldest is forgotten, so it runs again; of the others the younger ones still have their tails.
-    for (token, tail) in tokens[1..].iter().zip([0, 4096, 4096]) {
-        bench.submit_as(token, shell("false"));
-        let result = bench.course(token).result();
+    let ended = bench.submit(argv(&["true"]));
+    let end = bench.course(&ended).result();
+    let running = bench.submit(shell("echo ready; exec sleep 1000"));
+    bench.until_said(&running, "ready");
+    assert_eq!(bench.run(argv(&["true"])).error().code, ErrorCode::Busy);
+    bench.submit_as(&ended, argv(&["true"]));
+    assert_eq!(bench.course(&ended).result(), end);
+    // A request that makes no sense asks where its job stands all the same.
+    bench.submit_as(&ended, Command::default());
+    assert_eq!(bench.course(&ended).result(), end);
+    bench.cancel(&running, None).unwrap();
+    bench.course_from_middle(&running).result();
+}
+
+#[test]
+fn a_job_that_is_open_and_not_here_is_interrupted_and_not_run() {
+    let mut bench = Bench::new();
+    let acceptance = Acceptance {
+        token: "orphan",
+        conversation: "orphan",
+        what: "x",
+        origin: "poseidon",
+        reserve: 4096,
+    };
+    bench.journal.accept(&acceptance).unwrap();
+    for _ in 0..2 {
+        bench.submit_as("orphan", shell("exit 7"));
+        let course = bench.course("orphan");
+        assert!(course.accepted.is_empty());
+        let result = course.result();
         assert_eq!(
-            (result.stdout_bytes, result.tail.stdout.data.len()),
-            (23_893, tail)
+            (result.status, result.exit_code),
+            (Status::Interrupted, None)
         );
     }
-    bench.submit_as(&tokens[0], shell("false"));
-    assert_eq!(bench.course(&tokens[0]).result().status, Status::Failed);
+    assert_eq!(bench.records("orphan").len(), 2, "one end");
+    assert!(bench.pool.list().is_empty());
+}
+
+#[test]
+fn one_token_from_many_sides_at_once_runs_once() {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let starts = folder.path().join("starts");
+    let line = format!("echo x >> {}", starts.display());
+    for round in 0..20 {
+        let token = format!("round-{round}");
+        let sinks: Vec<_> = (0..4).map(|_| outbox()).collect();
+        std::thread::scope(|scope| {
+            for sink in &sinks {
+                scope.spawn(|| {
+                    for _ in 0..3 {
+                        bench.pool.submit(Request {
+                            token: token.clone(),
+                            conversation_id: token.clone(),
+                            command: shell(&line),
+                            sink: Arc::clone(sink),
+                            origin: Origin::Local,
+                        });
+                    }
+                });
+            }
+        });
+        // Whoever asked gets the end, at whatever moment it asked.
+        for sink in &sinks {
+            until("its end arrives", || {
+                std::iter::from_fn(|| sink.pop()).any(|m| m.kind == "result")
+            });
+        }
+        let codes: Vec<u32> = bench.records(&token).iter().map(|r| r.0).collect();
+        assert_eq!(codes, [0, 1]);
+    }
+    assert_eq!(std::fs::read_to_string(&starts).unwrap().len(), 20 * 2);
+}
+
+#[test]
+fn the_end_of_a_talkative_job_fits_a_small_journal() {
+    let mut bench = Bench::with(Settings {
+        end_bytes: 16 * 1024,
+        ..Settings::default()
+    });
+    let mut command = shell("head -c 60000 /dev/urandom; head -c 60000 /dev/zero >&2");
+    command.output = OutputMode::Collect;
+    let token = bench.submit(command);
+    let result = bench.course(&token).result();
+    assert_eq!((result.stdout_bytes, result.stderr_bytes), (60_000, 60_000));
+    assert!(!result.tail.stdout.data.is_empty());
+    let end = &bench.records(&token)[1].1;
+    assert!(end.to_string().len() <= 16 * 1024);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The real `triton` binary.
 
+use super::place::Place;
 use super::{PATIENCE, eventually};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,17 +13,22 @@ pub struct Agent {
     folder: TempDir,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    place: Place,
 }
 
 /// A `triton` command without what the environment of the tests may hold.
 pub fn triton() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_triton"));
+    remove_settings(&mut command);
+    command
+}
+
+fn remove_settings(command: &mut Command) {
     for (name, _) in std::env::vars() {
         if name.starts_with("TRITON_") || name.to_lowercase().ends_with("_proxy") {
             command.env_remove(name);
         }
     }
-    command
 }
 
 impl Agent {
@@ -33,6 +39,7 @@ impl Agent {
             folder: tempfile::tempdir().unwrap(),
             arguments: Vec::new(),
             variables: Vec::new(),
+            place: Place::default(),
         }
     }
 
@@ -62,6 +69,12 @@ impl Agent {
         self
     }
 
+    /// In another namespace, or as another user.
+    pub fn within(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -76,7 +89,10 @@ impl Agent {
 
     /// A command with this agent's settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = triton();
+        self.prepare(triton(), arguments)
+    }
+
+    fn prepare(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .arg("--state")
             .arg(self.state())
@@ -85,6 +101,13 @@ impl Agent {
             .args(arguments)
             .stdin(Stdio::null());
         command
+    }
+
+    /// The daemon, where it belongs.
+    fn daemon(&self) -> Command {
+        let mut command = self.place.command(Path::new(env!("CARGO_BIN_EXE_triton")));
+        remove_settings(&mut command);
+        self.prepare(command, &["run"])
     }
 
     /// Runs a command to its end.
@@ -98,7 +121,7 @@ impl Agent {
             .append(true)
             .open(self.folder.path().join("log"))
             .unwrap();
-        let mut command = self.command(&["run"]);
+        let mut command = self.daemon();
         command
             .args(&self.arguments)
             .envs(self.variables.iter().map(|(n, v)| (n, v)))
@@ -163,6 +186,15 @@ impl Agent {
         let status = eventually("the agent ends", || child.try_wait().unwrap());
         drop(child);
         status
+    }
+
+    /// How the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .as_mut()
+            .expect("it was started")
+            .try_wait()
+            .unwrap()
     }
 
     pub fn stop(&mut self) -> ExitStatus {

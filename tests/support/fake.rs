@@ -3,10 +3,11 @@
 use super::eventually;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use triton::message::Message;
-use triton::message::payload::{self, Hello, Welcome};
+use triton::message::payload::{self, Ack, Hello, Welcome};
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{WebSocket, accept_hdr};
 
@@ -88,6 +89,12 @@ impl Fake {
         })
     }
 
+    /// A WebSocket server whose script gets the number of the connection, from 0, and says its own welcome.
+    pub fn each(script: impl Fn(usize, Peer) + Send + Sync + 'static) -> Self {
+        let count = AtomicUsize::new(0);
+        Self::websocket(move |peer| script(count.fetch_add(1, Ordering::SeqCst), peer))
+    }
+
     /// Waits for the next connection.
     #[track_caller]
     pub fn wait_for_connection(&self) {
@@ -151,6 +158,43 @@ impl Peer {
         Some(hello.read().unwrap())
     }
 
+    /// The same for a server that acknowledges records and has those up to `acked`.
+    pub fn welcome_at(&mut self, acked: u64) -> Option<Hello> {
+        self.welcome(&Welcome {
+            acked: Some(acked),
+            ..Welcome::default()
+        })
+    }
+
+    /// Says that everything up to `through` is stored.
+    pub fn ack(&mut self, through: u64) {
+        self.send(&Message::with(payload::ACK, &Ack { through }));
+    }
+
+    /// The next record about a job, skipping other messages.
+    pub fn next_record(&mut self) -> Option<Message> {
+        loop {
+            let message = self.next()?;
+            if sequence(&message).is_some() {
+                return Some(message);
+            }
+        }
+    }
+
+    /// Asks for the agent's status, so that what the agent had to say before is here now; returns that.
+    pub fn until_status(&mut self) -> Vec<Message> {
+        let request = Message::new(payload::AGENT_STATUS);
+        self.send(&request);
+        let mut before = Vec::new();
+        while let Some(message) = self.next() {
+            if message.conversation_id == request.id {
+                break;
+            }
+            before.push(message);
+        }
+        before
+    }
+
     /// Keeps the connection open, reading, until the agent leaves.
     pub fn idle(mut self) {
         while self.next().is_some() {}
@@ -161,6 +205,12 @@ impl Peer {
         std::thread::sleep(super::PATIENCE * 10);
         drop(self);
     }
+}
+
+/// The number of a record about a job; none where the message is no record.
+pub fn sequence(message: &Message) -> Option<u64> {
+    let payload: serde_json::Value = message.read().ok()?;
+    payload["sequence"].as_u64()
 }
 
 /// Where the script of a server puts what it saw.

@@ -4,8 +4,16 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod agent;
+pub mod api;
 pub mod fake;
+pub mod ledger;
+pub mod local;
+pub mod place;
+pub mod port;
 pub mod poseidon;
+pub mod proxy;
+pub mod random;
+pub mod rig;
 
 use std::time::{Duration, Instant};
 

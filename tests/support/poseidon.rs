@@ -1,6 +1,7 @@
 //! The real `poseidon` binary.
 
 use super::eventually;
+use super::place::Place;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,9 @@ pub struct Poseidon {
     folder: TempDir,
     arguments: Vec<String>,
     address: String,
+    /// Keeps the address while nobody listens on it.
+    port: Option<super::port::Port>,
+    place: Place,
 }
 
 impl Poseidon {
@@ -52,14 +56,58 @@ impl Poseidon {
 
     /// With more arguments for `serve`.
     pub fn with(arguments: &[&str]) -> Self {
-        let mut poseidon = Self {
+        let mut poseidon = Self::at("127.0.0.1:0", arguments);
+        poseidon.launch();
+        poseidon
+    }
+
+    /// At an address that nobody else gets while it is killed and launched again.
+    pub fn on_a_held_port(arguments: &[&str]) -> Self {
+        let port = super::port::Port::hold();
+        let mut poseidon = Self::at(&port.address.to_string(), arguments);
+        poseidon.port = Some(port);
+        poseidon.launch();
+        poseidon
+    }
+
+    /// Launched from now on in another namespace.
+    pub fn put_in(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    /// One that is not launched yet.
+    pub fn at(address: &str, arguments: &[&str]) -> Self {
+        Self {
             child: None,
             folder: tempfile::tempdir().unwrap(),
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
-            address: "127.0.0.1:0".to_owned(),
-        };
-        poseidon.launch();
-        poseidon
+            address: address.to_owned(),
+            port: None,
+            place: Place::default(),
+        }
+    }
+
+    /// Starts it and kills it so soon that it may not even listen.
+    pub fn launch_and_kill(&mut self, after: std::time::Duration) {
+        let child = self
+            .command(&["serve", "--listen", &self.address])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(child.unwrap());
+        std::thread::sleep(after);
+        self.kill();
+    }
+
+    /// The admin token.
+    pub fn token(&self) -> String {
+        let path = self.place.path(&self.data().join("admin-token"));
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// Starts it, again at the same address where it had one.
@@ -69,7 +117,9 @@ impl Poseidon {
             .append(true)
             .open(self.folder.path().join("log"))
             .unwrap();
-        let mut child = Command::new(program())
+        let mut child = self
+            .place
+            .command(program())
             .args(["serve", "--listen", &self.address, "--data"])
             .arg(self.data())
             .args(&self.arguments)

@@ -3,8 +3,10 @@
 use crate::jobs::lock;
 use crate::time::now;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout};
 use triton::message::Message;
 
 /// Messages that wait for one agent.
@@ -13,7 +15,11 @@ pub const QUEUE: usize = 64;
 const QUEUE_BYTES: usize = 4 << 20;
 
 /// An agent that takes nothing for so long is disconnected.
-const SEND_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+pub(super) const SEND_WAIT: Duration = Duration::from_secs(30);
+/// A connection that is asked for a sign of life has so long to give it.
+const PROBE: Duration = Duration::from_secs(2);
+/// An agent that had no room for a job is left alone for so long, or until one of its jobs ends.
+const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// What goes out on a connection.
 #[derive(Debug)]
@@ -35,6 +41,18 @@ pub struct Connection {
     pub queued: AtomicUsize,
     /// When it was last heard, as the bits of a Unix time.
     heard: AtomicU64,
+    /// Pongs that came.
+    pongs: AtomicU64,
+    /// Rung when one comes, for those who wait for a sign of life.
+    news: Notify,
+    /// Nothing is read from it any more.
+    ended: AtomicBool,
+    /// Rung when there may be room for a queued job.
+    pub room: Notify,
+    /// Until then the agent has none.
+    busy_until: Mutex<Option<Instant>>,
+    /// A task hands it its jobs.
+    pub(super) delivering: AtomicBool,
     reason: Mutex<Option<&'static str>>,
     closing: Notify,
 }
@@ -58,6 +76,12 @@ impl Connection {
             queue,
             queued: AtomicUsize::new(0),
             heard: AtomicU64::new(now().to_bits()),
+            pongs: AtomicU64::new(0),
+            news: Notify::new(),
+            ended: AtomicBool::new(false),
+            room: Notify::new(),
+            busy_until: Mutex::default(),
+            delivering: AtomicBool::new(false),
             reason: Mutex::new(None),
             closing: Notify::new(),
         };
@@ -72,6 +96,60 @@ impl Connection {
     /// It was heard now.
     pub fn hear(&self) {
         self.heard.store(now().to_bits(), Ordering::Relaxed);
+    }
+
+    /// It answered a ping.
+    pub(super) fn pong(&self) {
+        self.pongs.fetch_add(1, Ordering::Relaxed);
+        self.news.notify_waiters();
+    }
+
+    /// Whether somebody is at the other end. Only an answer says so: other frames may have been on their way for long,
+    /// and be all that is left of a connection that its agent has given up.
+    pub async fn is_alive(&self) -> bool {
+        let before = self.pongs.load(Ordering::Relaxed);
+        self.ping();
+        let answer = async {
+            loop {
+                let news = self.news.notified();
+                if self.has_ended() {
+                    return false;
+                }
+                if self.pongs.load(Ordering::Relaxed) != before {
+                    return true;
+                }
+                news.await;
+            }
+        };
+        timeout(PROBE, answer).await.unwrap_or(false)
+    }
+
+    /// Nothing is read from it any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.news.notify_waiters();
+        self.room.notify_one();
+    }
+
+    /// Whether nothing is read from it any more.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The agent had no room for a job.
+    pub(super) fn set_busy(&self) {
+        *lock(&self.busy_until) = Some(Instant::now() + BUSY_WAIT);
+    }
+
+    /// One of its jobs has ended.
+    pub(super) fn relieve(&self) {
+        *lock(&self.busy_until) = None;
+        self.room.notify_one();
+    }
+
+    /// Until when the agent has no room.
+    pub(super) fn busy_until(&self) -> Option<Instant> {
+        lock(&self.busy_until).filter(|until| *until > Instant::now())
     }
 
     /// Hands on a message without waiting.
@@ -97,7 +175,7 @@ impl Connection {
             return;
         };
         self.queued.fetch_add(text.len(), Ordering::Relaxed);
-        let sent = tokio::time::timeout(SEND_WAIT, self.queue.send(Out::Text(text))).await;
+        let sent = timeout(SEND_WAIT, self.queue.send(Out::Text(text))).await;
         if sent.is_err() {
             self.close("it does not read");
         }

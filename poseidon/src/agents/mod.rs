@@ -1,7 +1,12 @@
 //! The agents: who may connect, who is there, and the conversation with each.
 
+pub mod arrival;
 pub mod connection;
+pub mod delivery;
+mod handle;
+mod hello;
 pub mod identifiers;
+pub mod recorder;
 pub mod registry;
 pub mod session;
 pub mod upgrade;
@@ -51,6 +56,7 @@ pub(crate) struct AgentView<'a> {
     pub health_at: Option<f64>,
     pub heartbeat_seconds: u32,
     pub attributes: &'a BTreeMap<String, String>,
+    pub collision: Option<&'a arrival::Collision>,
 }
 
 /// An identifier that knocked, as the API gives it.

@@ -1,5 +1,6 @@
 //! Who is known and who is there. All of it is in memory; what must survive is in the store as well.
 
+use super::arrival::{Collision, Runs};
 use super::connection::{Connection, Out};
 use super::{AgentView, Key, PendingView, fingerprint};
 use crate::events::{Change, Events};
@@ -21,14 +22,35 @@ const MAX_INSTANCES: usize = 10_000;
 pub(super) struct Agent {
     pub row: Instance,
     pub connection: Option<Arc<Connection>>,
+    /// Id of its journal, of which its `hello` told.
+    pub journal: Option<String>,
+    /// Its processes, as far as they said who they are.
+    pub runs: Runs,
+    /// Another agent that lives under the same instance id.
+    pub collision: Option<Collision>,
+    /// Row of its newest record that came since the server's start.
+    history: u64,
     /// The row differs from the stored one…
     dirty: bool,
     /// …in more than what the next heartbeat changes again.
-    urgent: bool,
+    pub urgent: bool,
 }
 
 impl Agent {
-    fn last_seen(&self) -> f64 {
+    pub fn new(row: Instance) -> Self {
+        Self {
+            row,
+            connection: None,
+            journal: None,
+            runs: Runs::default(),
+            collision: None,
+            history: 0,
+            dirty: false,
+            urgent: false,
+        }
+    }
+
+    pub fn last_seen(&self) -> f64 {
         let heard = self.connection.as_ref().map_or(0.0, |c| c.heard());
         self.row.last_seen.max(heard)
     }
@@ -45,16 +67,6 @@ pub(super) struct Inner {
     evicted: Vec<Key>,
 }
 
-/// Who connects.
-pub struct Arrival {
-    /// Instance id; `None` for a plain Triton, which gets a name here.
-    pub instance: Option<String>,
-    /// `hello` as JSON.
-    pub hello: Option<Box<RawValue>>,
-    /// IP and port.
-    pub address: String,
-}
-
 /// An agent that a name stands for.
 #[derive(Clone)]
 pub struct Target {
@@ -64,6 +76,8 @@ pub struct Target {
     pub name: String,
     /// Its connection, if it is up.
     pub connection: Option<Arc<Connection>>,
+    /// Id of its journal.
+    pub journal: Option<String>,
 }
 
 /// Why a name means nothing.
@@ -81,7 +95,7 @@ pub struct Registry {
     pub(super) events: Events,
     /// Something should be stored soon.
     pub changed: Notify,
-    heartbeat_seconds: u32,
+    pub(super) heartbeat_seconds: u32,
 }
 
 impl Registry {
@@ -96,13 +110,7 @@ impl Registry {
                 identifier: row.identifier.clone(),
                 instance: row.instance.clone(),
             };
-            let agent = Agent {
-                row,
-                connection: None,
-                dirty: false,
-                urgent: false,
-            };
-            inner.agents.insert(key, agent);
+            inner.agents.insert(key, Agent::new(row));
         }
         Self {
             inner: Mutex::new(inner),
@@ -174,72 +182,7 @@ impl Registry {
         })
     }
 
-    /// An agent is up. Returns its key; `None` if its identifier has just been forgotten.
-    pub fn arrive(&self, connection: &Arc<Connection>, arrival: Arrival) -> Option<Key> {
-        let mut inner = lock(&self.inner);
-        if !inner.connections.contains_key(&connection.id)
-            || inner.identifiers.get(&connection.identifier)?.refused
-        {
-            return None;
-        }
-        let plain = arrival.instance.is_none();
-        let instance = arrival
-            .instance
-            .unwrap_or_else(|| free_plain_name(&inner, &connection.identifier));
-        let key = Key {
-            identifier: connection.identifier.clone(),
-            instance,
-        };
-        if !inner.agents.contains_key(&key) && !self.make_room(&mut inner, &key.identifier) {
-            log::warn!("{} has too many instances", fingerprint(&key.identifier));
-            return None;
-        }
-        let time = now();
-        let agent = inner.agents.entry(key.clone()).or_insert_with(|| Agent {
-            row: Instance {
-                identifier: key.identifier.clone(),
-                instance: key.instance.clone(),
-                plain,
-                address: String::new(),
-                since: time,
-                last_seen: time,
-                hello: None,
-                health: None,
-                health_at: None,
-            },
-            connection: None,
-            dirty: true,
-            urgent: true,
-        });
-        match agent.connection.replace(connection.clone()) {
-            Some(old) if old.id != connection.id => {
-                let silence = time - old.heard();
-                if silence < f64::from(self.heartbeat_seconds) * 1.5 {
-                    log::warn!(
-                        "collision: instance {} of {} is connected twice, from {} and from {}; the newer one stays",
-                        key.instance,
-                        fingerprint(&key.identifier),
-                        agent.row.address,
-                        arrival.address
-                    );
-                }
-                old.close("replaced");
-            }
-            Some(_) => {}
-            None => agent.row.since = time,
-        }
-        agent.row.plain = plain;
-        agent.row.address = arrival.address;
-        agent.row.hello = arrival.hello;
-        agent.row.last_seen = time;
-        agent.urgent = true;
-        self.publish(&key);
-        drop(inner);
-        self.changed.notify_one();
-        Some(key)
-    }
-
-    fn make_room(&self, inner: &mut Inner, identifier: &str) -> bool {
+    pub(super) fn make_room(&self, inner: &mut Inner, identifier: &str) -> bool {
         if agents_of(inner, identifier).count() < MAX_INSTANCES {
             return true;
         }
@@ -322,6 +265,7 @@ impl Registry {
             key: key.clone(),
             name: row.name.clone(),
             connection: agent.connection.clone(),
+            journal: agent.journal.clone(),
         });
         let Some(wanted) = wanted else {
             return Ok(all.collect());
@@ -338,13 +282,47 @@ impl Registry {
         }
     }
 
-    /// The live connection of an agent.
-    pub fn connection(&self, identifier: &str, instance: &str) -> Option<Arc<Connection>> {
-        let key = Key {
-            identifier: identifier.to_owned(),
-            instance: instance.to_owned(),
+    /// The live connection of an agent, and the id of its journal.
+    pub fn connection(&self, key: &Key) -> Option<(Arc<Connection>, Option<String>)> {
+        let inner = lock(&self.inner);
+        let agent = inner.agents.get(key)?;
+        Some((agent.connection.clone()?, agent.journal.clone()))
+    }
+
+    /// Records of an agent are stored, up to the sequence `acked`; `row` is that of the newest if some are new.
+    pub fn stored(&self, key: &Key, acked: u64, row: Option<u64>) {
+        let mut inner = lock(&self.inner);
+        let Some(agent) = inner.agents.get_mut(key) else {
+            return;
         };
-        lock(&self.inner).agents.get(&key)?.connection.clone()
+        agent.row.acked = agent.row.acked.max(acked);
+        if let Some(row) = row {
+            agent.history = agent.history.max(row);
+            self.events.publish(|| Change::History(key.clone()));
+        }
+    }
+
+    /// The last sequence of an agent's journal that is stored.
+    pub fn acked(&self, key: &Key) -> u64 {
+        let inner = lock(&self.inner);
+        inner.agents.get(key).map_or(0, |agent| agent.row.acked)
+    }
+
+    /// The name of an agent and the row of its newest record.
+    pub fn history(&self, key: &Key) -> Option<(String, u64)> {
+        let inner = lock(&self.inner);
+        let name = inner.identifiers.get(&key.identifier)?.name.clone();
+        Some((name, inner.agents.get(key)?.history))
+    }
+
+    /// Name of an identifier, or its fingerprint where it is gone.
+    pub fn name(&self, identifier: &str) -> String {
+        let inner = lock(&self.inner);
+        let row = inner.identifiers.get(identifier);
+        row.map_or_else(
+            || fingerprint(identifier).to_owned(),
+            |row| row.name.clone(),
+        )
     }
 
     /// JSON of all agents by name, or of some.
@@ -405,6 +383,7 @@ impl Registry {
             health_at: agent.row.health_at,
             heartbeat_seconds: self.heartbeat_seconds,
             attributes: &identifier.attributes,
+            collision: agent.collision.as_ref().filter(|c| c.is_current()),
         })
     }
 
@@ -439,7 +418,7 @@ pub(super) fn agents_of<'a>(
 }
 
 /// `plain`, or `plain-2` and so on while others of the same identifier are connected.
-fn free_plain_name(inner: &Inner, identifier: &str) -> String {
+pub(super) fn free_plain_name(inner: &Inner, identifier: &str) -> String {
     let mut number = 1_u64;
     loop {
         let instance = if number == 1 {

@@ -4,10 +4,9 @@ use super::extract::Path;
 use super::{Answer, ApiError, Shared, json, object};
 use crate::agents::Key;
 use crate::agents::registry::{NameError, Target};
-use crate::jobs::End;
+use crate::jobs::{End, forgotten};
 use crate::server::App;
 use axum::extract::State;
-use triton::message::payload::{self, ErrorCode};
 
 pub(super) async fn list(State(app): Shared) -> Answer {
     Ok(object("agents", &app.registry.agents_json(None)))
@@ -65,11 +64,7 @@ pub(super) async fn abandon(
     instance: Option<&str>,
 ) -> Result<(), ApiError> {
     for live in app.jobs.all_open_of(identifier, instance) {
-        let error = payload::Error::new(
-            ErrorCode::Other("forgotten".to_owned()),
-            "the agent was forgotten before it reported the end",
-        );
-        app.jobs.end(&live, End::Error(error)).await;
+        app.jobs.end(&live, End::Error(forgotten())).await;
     }
     Ok(app.jobs.forget_output(identifier, instance).await?)
 }

@@ -38,6 +38,11 @@ enum Line<'a> {
     Job {
         job: JobView<'a>,
     },
+    History {
+        agent: &'a str,
+        instance: &'a str,
+        row: u64,
+    },
 }
 
 impl Line<'_> {
@@ -144,6 +149,16 @@ impl Watcher {
             Change::Pending => {
                 let pending = self.app.registry.pending();
                 Line::Pending { pending }.bytes()
+            }
+            Change::History(key) => {
+                let (agent, row) = self.app.registry.history(key)?;
+                let (agent, instance) = (agent.as_str(), key.instance.as_str());
+                Line::History {
+                    agent,
+                    instance,
+                    row,
+                }
+                .bytes()
             }
             Change::Job(token) => {
                 let job = match self.app.jobs.get(token).await {

@@ -3,10 +3,12 @@
 use super::agents::resolve;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, json, ndjson, object, read};
-use crate::agents::connection::SendError;
+use crate::agents::connection::{Connection, SendError};
 use crate::agents::registry::Target;
+use crate::agents::{Key, delivery};
 use crate::jobs::output::Lines;
-use crate::jobs::{End, JobView, Live};
+use crate::jobs::{JobView, Live};
+use crate::server::App;
 use crate::store::{Job, JobFilter, JobState};
 use crate::time::now;
 use axum::body::Body;
@@ -15,27 +17,34 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::sync::Arc;
 use triton::message::payload::{self, ErrorCode};
-use triton::message::{DEFAULT_LIMIT, Message, VERSION};
+use triton::message::{DEFAULT_LIMIT, Message};
 
 /// Instances that one request may address.
 const MAX_TARGETS: usize = 10_000;
+/// A job that waits for its agent does so for a day…
+const EXPIRY: u32 = 86_400;
+/// …or at most for a year, in seconds.
+const MAX_EXPIRY: u32 = 31_536_000;
 /// Jobs that one request lists.
 const MAX_LIST: u32 = 500;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Create {
     agents: Vec<String>,
     command: Value,
+    #[serde(default)]
+    queue: bool,
+    expires_seconds: Option<u32>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
     agent: Option<String>,
+    state: Option<JobState>,
     #[serde(default = "default_limit")]
     limit: u32,
 }
@@ -57,31 +66,50 @@ struct CancelBody {
 }
 
 pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
-    let Create { agents, command } = read(body).await?;
+    let Create {
+        agents,
+        command,
+        queue,
+        expires_seconds,
+    } = read(body).await?;
     check(&command)?;
-    let targets = targets(&app, &agents)?;
+    let expires = match expires_seconds {
+        Some(_) if !queue => return Err(ApiError::invalid("expiresSeconds is for queue only")),
+        Some(seconds) if !(1..=MAX_EXPIRY).contains(&seconds) => {
+            return Err(ApiError::invalid(format!(
+                "expiresSeconds is 1 to {MAX_EXPIRY}"
+            )));
+        }
+        seconds => queue.then(|| now() + f64::from(seconds.unwrap_or(EXPIRY))),
+    };
+    let targets = targets(&app, &agents, queue)?;
     let request =
         serde_json::value::to_raw_value(&command).map_err(|e| ApiError::invalid(e.to_string()))?;
     let mut jobs = Vec::with_capacity(targets.len());
     for target in &targets {
-        jobs.push(Job {
+        let connection = target.connection.as_ref();
+        let job = Job {
             token: triton::message::id::random(),
             identifier: target.key.identifier.clone(),
             instance: target.key.instance.clone(),
             agent: target.name.clone(),
-            state: JobState::Sent,
+            state: connection.map_or(JobState::Queued, |_| JobState::Sent),
             created: now(),
             request: request.clone(),
             result: None,
             error: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
-        });
+            queue,
+            expires,
+            journal: connection.and_then(|_| target.journal.clone()),
+        };
+        jobs.push((job, connection.map_or(0, |connection| connection.id)));
     }
     // Tried before anything is stored: a request that cannot be sent makes no job. One is enough to know,
     // for the others have the same length.
-    if let Some(job) = jobs.first() {
-        let text = command_message(&job.token, &request)
+    if let Some((job, _)) = jobs.first() {
+        let text = delivery::message(&job.token, &request)
             .encode()
             .map_err(|e| ApiError::invalid(e.to_string()))?;
         if text.len() > DEFAULT_LIMIT {
@@ -95,14 +123,16 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
         return Err(ApiError::busy("too many jobs are open"));
     };
     for (live, target) in live.iter().zip(&targets) {
-        let message = command_message(&live.job().token, &request);
-        let sent = match (&target.connection, message.encode()) {
-            (Some(connection), Ok(text)) => connection.send(text),
-            _ => Err(SendError::Offline),
+        if let Some(connection) = &target.connection {
+            send(&app, live, connection).await;
+        }
+        // The agent may have come, or come anew, while the job was stored.
+        let current = app.registry.connection(&target.key);
+        let is_same = |(current, _): &(Arc<Connection>, _)| {
+            target.connection.as_ref().map(|c| c.id) == Some(current.id)
         };
-        if let Err(e) = sent {
-            // It was not sent: this is an end, and not a state that anybody could wait for.
-            app.jobs.end(live, End::Error(not_sent(e))).await;
+        if live.state() == JobState::Queued || current.is_some_and(|c| !is_same(&c)) {
+            delivery::start(&app, &target.key);
         }
     }
     let jobs: Vec<Job> = live.iter().map(|live| live.job()).collect();
@@ -111,15 +141,15 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
     Ok((StatusCode::CREATED, body).into_response())
 }
 
-/// The job's token is the id of its message.
-fn command_message(token: &str, request: &RawValue) -> Message {
-    Message {
-        kind: payload::COMMAND.to_owned(),
-        version: VERSION,
-        id: token.to_owned(),
-        conversation_id: token.to_owned(),
-        payload: Some(request.get().to_owned()),
-    }
+/// Where it is not taken this is an end, and not a state that anybody could wait for, unless the job may wait.
+async fn send(app: &App, live: &Arc<Live>, connection: &Connection) {
+    let send = |job: &Job| {
+        let text = delivery::message(&job.token, &job.request).encode();
+        text.map_err(|_| SendError::Offline)
+            .and_then(|text| connection.send(text))
+            .map_err(not_sent)
+    };
+    app.jobs.send_new(live, connection.id, send).await;
 }
 
 fn not_sent(e: SendError) -> payload::Error {
@@ -160,8 +190,8 @@ fn check(command: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The instances that the names stand for, each once; all must be known and up.
-fn targets(app: &crate::server::App, names: &[String]) -> Result<Vec<Target>, ApiError> {
+/// The instances that the names stand for, each once; all must be known, and up unless the jobs may wait.
+fn targets(app: &App, names: &[String], queue: bool) -> Result<Vec<Target>, ApiError> {
     if names.is_empty() {
         return Err(ApiError::invalid("no agent is named"));
     }
@@ -180,9 +210,10 @@ fn targets(app: &crate::server::App, names: &[String]) -> Result<Vec<Target>, Ap
             if !seen.insert(target.key.clone()) {
                 continue;
             }
-            if target.connection.is_some() {
+            let passing = some_up && target.key.instance.starts_with("plain");
+            if target.connection.is_some() || (queue && !passing) {
                 all.push(target);
-            } else if !(some_up && target.key.instance.starts_with("plain")) {
+            } else if !passing {
                 down.push(format!("{}/{}", target.name, target.key.instance));
             }
         }
@@ -205,6 +236,7 @@ fn targets(app: &crate::server::App, names: &[String]) -> Result<Vec<Target>, Ap
 pub(super) async fn list(State(app): Shared, Query(query): Query<ListQuery>) -> Answer {
     let mut filter = JobFilter {
         limit: query.limit.clamp(1, MAX_LIST),
+        state: query.state,
         ..JobFilter::default()
     };
     if let Some(name) = &query.agent {
@@ -257,8 +289,15 @@ pub(super) async fn cancel(State(app): Shared, Path(token): Path<String>, body: 
             None => unknown(&token),
         });
     };
+    if app.jobs.cancel_queued(&live).await {
+        return Ok(object("job", &JobView::from(&live.job())));
+    }
     let job = live.job();
-    let Some(connection) = app.registry.connection(&job.identifier, &job.instance) else {
+    let key = Key {
+        identifier: job.identifier.clone(),
+        instance: job.instance.clone(),
+    };
+    let Some((connection, _)) = app.registry.connection(&key) else {
         return Err(ApiError::offline(format!(
             "{}/{} is down; cancel the job when it is back",
             job.agent, job.instance

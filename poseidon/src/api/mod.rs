@@ -3,6 +3,7 @@
 mod agents;
 mod events;
 mod extract;
+mod history;
 mod identifiers;
 mod jobs;
 
@@ -54,6 +55,7 @@ routes! {
     get "/api/v1/jobs/{job}" => jobs::show,
     get "/api/v1/jobs/{job}/output" => jobs::output,
     post "/api/v1/jobs/{job}/cancel" => jobs::cancel,
+    get "/api/v1/history" => history::list,
     get "/api/v1/events" => events::stream,
 }
 

@@ -12,7 +12,6 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +30,8 @@ const ANSWER_WAIT: Duration = Duration::from_mins(1);
 const ANSWER_LIMIT: usize = 256 << 20;
 /// Longest line of a stream.
 const LINE_LIMIT: usize = 64 << 20;
+/// A stream that is followed has at least an empty line every 15 s; without any byte for this long its path is dead.
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// What stays as it is in one segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -52,12 +53,90 @@ pub fn segment(text: &str) -> String {
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
+/// Why a call failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    message: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// The server never got the call.
+    Unreachable,
+    /// It may have got it: the connection broke, or the answer did not come.
+    Broken,
+    /// It answered with an error; the code is the API's.
+    Answered { status: u16, code: String },
+    /// No other try would be better.
+    Wrong,
+}
+
+impl Failure {
+    /// The connection broke on the way.
+    pub(super) fn broken(message: impl Into<String>) -> Self {
+        Self::new(Kind::Broken, message)
+    }
+
+    /// Trying again makes no sense.
+    pub(super) fn wrong(message: impl Into<String>) -> Self {
+        Self::new(Kind::Wrong, message)
+    }
+
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { message, kind }
+    }
+
+    /// Whether it may work in a moment, as where the server is being restarted and its agents come back.
+    pub(super) fn passes(&self) -> bool {
+        match self.kind {
+            Kind::Unreachable | Kind::Broken => true,
+            Kind::Answered { status, .. } => status == 429 || status >= 500 || self.is_offline(),
+            Kind::Wrong => false,
+        }
+    }
+
+    /// Whether the call certainly never got to the server, or not through it to an agent.
+    pub(super) fn never_sent(&self) -> bool {
+        matches!(self.kind, Kind::Unreachable) || self.is_offline()
+    }
+
+    /// Whether an agent is down.
+    pub(super) fn is_offline(&self) -> bool {
+        matches!(&self.kind, Kind::Answered { code, .. } if code == "offline")
+    }
+
+    /// Whether the call may have been carried out all the same. Proxies answer with 502 and 504 where they do not know.
+    pub(super) fn is_open(&self) -> bool {
+        match self.kind {
+            Kind::Broken => true,
+            Kind::Answered { status, .. } => matches!(status, 502 | 504),
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> Self {
+        failure.message
+    }
+}
+
 /// A server and the token for it.
 #[derive(Clone)]
 pub struct Client {
     url: String,
     token: String,
     tls: Option<TlsConnector>,
+    /// How it was found, where the data folder told its address.
+    found: Option<Reach>,
 }
 
 impl Client {
@@ -80,7 +159,16 @@ impl Client {
             (None, Ok(token)) if !token.trim().is_empty() => token.trim().to_owned(),
             _ => read(&reach.data.join(data::TOKEN)).map_err(|e| format!("{e}; {hint}"))?,
         };
-        Self::new(&url, token, reach.ca_file.as_deref())
+        let client = Self::new(&url, token, reach.ca_file.as_deref())?;
+        let found = reach.url.is_none().then(|| reach.clone());
+        Ok(Self { found, ..client })
+    }
+
+    /// The way to the same server at another time: one that was restarted may have another port.
+    pub(super) fn again(&self) -> Self {
+        let found = self.found.as_ref().map(Self::find);
+        // While the folder cannot be read, what it said before has to do.
+        found.and_then(Result::ok).unwrap_or_else(|| self.clone())
     }
 
     /// A client for a known server.
@@ -90,28 +178,47 @@ impl Client {
             url: url.trim_end_matches('/').to_owned(),
             token,
             tls,
+            found: None,
         })
     }
 
     /// `GET`, read as `T`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
-        self.call(Method::GET, path, None).await
+        Ok(self.try_get(path).await?)
     }
 
     /// `POST`, read as `T`.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, String> {
-        self.call(Method::POST, path, Some(body)).await
+        Ok(self.try_post(path, body).await?)
     }
 
     /// `DELETE`.
     pub async fn delete(&self, path: &str) -> Result<(), String> {
-        self.call::<Value>(Method::DELETE, path, None)
-            .await
-            .map(drop)
+        let _: Value = self.call(Method::DELETE, path, None).await?;
+        Ok(())
     }
 
     /// `GET`, line by line.
     pub async fn lines(&self, path: &str) -> Result<Lines, String> {
+        Ok(self.try_lines(path).await?)
+    }
+
+    /// `get` that tells what kind of failure it was.
+    pub(super) async fn try_get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// `post` that tells what kind of failure it was.
+    pub(super) async fn try_post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, Failure> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// `lines` that tells what kind of failure it was.
+    pub(super) async fn try_lines(&self, path: &str) -> Result<Lines, Failure> {
         let body = self.send(Method::GET, path, None).await?;
         Ok(Lines {
             body,
@@ -125,11 +232,14 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<T, String> {
+    ) -> Result<T, Failure> {
         let body = self.send(method, path, body).await?;
-        let bytes = collect(body).await.map_err(|e| self.failed(&e))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| self.failed(&format!("the answer cannot be read: {e}")))
+        let bytes = collect(body)
+            .await
+            .map_err(|e| Failure::broken(self.failed(&e)))?;
+        serde_json::from_slice(&bytes).map_err(|e| {
+            Failure::wrong(self.failed(&format_args!("the answer cannot be read: {e}")))
+        })
     }
 
     async fn send(
@@ -137,18 +247,18 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Incoming, String> {
+    ) -> Result<Incoming, Failure> {
         let uri: Uri = format!("{}/api/v1{path}", self.url)
             .parse()
-            .map_err(|e| format!("{} is no address of a server: {e}", self.url))?;
+            .map_err(|e| Failure::wrong(format!("{} is no address of a server: {e}", self.url)))?;
+        let unreachable =
+            |e: &dyn std::fmt::Display| Failure::new(Kind::Unreachable, self.failed(&e));
         let socket = timeout(CONNECT_WAIT, self.connect(&uri))
             .await
             .unwrap_or_else(|_| Err("connecting took too long".to_owned()))
-            .map_err(|e| self.failed(&format!("{e}. Does the server run?")))?;
+            .map_err(|e| unreachable(&format_args!("{e}. Does the server run?")))?;
         let io = TokioIo::new(socket);
-        let (mut sender, connection) = http1::handshake(io)
-            .await
-            .map_err(|e| self.failed(&e.to_string()))?;
+        let (mut sender, connection) = http1::handshake(io).await.map_err(|e| unreachable(&e))?;
         tokio::spawn(connection);
         let authority = uri.authority().map_or("", |a| a.as_str());
         let target = uri.path_and_query().map_or("/", |p| p.as_str());
@@ -165,30 +275,33 @@ impl Client {
             .body(Full::new(
                 body.map_or_else(Bytes::new, |b| b.to_string().into()),
             ))
-            .map_err(|_| "the token holds characters that no token has".to_owned())?;
+            .map_err(|_| Failure::wrong("the token holds characters that no token has"))?;
         let response = timeout(ANSWER_WAIT, sender.send_request(request))
             .await
-            .map_err(|_| self.failed("there is no answer"))?
-            .map_err(|e| self.failed(&e.to_string()))?;
+            .map_err(|_| Failure::broken(self.failed(&"there is no answer")))?
+            .map_err(|e| Failure::broken(self.failed(&e)))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response.into_body());
         }
         let body = collect(response.into_body()).await.unwrap_or_default();
         let said: Option<Value> = serde_json::from_slice(&body).ok();
-        let message = said
-            .as_ref()
-            .and_then(|value| value["error"]["message"].as_str())
-            .unwrap_or("");
-        if status == hyper::StatusCode::UNAUTHORIZED {
-            return Err(self.failed(
-                "the admin token is wrong; it is in the file admin-token of the server's data folder",
-            ));
-        }
-        if message.is_empty() {
-            return Err(self.failed(&format!("the answer is {status}")));
-        }
-        Err(super::tables::clean(message))
+        let field = |name| {
+            let value = said.as_ref().map(|said| &said["error"][name]);
+            value.and_then(Value::as_str).unwrap_or("")
+        };
+        let message = if status == hyper::StatusCode::UNAUTHORIZED {
+            self.failed(
+                &"the admin token is wrong; it is in the file admin-token of the server's data folder",
+            )
+        } else if field("message").is_empty() {
+            self.failed(&format_args!("the answer is {status}"))
+        } else {
+            super::tables::clean(field("message"))
+        };
+        let code = field("code").to_owned();
+        let status = status.as_u16();
+        Err(Failure::new(Kind::Answered { status, code }, message))
     }
 
     async fn connect(&self, uri: &Uri) -> Result<Box<dyn Socket>, String> {
@@ -214,10 +327,8 @@ impl Client {
         Ok(Box::new(socket))
     }
 
-    fn failed(&self, reason: &str) -> String {
-        let mut text = String::new();
-        let _ = write!(text, "{}: {reason}", self.url);
-        text
+    fn failed(&self, reason: &dyn std::fmt::Display) -> String {
+        format!("{}: {reason}", self.url)
     }
 }
 
@@ -288,14 +399,18 @@ impl Lines {
             if self.searched > LINE_LIMIT {
                 return Err("the server sends a line without end".to_owned());
             }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
+            match timeout(SILENCE, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {
                         self.buffer.extend_from_slice(data);
                     }
                 }
-                Some(Err(e)) => return Err(format!("the connection broke: {e}")),
-                None => return Ok(None),
+                Ok(Some(Err(e))) => return Err(format!("the connection broke: {e}")),
+                Ok(None) => return Ok(None),
+                Err(_) => {
+                    let seconds = SILENCE.as_secs();
+                    return Err(format!("the server was silent for {seconds} s"));
+                }
             }
         }
     }

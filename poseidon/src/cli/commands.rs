@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-type Ended = Result<ExitCode, String>;
+pub(super) type Ended = Result<ExitCode, String>;
 
 #[derive(Args)]
 pub(super) struct Register {
@@ -64,7 +64,7 @@ impl Register {
 }
 
 /// Prints all of it; a reader that has gone is no error.
-fn print(text: &str) -> Ended {
+pub(super) fn print(text: &str) -> Ended {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -74,11 +74,11 @@ fn print(text: &str) -> Ended {
     }
 }
 
-fn print_json(value: &Value) -> Ended {
+pub(super) fn print_json(value: &Value) -> Ended {
     print(&format!("{value:#}\n"))
 }
 
-fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
     value[field].as_array().into_iter().flatten()
 }
 
@@ -196,7 +196,7 @@ pub(super) async fn agents(client: &Client, json: bool) -> Ended {
             let (hello, health) = (&a["hello"], &a["health"]);
             vec![
                 name,
-                text(&a["state"]),
+                state(a),
                 ago(&a["since"]),
                 text(&a["address"]),
                 system(hello),
@@ -221,7 +221,35 @@ pub(super) async fn agents(client: &Client, json: bool) -> Ended {
         "DISK",
         "LAST SEEN",
     ];
-    print(&table(&head, &rows))
+    let mut out = table(&head, &rows);
+    for agent in all.iter().filter(|a| a["collision"].is_object()) {
+        let _ = writeln!(out, "\n{}", collision(agent));
+    }
+    print(&out)
+}
+
+/// What it means that two devices have one instance id, and what to do.
+fn collision(agent: &Value) -> String {
+    let other = &agent["collision"];
+    format!(
+        "Collision: two devices have the instance id of {name}/{instance}: the one at {address} (host {host}), and one at \
+         {other_address} (host {other_host}), which is kept out (first seen {since}, last {last}). One is a copy of the \
+         other's disk. On one of them stop triton, remove the file `instance` and the journal from its state folder, and \
+         start it again.",
+        name = text(&agent["name"]),
+        instance = text(&agent["instance"]),
+        address = text(&agent["address"]),
+        host = text(&agent["hello"]["hostname"]),
+        other_address = text(&other["address"]),
+        other_host = text(&other["hostname"]),
+        since = ago(&other["since"]),
+        last = ago(&other["last"]),
+    )
+}
+
+fn state(agent: &Value) -> String {
+    let collides = agent["collision"].is_object();
+    text(&agent["state"]) + if collides { ", collision" } else { "" }
 }
 
 fn system(hello: &Value) -> String {
@@ -250,7 +278,11 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Ended {
     if json {
         return print_json(&agent);
     }
-    print(&describe(&agent))
+    let mut out = describe(&agent);
+    if agent["collision"].is_object() {
+        let _ = writeln!(out, "\n{}", collision(&agent));
+    }
+    print(&out)
 }
 
 /// An agent on a few lines.
@@ -360,95 +392,4 @@ pub(crate) fn describe(agent: &Value) -> String {
         );
     }
     out
-}
-
-pub(super) async fn cancel(client: &Client, job: &str, grace: Option<f64>) -> Ended {
-    let body = grace.map_or_else(|| json!({}), |s| json!({"graceSeconds": s}));
-    let path = format!("/jobs/{}/cancel", segment(job));
-    let _: Value = client.post(&path, &body).await?;
-    print(&format!("asked for the end of job {}\n", clean(job)))
-}
-
-pub(super) async fn jobs(client: &Client, agent: Option<&str>, limit: u32, json: bool) -> Ended {
-    let mut path = format!("/jobs?limit={limit}");
-    if let Some(agent) = agent {
-        let _ = write!(path, "&agent={}", segment(agent));
-    }
-    let answer: Value = client.get(&path).await?;
-    if json {
-        return print_json(&answer);
-    }
-    let rows: Vec<_> = rows(&answer, "jobs")
-        .map(|job| {
-            vec![
-                text(&job["id"]),
-                text(&job["agent"]),
-                ago(&job["created"]),
-                outcome(job),
-                command(job).chars().take(60).collect(),
-            ]
-        })
-        .collect();
-    print(&table(
-        &["JOB", "AGENT", "CREATED", "STATE", "COMMAND"],
-        &rows,
-    ))
-}
-
-pub(super) async fn job(client: &Client, job: &str, json: bool) -> Ended {
-    let job: Value = client.get(&format!("/jobs/{}", segment(job))).await?;
-    if json {
-        return print_json(&job);
-    }
-    let result = &job["result"];
-    let mut out = String::new();
-    let _ = writeln!(out, "Job:      {}", text(&job["id"]));
-    let _ = writeln!(
-        out,
-        "Agent:    {}/{}",
-        text(&job["agent"]),
-        text(&job["instance"])
-    );
-    let _ = writeln!(out, "Created:  {}", ago(&job["created"]));
-    let _ = writeln!(out, "Command:  {}", command(&job));
-    let _ = writeln!(out, "State:    {}", outcome(&job));
-    if !result.is_null() {
-        let _ = writeln!(out, "Took:     {} ms", text(&result["elapsedMs"]));
-        let _ = writeln!(
-            out,
-            "Output:   {} on stdout, {} on stderr",
-            bytes(&result["stdoutBytes"]),
-            bytes(&result["stderrBytes"])
-        );
-        if result["message"].is_string() {
-            let _ = writeln!(out, "Message:  {}", text(&result["message"]));
-        }
-    }
-    print(&out)
-}
-
-/// Where a job stands, in a few words.
-pub(crate) fn outcome(job: &Value) -> String {
-    let (result, error) = (&job["result"], &job["error"]);
-    if !error.is_null() {
-        return format!("{}: {}", text(&error["code"]), text(&error["message"]));
-    }
-    if result.is_null() {
-        return text(&job["state"]);
-    }
-    let how = match (&result["exitCode"], &result["signal"]) {
-        (_, Value::Number(signal)) => format!(" (signal {signal})"),
-        (Value::Number(code), _) if code.as_i64() != Some(0) => format!(" (exit code {code})"),
-        _ => String::new(),
-    };
-    text(&result["status"]) + &how
-}
-
-fn command(job: &Value) -> String {
-    let request = &job["request"];
-    if request["shell"].is_string() {
-        return text(&request["shell"]);
-    }
-    let words: Vec<_> = rows(request, "argv").map(text).collect();
-    words.join(" ")
 }

@@ -2,17 +2,23 @@
 
 pub mod client;
 mod commands;
+mod follow;
+mod history;
+mod jobs;
+mod printer;
 mod run;
 mod serve;
 mod tables;
 
-pub(crate) use commands::{describe, outcome};
+pub(crate) use commands::describe;
+pub(crate) use jobs::outcome;
 pub(crate) use tables::clean;
 
 use clap::{Args, Parser, Subcommand};
 use client::Client;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The central instance for Triton agents.
 #[derive(Parser)]
@@ -25,7 +31,7 @@ struct Cli {
 }
 
 /// How the commands find the server.
-#[derive(Args)]
+#[derive(Args, Clone)]
 // Backticks would show in the help.
 #[allow(clippy::doc_markdown)]
 struct Reach {
@@ -116,17 +122,7 @@ enum Command {
         grace: Option<f64>,
     },
     /// List jobs, newest first
-    Jobs {
-        /// Only of this agent
-        #[arg(long, value_name = "NAME")]
-        agent: Option<String>,
-        /// At most so many
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-        /// Print the API's JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Jobs(jobs::Jobs),
     /// Show one job
     Job {
         /// The job's ID
@@ -136,16 +132,9 @@ enum Command {
         json: bool,
     },
     /// Print a job's output
-    Output {
-        /// The job's ID
-        job: String,
-        /// Go on until the job ends
-        #[arg(long, short)]
-        follow: bool,
-        /// Print the API's JSON lines
-        #[arg(long)]
-        json: bool,
-    },
+    Output(run::Output),
+    /// Print what devices have recorded: jobs, their ends, stored values, oldest first
+    History(history::History),
 }
 
 /// Runs the command line.
@@ -194,11 +183,25 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Agents { json } => commands::agents(&client()?, json).await,
         Command::Show { name, json } => commands::show(&client()?, &name, json).await,
         Command::Run(run) => run.run(&client()?).await,
-        Command::Cancel { job, grace } => commands::cancel(&client()?, &job, grace).await,
-        Command::Jobs { agent, limit, json } => {
-            commands::jobs(&client()?, agent.as_deref(), limit, json).await
-        }
-        Command::Job { job, json } => commands::job(&client()?, &job, json).await,
-        Command::Output { job, follow, json } => run::output(&client()?, &job, follow, json).await,
+        Command::Cancel { job, grace } => jobs::cancel(&client()?, &job, grace).await,
+        Command::Jobs(jobs) => jobs.run(&client()?).await,
+        Command::Job { job, json } => jobs::job(&client()?, &job, json).await,
+        Command::Output(output) => output.run(&client()?).await,
+        Command::History(history) => history.run(&client()?).await,
     }
+}
+
+/// A length of time such as `90s`.
+fn length(text: &str) -> Result<Duration, String> {
+    triton::dates::length(text).ok_or_else(|| {
+        "a number and s, m, h or d is expected, such as 90s, 15m, 12h, 3d".to_owned()
+    })
+}
+
+/// A point in time, as a Unix time.
+fn since(text: &str) -> Result<f64, String> {
+    triton::dates::parse(text, crate::time::now()).ok_or_else(|| {
+        "a Unix time, a date (2025-06-01), a date and time (2025-06-01T12:30:00Z) or an age (90s, 15m, 2h, 3d) is expected"
+            .to_owned()
+    })
 }

@@ -1,32 +1,32 @@
 //! `poseidon run` and `poseidon output`: output as it comes, and an end with the job's exit code.
 
-use super::client::{Client, Lines, segment};
-use super::commands::{outcome, pair};
-use super::tables::{bytes, clean, text};
+use super::client::{Client, Failure, segment};
+use super::commands::pair;
+use super::follow::{Away, Follower, Outage, Patience};
+use super::length;
+use super::printer::{Broken, Printer, exit_code};
+use super::tables::{clean, span, text};
+use crate::time::now;
 use clap::Args;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt as _, stderr, stdout};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use triton::message::payload::Stream;
-use triton::message::text::{Data, Encoding, encode};
+use triton::message::text::encode;
 
 /// Longest standard input: it travels inside the request.
 const STDIN_LIMIT: u64 = 512 << 10;
-/// A line of a device among others is cut here, so that memory stays bounded.
-const LINE_LIMIT: usize = 64 << 10;
 /// How long the cancels may take where nobody waits for the jobs any more.
 const PARTING: Duration = Duration::from_secs(5);
-/// Exit code where a job has none of its own.
-const NO_CODE: u8 = 255;
+
+/// What to say where nobody knows whether the server got the request: it must not be sent twice.
+const WHETHER_STARTED: &str = "whether the job was started, 'poseidon jobs' tells";
 
 /// Runs a command on agents.
 #[derive(Args)]
@@ -63,40 +63,32 @@ pub(super) struct Run {
     /// Print the jobs' IDs and do not wait
     #[arg(long)]
     detach: bool,
+    /// Let the job wait for devices that are down: it runs when they are back
+    #[arg(long)]
+    queue: bool,
+    /// A job that waited for so long is not run any more: 90s, 15m, 12h, 3d
+    #[arg(long, requires = "queue", value_name = "DURATION", default_value = "24h", value_parser = length)]
+    expires: Duration,
+    #[command(flatten)]
+    patience: Patience,
     /// The command
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Line {
-    Output {
-        stream: Stream,
-        data: String,
-        encoding: Encoding,
-    },
-    Gap {
-        stream: Stream,
-        offset: u64,
-        length: u64,
-    },
-    End {
-        job: Value,
-    },
-    #[serde(other)]
-    Other,
 }
 
 impl Run {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
         // First of all, so that a signal from now on cancels what it finds started.
         let mut signals = Signals::new()?;
-        let body = json!({"agents": self.names, "command": self.payload()?});
+        let mut body = json!({"agents": self.names, "command": self.payload()?});
+        if self.queue {
+            body["queue"] = json!(true);
+            body["expiresSeconds"] = json!(self.expires.as_secs());
+        }
         let answer: Value = tokio::select! {
-            answer = client.post("/jobs", &body) => answer?,
+            answer = client.try_post("/jobs", &body) => answer.map_err(|e| self.not_started(&e))?,
             _ = signals.next() => {
-                eprintln!("poseidon: interrupted; whether the job was started, 'poseidon jobs' tells");
+                eprintln!("poseidon: interrupted; {WHETHER_STARTED}");
                 return Ok(ExitCode::from(130));
             }
         };
@@ -105,6 +97,9 @@ impl Run {
             .iter()
             .filter_map(|job| job["id"].as_str().map(str::to_owned))
             .collect();
+        for job in jobs.iter().filter(|job| job["state"] == "queued") {
+            eprintln!("poseidon: {}", waits(job));
+        }
         if self.detach {
             if self.json {
                 println!("{answer:#}");
@@ -115,7 +110,17 @@ impl Run {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        follow(client, signals, &jobs, &ids, self.json).await
+        follow(client, signals, &jobs, &ids, &self).await
+    }
+
+    fn not_started(&self, failure: &Failure) -> String {
+        if failure.is_offline() && !self.queue {
+            format!("{failure}; with --queue the job waits for them")
+        } else if failure.is_open() {
+            format!("{failure}; {WHETHER_STARTED}")
+        } else {
+            failure.to_string()
+        }
     }
 
     fn payload(&self) -> Result<Value, String> {
@@ -158,45 +163,42 @@ impl Run {
     }
 }
 
+/// What a queued job waits for, and for how long.
+fn waits(job: &Value) -> String {
+    let until = job["expires"].as_f64().map_or(String::new(), |at| {
+        format!(" until {} ({})", triton::dates::utc(at), span(at - now()))
+    });
+    format!("{} is down: the job waits{until}", text(&job["agent"]))
+}
+
 /// Streams the output of all jobs; Ctrl-C cancels them, a second one stops waiting.
 async fn follow(
     client: &Client,
     mut signals: Signals,
     jobs: &[Value],
     ids: &[String],
-    json: bool,
+    run: &Run,
 ) -> Result<ExitCode, String> {
     let several = jobs.len() > 1;
-    let names: Vec<String> = jobs
-        .iter()
-        .map(|job| {
-            let same = jobs
-                .iter()
-                .filter(|other| other["agent"] == job["agent"])
-                .count()
-                > 1;
-            if same {
-                format!("{}/{}", text(&job["agent"]), text(&job["instance"]))
-            } else {
-                text(&job["agent"])
-            }
-        })
-        .collect();
-    let out = Arc::new(Mutex::new(()));
+    let names = names(jobs);
+    let (out, away) = (Arc::new(Mutex::new(())), Away::default());
     let mut readers = JoinSet::new();
     for (id, name) in ids.iter().zip(&names) {
-        let lines = client
-            .lines(&format!("/jobs/{}/output?follow=true", segment(id)))
-            .await?;
         let printer = Printer {
             job: several.then(|| id.clone()),
-            prefix: (several && !json).then(|| format!("{name}: ")),
-            json,
-            partial: [Vec::new(), Vec::new()],
+            prefix: (several && !run.json).then(|| format!("{name}: ")),
+            json: run.json,
             turn: out.clone(),
+            ..Printer::default()
         };
-        readers.spawn(printer.print(lines, name.clone()));
+        let outage = Outage::new(run.patience, away.clone());
+        let (client, id, name) = (client.clone(), id.clone(), name.clone());
+        readers.spawn(async move {
+            let follower = Follower::to_the_end(&client, &id, outage, true).await?;
+            printer.print(follower, name).await
+        });
     }
+    let cancel = || cancel(client.clone(), ids.to_vec(), run.patience);
     let mut cancelling = None;
     let mut worst = 0;
     loop {
@@ -204,10 +206,12 @@ async fn follow(
             ended = readers.join_next() => match ended {
                 Some(Ok(Ok(code))) if several => worst = worst.max(u8::from(code != 0)),
                 Some(Ok(Ok(code))) => worst = code,
+                // No server is there to cancel them either.
+                Some(Ok(Err(Broken::Lost(e)))) if e.passes() => return Err(lost(&e, ids)),
                 Some(Ok(Err(e))) => {
                     // Nobody sees the output any more, as with `| head`: the jobs must not run on unseen.
-                    let _ = timeout(PARTING, cancel(client.clone(), ids.to_vec())).await;
-                    return Err(e);
+                    let _ = timeout(PARTING, cancel()).await;
+                    return Err(e.into());
                 }
                 Some(Err(e)) => return Err(e.to_string()),
                 None => return Ok(ExitCode::from(worst)),
@@ -219,10 +223,10 @@ async fn follow(
                 }
                 Signal::Interrupt => {
                     eprintln!("poseidon: cancelling; Ctrl-C again stops waiting");
-                    cancelling = Some(tokio::spawn(cancel(client.clone(), ids.to_vec())));
+                    cancelling = Some(tokio::spawn(cancel()));
                 }
                 Signal::End(code) => {
-                    let _ = timeout(PARTING, cancel(client.clone(), ids.to_vec())).await;
+                    let _ = timeout(PARTING, cancel()).await;
                     return Ok(ExitCode::from(code));
                 }
             },
@@ -230,14 +234,54 @@ async fn follow(
     }
 }
 
+/// What to call each job's device.
+fn names(jobs: &[Value]) -> Vec<String> {
+    let mut instances: BTreeMap<&str, usize> = BTreeMap::new();
+    for job in jobs {
+        *instances
+            .entry(job["agent"].as_str().unwrap_or(""))
+            .or_default() += 1;
+    }
+    jobs.iter()
+        .map(|job| {
+            let name = text(&job["agent"]);
+            match instances.get(job["agent"].as_str().unwrap_or("")) {
+                Some(1) => name,
+                _ => format!("{name}/{}", text(&job["instance"])),
+            }
+        })
+        .collect()
+}
+
+/// What to say where the server stayed away.
+fn lost(failure: &Failure, ids: &[String]) -> String {
+    let ids: Vec<_> = ids.iter().map(|id| clean(id)).collect();
+    format!(
+        "{failure}; no longer waiting, the job may still run: 'poseidon output --follow' tells ({})",
+        ids.join(", ")
+    )
+}
+
 /// Cancels all of them at once. Where one has ended by itself there is nothing to cancel.
-async fn cancel(client: Client, ids: Vec<String>) {
+async fn cancel(client: Client, ids: Vec<String>, patience: Patience) {
+    let away = Away::default();
     let each = ids.iter().map(|id| {
         let path = format!("/jobs/{}/cancel", segment(id));
-        let client = &client;
+        let mut outage = Outage::new(patience, away.clone());
+        let mut client = client.clone();
         async move {
-            if let Err(e) = client.post::<Value>(&path, &json!({})).await {
-                eprintln!("poseidon: {e}");
+            while let Err(failure) = client.try_post::<Value>(&path, &json!({})).await {
+                // A second cancel kills at once: only one that never arrived is sent again.
+                let waited = if failure.never_sent() {
+                    outage.wait(failure).await
+                } else {
+                    Err(failure)
+                };
+                if let Err(failure) = waited {
+                    eprintln!("poseidon: {failure}");
+                    break;
+                }
+                client = client.again();
             }
         }
     });
@@ -277,168 +321,36 @@ impl Signals {
     }
 }
 
-/// `poseidon output`.
-pub(super) async fn output(
-    client: &Client,
-    job: &str,
+#[derive(Args)]
+pub(super) struct Output {
+    /// The job's ID
+    job: String,
+    /// Go on until the job ends
+    #[arg(long, short)]
     follow: bool,
+    /// Print the API's JSON lines
+    #[arg(long)]
     json: bool,
-) -> Result<ExitCode, String> {
-    let lines = client
-        .lines(&format!("/jobs/{}/output?follow={follow}", segment(job)))
-        .await?;
-    let printer = Printer {
-        job: None,
-        prefix: None,
-        json,
-        partial: [Vec::new(), Vec::new()],
-        turn: Arc::default(),
-    };
-    match printer.copy(lines).await? {
-        Some(job) if follow => Ok(ExitCode::from(exit_code(&job))),
-        None if follow => Err("the server ended the stream before the job ended".to_owned()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    #[command(flatten)]
+    patience: Patience,
 }
 
-struct Printer {
-    /// Told in each line of JSON, where several devices share the output.
-    job: Option<String>,
-    /// Before each line, where several devices share the terminal.
-    prefix: Option<String>,
-    json: bool,
-    /// The beginning of a line that has not ended, of each stream.
-    partial: [Vec<u8>; 2],
-    /// Who holds it writes.
-    turn: Arc<Mutex<()>>,
-}
-
-impl Printer {
-    /// Prints to the end; returns the exit code.
-    async fn print(self, lines: Lines, name: String) -> Result<u8, String> {
-        let json = self.json;
-        let Some(job) = self.copy(lines).await? else {
-            return Err(format!(
-                "{name}: the server ended the stream before the job ended"
-            ));
+impl Output {
+    pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
+        let follower = if self.follow {
+            let outage = Outage::new(self.patience, Away::default());
+            Follower::to_the_end(client, &self.job, outage, false).await
+        } else {
+            Follower::stored(client, &self.job).await
         };
-        let plain_end = matches!(
-            job["result"]["status"].as_str(),
-            Some("succeeded" | "failed")
-        );
-        if !plain_end && !json {
-            eprintln!("poseidon: {name}: {}", outcome(&job));
-            if job["result"]["message"].is_string() {
-                eprintln!("poseidon: {name}: {}", text(&job["result"]["message"]));
-            }
-        }
-        Ok(exit_code(&job))
-    }
-
-    /// Prints what comes; returns the job if it ended.
-    async fn copy(mut self, mut lines: Lines) -> Result<Option<Value>, String> {
-        let mut end = None;
-        while let Some(line) = lines.next().await? {
-            let parsed: Line = serde_json::from_slice(&line)
-                .map_err(|e| format!("the server's answer cannot be read: {e}"))?;
-            if self.json {
-                let mut value: Value = serde_json::from_slice(&line).unwrap_or_default();
-                if let (Some(fields), Some(job)) = (value.as_object_mut(), &self.job) {
-                    fields.insert("jobId".to_owned(), job.clone().into());
-                }
-                write(Stream::Stdout, format!("{value}\n").as_bytes()).await?;
-            }
-            match parsed {
-                Line::End { job } => end = Some(job),
-                _ if self.json => {}
-                Line::Output {
-                    stream,
-                    data,
-                    encoding,
-                } => {
-                    let bytes = Data { data, encoding }
-                        .into_bytes()
-                        .ok_or("the server sends wrong base64")?;
-                    self.bytes(stream, &bytes).await?;
-                }
-                Line::Gap {
-                    stream,
-                    offset,
-                    length,
-                } => {
-                    let name = match stream {
-                        Stream::Stdout => "stdout",
-                        Stream::Stderr => "stderr",
-                    };
-                    let prefix = self.prefix.as_deref().unwrap_or("");
-                    eprintln!(
-                        "poseidon: {prefix}{} of {name} are missing from byte {offset} on",
-                        bytes(&json!(length))
-                    );
-                }
-                Line::Other => {}
-            }
-        }
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            if !self.partial[stream as usize].is_empty() {
-                self.bytes(stream, b"\n").await?;
-            }
-        }
-        Ok(end)
-    }
-
-    async fn bytes(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), String> {
-        let Some(prefix) = &self.prefix else {
-            return write(stream, bytes).await;
+        let printer = Printer {
+            json: self.json,
+            ..Printer::default()
         };
-        let partial = &mut self.partial[stream as usize];
-        let mut whole = Vec::new();
-        for piece in bytes.split_inclusive(|b| *b == b'\n') {
-            partial.extend_from_slice(piece);
-            if partial.ends_with(b"\n") || partial.len() > LINE_LIMIT {
-                whole.extend_from_slice(prefix.as_bytes());
-                whole.append(partial);
-                if !whole.ends_with(b"\n") {
-                    whole.push(b'\n');
-                }
-            }
+        match printer.copy(follower?).await {
+            Ok(Some(job)) if self.follow => Ok(ExitCode::from(exit_code(&job))),
+            Ok(_) => Ok(ExitCode::SUCCESS),
+            Err(e) => Err(e.into()),
         }
-        let turn = self.turn.lock().await;
-        let written = write(stream, &whole).await;
-        drop(turn);
-        written
-    }
-}
-
-async fn write(stream: Stream, bytes: &[u8]) -> Result<(), String> {
-    let written = async {
-        match stream {
-            Stream::Stdout => {
-                let mut out = stdout();
-                out.write_all(bytes).await?;
-                out.flush().await
-            }
-            Stream::Stderr => {
-                let mut out = stderr();
-                out.write_all(bytes).await?;
-                out.flush().await
-            }
-        }
-    };
-    written
-        .await
-        .map_err(|e: std::io::Error| format!("cannot write the output: {e}"))
-}
-
-/// As a shell has it: the exit code, 128 and the signal, else 255.
-fn exit_code(job: &Value) -> u8 {
-    let result = &job["result"];
-    if let Some(signal) = result["signal"].as_u64() {
-        return u8::try_from(128 + signal.min(127)).unwrap_or(NO_CODE);
-    }
-    match (result["status"].as_str(), result["exitCode"].as_i64()) {
-        (_, Some(code)) if code != 0 => u8::try_from(code).unwrap_or(NO_CODE),
-        (Some("succeeded"), _) => 0,
-        _ => NO_CODE,
     }
 }

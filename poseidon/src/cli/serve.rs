@@ -33,6 +33,9 @@ pub(super) struct Serve {
     /// Bytes of output that are stored in all; the oldest make room
     #[arg(long, default_value_t = 8 << 30, value_name = "BYTES")]
     output_store_bytes: u64,
+    /// Records of the agents' histories that are kept; the oldest make room
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    history_records: u64,
 }
 
 impl Serve {
@@ -49,6 +52,7 @@ impl Serve {
             max_agents: self.max_agents,
             job_output_bytes: self.job_output_bytes,
             output_store_bytes: self.output_store_bytes,
+            history_records: self.history_records,
         })
         .await?;
         let scheme = server

@@ -162,6 +162,11 @@ impl Agent {
         self.state.with_extension("log")
     }
 
+    /// A file beside its state.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.state.with_file_name(name)
+    }
+
     pub(super) fn start(&mut self, url: &str) -> Result<(), String> {
         let log = File::create(self.log()).map_err(|e| e.to_string())?;
         let errors = log.try_clone().map_err(|e| e.to_string())?;

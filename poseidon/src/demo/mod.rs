@@ -183,8 +183,9 @@ async fn story(url: &str, token: &str, agent: &mut Agent) -> Result<(), String> 
         .await
         .unwrap_or_else(|_| Err(format!("it has not ended after {} s", COMMAND.as_secs())))
         .map_err(|e| failed(step, &e))?;
+    offline(&client, url, agent).await?;
     tell(&format!(
-        "7. The page, with the token in it: {url}/#token={token}"
+        "8. The page, with the token in it: {url}/#token={token}"
     ));
     Ok(())
 }
@@ -209,6 +210,53 @@ async fn wait<T>(
         }
         sleep(LOOK).await;
     }
+}
+
+/// A command for an agent that is away.
+async fn offline(client: &Client, url: &str, agent: &mut Agent) -> Result<(), String> {
+    let step = "queue a command";
+    agent.stop().await;
+    // Its end is told by the connection's end, which comes a moment later.
+    let deadline = Instant::now() + HEALTH;
+    while client.get::<Value>("/agents/demo").await?["state"] != "down" {
+        if Instant::now() > deadline {
+            return Err(failed(
+                step,
+                "Poseidon does not notice that the agent has gone",
+            ));
+        }
+        sleep(LOOK).await;
+    }
+    let ledger = agent.file("ledger");
+    let command = format!("echo it ran >> '{}'", ledger.display());
+    let body = json!({"agents": ["demo"], "command": {"shell": command}, "queue": true, "expiresSeconds": 3600});
+    let answer: Value = client
+        .post("/jobs", &body)
+        .await
+        .map_err(|e| failed(step, &e))?;
+    let job = &answer["jobs"][0];
+    if job["state"] != "queued" {
+        return Err(failed(step, &format!("it is {}", outcome(job))));
+    }
+    tell("7. The agent is stopped, and a command waits for it (poseidon run demo --queue -- ...).");
+    let step = "the queued command runs once";
+    agent.start(url).map_err(|e| failed(step, &e))?;
+    let path = format!("/jobs/{}", segment(job["id"].as_str().unwrap_or("")));
+    let job = wait(step, ARRIVE, agent, async || {
+        let job: Value = client.get(&path).await?;
+        Ok((job["state"] == "ended").then_some(job))
+    })
+    .await?;
+    let ran = std::fs::read_to_string(&ledger).unwrap_or_default();
+    if job["result"]["status"] != "succeeded" || ran.lines().count() != 1 {
+        let times = ran.lines().count();
+        return Err(failed(
+            step,
+            &format!("{}; it ran {times} times", outcome(&job)),
+        ));
+    }
+    tell("   The agent is back: the command ran, once.");
+    Ok(())
 }
 
 async fn command(client: &Client) -> Result<(), String> {

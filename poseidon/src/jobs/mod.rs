@@ -3,23 +3,30 @@
 //! A job is stored before it is sent, and its end is stored before anybody is told. Jobs that have not ended are
 //! in memory as well, with the writing end of their output.
 
+pub mod live;
+mod open;
 pub mod output;
+mod queue;
 pub mod spool;
+
+pub use live::{Live, Resume, Written};
 
 use crate::events::{Change, Events};
 use crate::store::{Db, Job, JobFilter, JobState, Result, StoreError};
+use open::Open;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use spool::{Spool, Spools};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use triton::message::payload::{self, Stream};
 
 /// More jobs may not be open at a time.
 pub const MAX_OPEN: usize = 50_000;
+/// With so many open none is taken that may wait: those that are sent at once have the rest.
+pub const MAX_WITH_QUEUED: usize = MAX_OPEN / 2;
 /// Cancels whose answer is remembered.
 const MAX_CANCELS: usize = 1000;
 /// Longest text of a progress report, in characters.
@@ -38,6 +45,7 @@ pub struct JobView<'a> {
     instance: &'a str,
     state: JobState,
     created: f64,
+    expires: Option<f64>,
     request: &'a RawValue,
     result: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
@@ -51,54 +59,11 @@ impl<'a> From<&'a Job> for JobView<'a> {
             instance: &job.instance,
             state: job.state,
             created: job.created,
+            expires: job.expires,
             request: &job.request,
             result: job.result.as_deref(),
             error: job.error.as_deref(),
         }
-    }
-}
-
-/// How far the output of a job is written.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Written {
-    /// Bytes of the file.
-    pub len: u64,
-    /// Nothing more comes, and the job's end is stored.
-    pub ended: bool,
-}
-
-/// A job that has not ended, or has just.
-pub struct Live {
-    job: Mutex<Job>,
-    spool: Mutex<Spool>,
-    written: watch::Sender<Written>,
-    ending: AtomicBool,
-}
-
-impl Live {
-    fn new(job: Job) -> Arc<Self> {
-        Arc::new(Self {
-            spool: Mutex::new(Spool::new(job.stdout_bytes, job.stderr_bytes)),
-            job: Mutex::new(job),
-            written: watch::Sender::new(Written::default()),
-            ending: AtomicBool::new(false),
-        })
-    }
-
-    /// The job as it stands.
-    pub fn job(&self) -> Job {
-        lock(&self.job).clone()
-    }
-
-    /// How far its output is written, now and later.
-    pub fn written(&self) -> watch::Receiver<Written> {
-        self.written.subscribe()
-    }
-
-    fn belongs_to(&self, identifier: &str, instance: &str, plain: bool) -> bool {
-        let job = lock(&self.job);
-        // Plain Tritons are numbered anew at each connection.
-        job.identifier == identifier && (plain || job.instance == instance)
     }
 }
 
@@ -110,14 +75,24 @@ pub enum End {
     Error(payload::Error),
 }
 
+/// How the open jobs of a forgotten agent end.
+pub fn forgotten() -> payload::Error {
+    payload::Error::new(
+        payload::ErrorCode::Other("forgotten".to_owned()),
+        "the agent was forgotten before it reported the end",
+    )
+}
+
 /// All jobs.
 pub struct Jobs {
-    open: Mutex<HashMap<String, Arc<Live>>>,
+    open: Mutex<Open>,
     /// Conversation of a `cancel` → token of its job, oldest first.
     cancels: Mutex<VecDeque<(String, String)>>,
     spools: Arc<Spools>,
     /// Ended jobs whose ends the store has not taken; they are among the open ones too.
     unstored: Mutex<Vec<Arc<Live>>>,
+    /// A job more waits in the store.
+    queued: Notify,
     db: Db,
     events: Events,
 }
@@ -125,41 +100,49 @@ pub struct Jobs {
 impl Jobs {
     /// Goes on with the jobs that were open when the server stopped.
     pub fn new(db: Db, events: Events, spools: Spools, open: Vec<Job>) -> Arc<Self> {
-        let open = open
-            .into_iter()
-            .map(|job| (job.token.clone(), Live::new(job)))
-            .collect();
+        let mut all = Open::default();
+        for job in open {
+            all.add(job.token.clone(), &Arc::new(Live::new(job, 0)));
+        }
         Arc::new(Self {
-            open: Mutex::new(open),
+            open: Mutex::new(all),
             cancels: Mutex::default(),
             spools: Arc::new(spools),
             unstored: Mutex::default(),
+            queued: Notify::new(),
             db,
             events,
         })
     }
 
-    /// Stores new jobs. None is made where there would be too many.
-    pub async fn create(&self, jobs: Vec<Job>) -> Result<Option<Vec<Arc<Live>>>> {
-        if lock(&self.open).len() + jobs.len() > MAX_OPEN {
+    /// Stores new jobs, each with the number of the connection on which it is about to be sent, or 0. None is made
+    /// where there would be too many.
+    pub async fn create(&self, jobs: Vec<(Job, u64)>) -> Result<Option<Vec<Arc<Live>>>> {
+        let rows: Vec<Job> = jobs.iter().map(|(job, _)| job.clone()).collect();
+        let limit = if rows.iter().any(|job| job.queue) {
+            MAX_WITH_QUEUED
+        } else {
+            MAX_OPEN
+        };
+        if lock(&self.open).len() + rows.len() > limit {
             return Ok(None);
         }
-        let rows = jobs.clone();
         self.db.call(move |store| store.insert_jobs(&rows)).await?;
-        let live: Vec<_> = jobs.into_iter().map(Live::new).collect();
-        let mut open = lock(&self.open);
-        for one in &live {
-            let job = lock(&one.job);
+        let mut made = Vec::with_capacity(jobs.len());
+        for (job, connection) in jobs {
             self.publish(&job);
-            open.insert(job.token.clone(), one.clone());
+            let token = job.token.clone();
+            let live = Arc::new(Live::new(job, connection));
+            lock(&self.open).add(token, &live);
+            made.push(live);
         }
-        drop(open);
-        Ok(Some(live))
+        self.queued.notify_one();
+        Ok(Some(made))
     }
 
     /// The open job that `token` names.
     pub fn open(&self, token: &str) -> Option<Arc<Live>> {
-        lock(&self.open).get(token).cloned()
+        lock(&self.open).get(token)
     }
 
     /// The open job that an agent speaks of; nobody speaks for another's.
@@ -174,13 +157,10 @@ impl Jobs {
             .filter(|live| live.belongs_to(identifier, instance, plain))
     }
 
-    /// All open jobs of an instance, or of all instances of an identifier.
+    /// All open jobs of an instance, or of all instances of an identifier; those of one in the order in which they
+    /// were made.
     pub fn all_open_of(&self, identifier: &str, instance: Option<&str>) -> Vec<Arc<Live>> {
-        let open = lock(&self.open);
-        open.values()
-            .filter(|live| live.belongs_to(identifier, instance.unwrap_or(""), instance.is_none()))
-            .cloned()
-            .collect()
+        lock(&self.open).of(identifier, instance)
     }
 
     /// A job, open or ended.
@@ -230,17 +210,25 @@ impl Jobs {
 
     /// The agent has the job.
     pub fn accepted(&self, live: &Live) {
-        let row = {
-            let mut job = lock(&live.job);
-            if job.state != JobState::Sent {
-                return;
+        if let Some(token) = self.set_accepted(live) {
+            // Nothing rests on this being durable: if it is not, the job counts as sent, and is sent again after a
+            // reconnect.
+            self.db.post(move |store| store.accept_job(&token));
+        }
+    }
+
+    /// Notes in memory that the agent has the job; its token if that is news.
+    pub(crate) fn set_accepted(&self, live: &Live) -> Option<String> {
+        let job = {
+            let mut standing = lock(&live.job);
+            if !matches!(standing.job.state, JobState::Sent | JobState::Queued) {
+                return None;
             }
-            job.state = JobState::Accepted;
-            self.publish(&job);
-            job.clone()
+            standing.job.state = JobState::Accepted;
+            standing.job.clone()
         };
-        // Nothing rests on this being durable: whether it is or not, the agent tells when the job ends.
-        self.db.post(move |store| store.update_job(&row));
+        self.publish(&job);
+        Some(job.token)
     }
 
     /// Stores a piece of output; returns when it is written, so that the agent is read no faster than that.
@@ -278,9 +266,9 @@ impl Jobs {
     {
         let (jobs, live) = (self.clone(), live.clone());
         let written = tokio::task::spawn_blocking(move || {
-            let token = lock(&live.job).token.clone();
+            let token = live.job().token;
             let mut spool = lock(&live.spool);
-            let open = || lock(&jobs.open).keys().cloned().collect();
+            let open = || lock(&jobs.open).tokens();
             write(&mut spool, &jobs.spools, &token, &open);
             let len = spool.written();
             drop(spool);
@@ -295,9 +283,12 @@ impl Jobs {
     ///
     /// Runs to its end even when the caller is dropped: a connection may break at any time.
     pub async fn end(self: &Arc<Self>, live: &Arc<Live>, end: End) {
-        if live.ending.swap(true, Ordering::AcqRel) {
-            return;
+        if live.begin_end() {
+            self.finish_whole(live, end).await;
         }
+    }
+
+    async fn finish_whole(self: &Arc<Self>, live: &Arc<Live>, end: End) {
         let (jobs, live) = (self.clone(), live.clone());
         let ended = tokio::spawn(async move { jobs.finish(&live, end).await });
         if let Err(e) = ended.await {
@@ -306,6 +297,34 @@ impl Jobs {
     }
 
     async fn finish(&self, live: &Arc<Live>, end: End) {
+        let job = Self::ended_job(live, end);
+        if let Err(e) = self.store(&job).await {
+            log::error!("the end of job {} is not stored yet: {e}", job.token);
+            // A full disk, most likely. It stays among the open ones, which are in memory, until it is stored.
+            self.tell_end(live, &job, false);
+            lock(&self.unstored).push(live.clone());
+        } else {
+            self.tell_end(live, &job, true);
+        }
+    }
+
+    /// Takes the right to end a job with something else that is stored; the job as it will be. Then either
+    /// [`Self::ended_with`] or [`Self::not_ended`] follows.
+    pub(crate) fn begin_end(live: &Live, end: End) -> Option<Job> {
+        live.begin_end().then(|| Self::ended_job(live, end))
+    }
+
+    /// The end of a job is stored.
+    pub(crate) fn ended_with(&self, live: &Live, job: &Job) {
+        self.tell_end(live, job, true);
+    }
+
+    /// It could not be stored, and will come again.
+    pub(crate) fn not_ended(live: &Live) {
+        live.forgo_end();
+    }
+
+    fn ended_job(live: &Live, end: End) -> Job {
         let mut job = live.job();
         let [stdout, stderr] = lock(&live.spool).seen();
         (job.stdout_bytes, job.stderr_bytes) = (stdout, stderr);
@@ -322,23 +341,22 @@ impl Jobs {
             }
         }
         job.state = JobState::Ended;
-        let stored = self.store(&job).await;
-        *lock(&live.job) = job.clone();
-        if let Err(e) = stored {
-            log::error!("the end of job {} is not stored yet: {e}", job.token);
-            // A full disk, most likely. It stays among the open ones, which are in memory, until it is stored.
-            lock(&self.unstored).push(live.clone());
-        } else {
+        job
+    }
+
+    fn tell_end(&self, live: &Live, job: &Job, stored: bool) {
+        lock(&live.job).job = job.clone();
+        if stored {
             lock(&self.open).remove(&job.token);
         }
         log::info!("job {} on {} has ended", job.token, job.agent);
         live.written.send_modify(|written| written.ended = true);
-        self.publish(&job);
+        self.publish(job);
     }
 
     async fn store(&self, job: &Job) -> Result<()> {
         let row = job.clone();
-        self.db.call(move |store| store.update_job(&row)).await
+        self.db.call(move |store| store.end_job(&row)).await
     }
 
     /// Stores the ends that could not be stored when they came.

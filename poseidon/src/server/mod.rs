@@ -5,6 +5,7 @@ pub mod limits;
 pub mod page;
 pub mod tls;
 
+use crate::agents::recorder;
 use crate::agents::registry::Registry;
 use crate::events::Events;
 use crate::jobs::Jobs;
@@ -22,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -30,6 +31,9 @@ use tower::ServiceExt as _;
 
 /// Connections beyond the agents: people, programs, devices that are not registered.
 const MORE_CONNECTIONS: usize = 2000;
+/// Connections that wait in the kernel for being accepted: after a restart all agents come at once. The kernel has
+/// its own bound, `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
 /// Time for a TLS handshake, and for the head of a request.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// Largest head of a request, and a connection's buffer before it becomes a WebSocket.
@@ -42,6 +46,8 @@ const FLUSH: Duration = Duration::from_mins(1);
 const GATHER: Duration = Duration::from_millis(250);
 /// Rows in one call to the store.
 const BATCH: usize = 500;
+/// Records that are deleted in one call to the store.
+const PRUNE: u32 = 2000;
 /// Ended jobs that are remembered.
 const KEEP_JOBS: u64 = 100_000;
 
@@ -64,6 +70,8 @@ pub struct Settings {
     pub job_output_bytes: u64,
     /// Bytes of output that are stored in all.
     pub output_store_bytes: u64,
+    /// Records of the agents' journals that are kept.
+    pub history_records: u64,
 }
 
 impl Settings {
@@ -78,6 +86,7 @@ impl Settings {
             max_agents: 20_000,
             job_output_bytes: 2 << 30,
             output_store_bytes: 8 << 30,
+            history_records: 100_000,
         }
     }
 }
@@ -94,6 +103,8 @@ pub struct App {
     pub db: Db,
     /// The fleet as it changes.
     pub events: Events,
+    /// Room for records on their way into the store, in bytes.
+    pub record_room: Arc<Semaphore>,
     /// Failed attempts to connect.
     pub attempts: Attempts,
     /// Becomes true when the server stops.
@@ -131,9 +142,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     raise_descriptor_limit();
     let data = DataDir::open(&settings.data)?;
     let token = data.admin_token()?;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    let listener = listen(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
     let address = listener
         .local_addr()
         .map_err(|e| format!("cannot listen on {address}: {e}"))?;
@@ -168,6 +177,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         jobs: Jobs::new(db.clone(), events.clone(), spools, open_jobs),
         db,
         events,
+        record_room: Arc::new(Semaphore::new(recorder::ALL_BYTES)),
         attempts: Attempts::default(),
         stop: stopping,
         token,
@@ -176,6 +186,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     let tasks = vec![
         tokio::spawn(accept(app.clone(), listener, tls)),
         tokio::spawn(flush(app.clone())),
+        tokio::spawn(expire(app.clone())),
     ];
     Ok(Server {
         url,
@@ -228,6 +239,18 @@ async fn resolve(settings: &Settings) -> Result<SocketAddr, String> {
         ));
     }
     Ok(address)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // As `TcpListener::bind` does it: a restart must not wait for old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Each agent is a descriptor; the soft limit of 1024 is meant for programs that use select(2).
@@ -355,6 +378,31 @@ async fn flush(app: Arc<App>) {
         store_changed(&app, all).await;
         if all && let Err(e) = app.jobs.prune(KEEP_JOBS).await {
             log::error!("old jobs are not deleted: {e}");
+        }
+        if all && let Err(e) = prune_records(&app).await {
+            log::error!("old records are not deleted: {e}");
+        }
+    }
+}
+
+async fn expire(app: Arc<App>) {
+    let mut stop = app.stop.clone();
+    tokio::select! {
+        () = app.jobs.watch_expiry() => {}
+        () = stopped(&mut stop) => {}
+    }
+}
+
+/// Keeps the newest records, a piece at a time, so that what else waits for the store comes in between.
+async fn prune_records(app: &App) -> crate::store::Result<()> {
+    let keep = app.settings.history_records;
+    loop {
+        let deleted = app
+            .db
+            .call(move |store| store.prune_records(keep, PRUNE))
+            .await?;
+        if deleted < PRUNE as usize || *app.stop.borrow() {
+            return Ok(());
         }
     }
 }

@@ -30,6 +30,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/fleet.js", JS, include_str!("../../web/fleet.js")),
     ("/format.js", JS, include_str!("../../web/format.js")),
     ("/health.js", JS, include_str!("../../web/health.js")),
+    ("/history.js", JS, include_str!("../../web/history.js")),
     ("/jobs.js", JS, include_str!("../../web/jobs.js")),
     ("/output.js", JS, include_str!("../../web/output.js")),
     ("/pending.js", JS, include_str!("../../web/pending.js")),

@@ -1,12 +1,14 @@
-//! What Poseidon remembers: identifiers, instances and jobs.
+//! What Poseidon remembers: identifiers, instances, jobs and the records of the agents' journals.
 //!
 //! [`Store`] is what a store can do; [`sqlite`] is the embedded one. [`Db`] is how the rest of the server
 //! reaches it: a thread of its own takes the calls from a bounded queue and commits them in groups, so that
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
+pub mod records;
 pub mod sqlite;
 
-use serde::Serialize;
+use records::{Batch, Found, RecordFilter, Stored};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,12 +78,16 @@ pub struct Instance {
     pub health: Option<Box<RawValue>>,
     /// When that came.
     pub health_at: Option<f64>,
+    /// The last sequence of its journal that is stored; written with the records only.
+    pub acked: u64,
 }
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
+    /// Waits in the store for its agent.
+    Queued = -1,
     /// Stored and handed to the connection.
     Sent,
     /// The agent has it.
@@ -115,6 +121,12 @@ pub struct Job {
     pub stdout_bytes: u64,
     /// The same of stderr.
     pub stderr_bytes: u64,
+    /// It may wait for its agent…
+    pub queue: bool,
+    /// …until then.
+    pub expires: Option<f64>,
+    /// Id of the journal of the agent that it was sent to.
+    pub journal: Option<String>,
 }
 
 /// What a server needs to know when it starts.
@@ -133,6 +145,8 @@ pub struct JobFilter {
     pub identifier: Option<String>,
     /// …and this instance.
     pub instance: Option<String>,
+    /// Only in this state.
+    pub state: Option<JobState>,
     /// At most so many.
     pub limit: u32,
 }
@@ -158,12 +172,18 @@ pub trait Store: Send {
     fn delete_identifier(&mut self, hash: &str) -> Result<()>;
     /// Adds or changes instances; those of identifiers that are gone are skipped.
     fn put_instances(&mut self, instances: &[Instance]) -> Result<()>;
-    /// Forgets an instance.
+    /// Forgets an instance and its records.
     fn delete_instance(&mut self, identifier: &str, instance: &str) -> Result<()>;
     /// Adds jobs.
     fn insert_jobs(&mut self, jobs: &[Job]) -> Result<()>;
-    /// Writes a job's state, result, error and byte counts.
-    fn update_job(&mut self, job: &Job) -> Result<()>;
+    /// Jobs are about to be sent to the agent with this journal, unless they are further already.
+    fn send_jobs(&mut self, tokens: &[String], journal: Option<&str>) -> Result<()>;
+    /// A job that was sent and not taken waits again.
+    fn queue_job(&mut self, token: &str) -> Result<()>;
+    /// The agent has a job, unless that has ended.
+    fn accept_job(&mut self, token: &str) -> Result<()>;
+    /// Writes a job's result, error and byte counts; only the first end counts.
+    fn end_job(&mut self, job: &Job) -> Result<()>;
     /// One job.
     fn job(&mut self, token: &str) -> Result<Option<Job>>;
     /// Jobs, newest first.
@@ -172,6 +192,12 @@ pub trait Store: Send {
     fn ended_tokens(&mut self, identifier: &str, instance: Option<&str>) -> Result<Vec<String>>;
     /// Deletes ended jobs beyond the newest `keep`; returns their tokens.
     fn prune_jobs(&mut self, keep: u64) -> Result<Vec<String>>;
+    /// Adds records that are new, and writes what they say of jobs; `None` where the identifier is gone.
+    fn store_records(&mut self, batch: &Batch) -> Result<Option<Stored>>;
+    /// Records, and whether others fit too.
+    fn records(&mut self, filter: &RecordFilter) -> Result<(Vec<Found>, bool)>;
+    /// Deletes the oldest records beyond the newest `keep`, at most so many at a time; returns how many.
+    fn prune_records(&mut self, keep: u64, at_most: u32) -> Result<usize>;
 }
 
 type Finish = Box<dyn FnOnce(Result<()>) + Send>;

@@ -1,5 +1,8 @@
 //! The embedded store: one `SQLite` file in WAL mode.
 
+mod records;
+
+use super::records::{Batch, Found, RecordFilter, Stored};
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
@@ -7,9 +10,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Each moves the schema on by one version; `user_version` counts them.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001-first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001-first.sql"),
+    include_str!("../../migrations/0002-records.sql"),
+];
 
-const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes";
+const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
+     queue, expires, journal";
 
 /// A list of jobs ends early beyond so many bytes of requests and results: each may have a megabyte.
 const LIST_BYTES: usize = 8 << 20;
@@ -86,6 +93,13 @@ impl Store for Sqlite {
     }
 
     fn mark(&mut self) -> Result<()> {
+        // A full disk makes SQLite undo the whole transaction; what would follow were durable by itself, and all the
+        // same reported as failed with the others.
+        if self.db.is_autocommit() {
+            return Err(StoreError::Failed(
+                "what was done before it in the same transaction failed".to_owned(),
+            ));
+        }
         Ok(self.db.execute_batch("SAVEPOINT call")?)
     }
 
@@ -113,7 +127,7 @@ impl Store for Sqlite {
             })?
             .collect::<rusqlite::Result<_>>()?;
         let mut statement = self.db.prepare(
-            "SELECT identifier, instance, plain, address, since, last_seen, hello, health, health_at FROM instances",
+            "SELECT identifier, instance, plain, address, since, last_seen, hello, health, health_at, acked FROM instances",
         )?;
         let instances = statement
             .query_map([], |row| {
@@ -127,6 +141,7 @@ impl Store for Sqlite {
                     hello: json(row, 6)?,
                     health: json(row, 7)?,
                     health_at: row.get(8)?,
+                    acked: u64::try_from(row.get::<_, i64>(9)?).unwrap_or(0),
                 })
             })?
             .collect::<rusqlite::Result<_>>()?;
@@ -201,7 +216,8 @@ impl Store for Sqlite {
 
     fn insert_jobs(&mut self, jobs: &[Job]) -> Result<()> {
         let mut statement = self.db.prepare_cached(
-            "INSERT INTO jobs (token, identifier, instance, agent, state, created, request) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO jobs (token, identifier, instance, agent, state, created, request, queue, expires, journal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
         for job in jobs {
             statement.execute(params![
@@ -209,22 +225,51 @@ impl Store for Sqlite {
                 job.identifier,
                 job.instance,
                 job.agent,
-                job.state as u8,
+                job.state as i8,
                 job.created,
-                job.request.get()
+                job.request.get(),
+                job.queue,
+                job.expires,
+                job.journal
             ])?;
         }
         Ok(())
     }
 
-    fn update_job(&mut self, job: &Job) -> Result<()> {
+    fn send_jobs(&mut self, tokens: &[String], journal: Option<&str>) -> Result<()> {
+        let mut statement = self.db.prepare_cached(
+            "UPDATE jobs SET state = 0, journal = ?2 WHERE token = ?1 AND state <= 0",
+        )?;
+        for token in tokens {
+            statement.execute(params![token, journal])?;
+        }
+        Ok(())
+    }
+
+    fn queue_job(&mut self, token: &str) -> Result<()> {
         self.db
             .prepare_cached(
-                "UPDATE jobs SET state = ?2, result = ?3, error = ?4, stdout_bytes = ?5, stderr_bytes = ?6 WHERE token = ?1",
+                "UPDATE jobs SET state = -1, journal = NULL WHERE token = ?1 AND state = 0",
+            )?
+            .execute([token])?;
+        Ok(())
+    }
+
+    fn accept_job(&mut self, token: &str) -> Result<()> {
+        self.db
+            .prepare_cached("UPDATE jobs SET state = 1 WHERE token = ?1 AND state < 1")?
+            .execute([token])?;
+        Ok(())
+    }
+
+    fn end_job(&mut self, job: &Job) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "UPDATE jobs SET state = 2, result = ?2, error = ?3, stdout_bytes = ?4, stderr_bytes = ?5
+                 WHERE token = ?1 AND state < 2",
             )?
             .execute(params![
                 job.token,
-                job.state as u8,
                 job.result.as_deref().map(RawValue::get),
                 job.error.as_deref().map(RawValue::get),
                 saturate(job.stdout_bytes),
@@ -248,11 +293,22 @@ impl Store for Sqlite {
             (Some(_), None) => "identifier = ?1 AND ?2 IS NULL",
             (Some(_), Some(_)) => "identifier = ?1 AND instance = ?2",
         };
+        let state = match filter.state {
+            None => "?4 IS NULL",
+            Some(JobState::Ended) => "state = ?4",
+            // The first part names the index of open jobs.
+            Some(_) => "state < 2 AND state = ?4",
+        };
         let mut statement = self.db.prepare_cached(&format!(
-            "SELECT {JOB_COLUMNS} FROM jobs WHERE {condition} ORDER BY seq DESC LIMIT ?3"
+            "SELECT {JOB_COLUMNS} FROM jobs WHERE {condition} AND {state} ORDER BY seq DESC LIMIT ?3"
         ))?;
         let rows = statement.query_map(
-            params![filter.identifier, filter.instance, filter.limit],
+            params![
+                filter.identifier,
+                filter.instance,
+                filter.limit,
+                filter.state.map(|state| state as i8)
+            ],
             read_job,
         )?;
         let (mut jobs, mut bytes) = (Vec::new(), 0);
@@ -283,6 +339,18 @@ impl Store for Sqlite {
         let tokens = statement.query_map([saturate(keep)], |row| row.get(0))?;
         Ok(tokens.collect::<rusqlite::Result<_>>()?)
     }
+
+    fn store_records(&mut self, batch: &Batch) -> Result<Option<Stored>> {
+        self.add_records(batch)
+    }
+
+    fn records(&mut self, filter: &RecordFilter) -> Result<(Vec<Found>, bool)> {
+        self.find_records(filter)
+    }
+
+    fn prune_records(&mut self, keep: u64, at_most: u32) -> Result<usize> {
+        self.delete_records(keep, at_most)
+    }
 }
 
 /// `SQLite`'s integers are signed.
@@ -302,7 +370,8 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
         identifier: row.get(1)?,
         instance: row.get(2)?,
         agent: row.get(3)?,
-        state: match row.get::<_, u8>(4)? {
+        state: match row.get::<_, i8>(4)? {
+            -1 => JobState::Queued,
             0 => JobState::Sent,
             1 => JobState::Accepted,
             _ => JobState::Ended,
@@ -313,5 +382,58 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
         error: json(row, 8)?,
         stdout_bytes: u64::try_from(row.get::<_, i64>(9)?).unwrap_or(0),
         stderr_bytes: u64::try_from(row.get::<_, i64>(10)?).unwrap_or(0),
+        queue: row.get(11)?,
+        expires: row.get(12)?,
+        journal: row.get(13)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Db;
+
+    fn job(token: &str, bytes: usize) -> Job {
+        let request = format!("\"{}\"", "x".repeat(bytes));
+        Job {
+            token: token.to_owned(),
+            identifier: "hash".to_owned(),
+            instance: "i1".to_owned(),
+            agent: "box".to_owned(),
+            state: JobState::Sent,
+            created: 1.0,
+            request: RawValue::from_string(request).unwrap(),
+            result: None,
+            error: None,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            queue: false,
+            expires: None,
+            journal: None,
+        }
+    }
+
+    /// Where one of several calls in a transaction finds the disk full, each is told the truth.
+    #[tokio::test]
+    async fn on_a_full_disk_what_is_confirmed_is_stored_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = Sqlite::open(&path).unwrap();
+        store.db.pragma_update(None, "max_page_count", 100).unwrap();
+        let db = Db::start(Box::new(store)).unwrap();
+        let calls = (0..200).map(|n| {
+            let job = job(&n.to_string(), if n % 7 == 3 { 100_000 } else { 10 });
+            db.call(move |store| store.insert_jobs(&[job]))
+        });
+        let told = futures_util::future::join_all(calls).await;
+        assert!(told.iter().any(Result::is_err));
+        // It goes on when there is room.
+        db.call(|store| store.queue_job("none")).await.unwrap();
+        drop(db);
+        let mut again = Sqlite::open(&path).unwrap();
+        for (n, told) in told.iter().enumerate() {
+            let stored = again.job(&n.to_string()).unwrap().is_some();
+            assert_eq!(stored, told.is_ok(), "{n}: {told:?}");
+        }
+    }
 }

@@ -7,8 +7,11 @@ use poseidon::server::{self, Server, Settings};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
@@ -17,8 +20,49 @@ use triton::message::{DEFAULT_LIMIT, Message, payload};
 pub const IDENTIFIER: &str = "an-identifier-of-a-good-length";
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// `poseidon serve` as a process.
+pub struct Daemon {
+    pub url: String,
+    pub child: Child,
+}
+
+impl Daemon {
+    async fn start(dir: &Path) -> (Self, Client) {
+        let data = dir.join("data");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_poseidon"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("POSEIDON_DATA", &data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // The second line comes when it listens and its files are there.
+        let line = within(lines.next_line()).await.unwrap().unwrap();
+        let url = line.split_whitespace().last().unwrap().to_owned();
+        let token = std::fs::read_to_string(data.join("admin-token")).unwrap();
+        let client = Client::new(&url, token.trim().to_owned(), None).unwrap();
+        (Self { url, child }, client)
+    }
+}
+
+/// A server that is a process of its own and can be killed.
+pub async fn daemon() -> Rig {
+    let dir = tempfile::tempdir().unwrap();
+    let (daemon, client) = Daemon::start(dir.path()).await;
+    Rig {
+        server: None,
+        daemon: Some(daemon),
+        client,
+        dir,
+    }
+}
+
 pub struct Rig {
     pub server: Option<Server>,
+    pub daemon: Option<Daemon>,
     pub client: Client,
     pub dir: tempfile::TempDir,
 }
@@ -28,13 +72,17 @@ pub async fn rig() -> Rig {
 }
 
 pub async fn rig_with(change: impl FnOnce(&mut Settings)) -> Rig {
-    let dir = tempfile::tempdir().unwrap();
+    rig_in(tempfile::tempdir().unwrap(), change).await
+}
+
+pub async fn rig_in(dir: tempfile::TempDir, change: impl FnOnce(&mut Settings)) -> Rig {
     let mut settings = settings(dir.path());
     change(&mut settings);
     let server = server::start(settings).await.unwrap();
     let client = client(&server, dir.path());
     Rig {
         server: Some(server),
+        daemon: None,
         client,
         dir,
     }
@@ -54,7 +102,19 @@ fn client(server: &Server, dir: &Path) -> Client {
 
 impl Rig {
     pub fn url(&self) -> &str {
-        &self.server.as_ref().unwrap().url
+        match &self.daemon {
+            Some(daemon) => &daemon.url,
+            None => &self.server.as_ref().unwrap().url,
+        }
+    }
+
+    /// Kills the server, which is a process, and starts another on its folder.
+    pub async fn kill(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.child.kill().await.unwrap();
+        let (daemon, client) = Daemon::start(self.dir.path()).await;
+        self.client = client;
+        self.daemon = Some(daemon);
     }
 
     pub async fn restart(&mut self) {
@@ -72,6 +132,15 @@ impl Rig {
             .unwrap();
     }
 
+    /// Connects an agent with the journal `id`; also the last sequence that it is told to be stored.
+    pub async fn journaled(&self, instance: &str, id: &str) -> (Agent, u64) {
+        let mut agent = Agent::connect(self.url(), Some(IDENTIFIER), "/triton")
+            .await
+            .unwrap();
+        let welcome = agent.hello_with(instance, journal(id)).await;
+        (agent, welcome.acked.expect("acked"))
+    }
+
     /// Connects an agent that is registered, and says hello.
     pub async fn agent(&self, instance: &str) -> Agent {
         let mut agent = Agent::connect(self.url(), Some(IDENTIFIER), "/triton")
@@ -85,6 +154,34 @@ impl Rig {
         let body = json!({"agents": [name], "command": command});
         let answer: Value = self.client.post("/jobs", &body).await.unwrap();
         answer["jobs"][0]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A job that may wait.
+    pub async fn queue(&self, name: &str, command: Value) -> Value {
+        let body = json!({"agents": [name], "command": command, "queue": true});
+        let answer: Value = self.client.post("/jobs", &body).await.unwrap();
+        answer["jobs"][0].clone()
+    }
+
+    pub async fn is_down(&self, name: &str) {
+        eventually("down", async || {
+            (self.show(name).await["state"] == "down").then_some(())
+        })
+        .await;
+    }
+
+    pub async fn state(&self, id: &str, state: &str) {
+        eventually(state, async || {
+            (self.job(id).await["state"] == state).then_some(())
+        })
+        .await;
+    }
+
+    /// The records that a query finds.
+    pub async fn history(&self, query: &str) -> Vec<Value> {
+        let path = format!("/history?{query}");
+        let answer: Value = self.client.get(&path).await.unwrap();
+        answer["records"].as_array().unwrap().clone()
     }
 
     pub async fn job(&self, id: &str) -> Value {
@@ -113,6 +210,11 @@ impl Rig {
         }
         all
     }
+}
+
+/// The part of a hello that tells of a journal.
+pub fn journal(id: &str) -> Value {
+    json!({"journal": {"id": id, "state": "disk", "first": 1, "last": 1000}})
 }
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -170,14 +272,64 @@ impl Agent {
     }
 
     pub async fn hello(&mut self, instance: &str) -> payload::Welcome {
-        let hello = json!({
+        self.hello_with(instance, json!({})).await
+    }
+
+    /// `more` is added to the fields of the hello.
+    pub async fn hello_with(&mut self, instance: &str, more: Value) -> payload::Welcome {
+        self.say_hello(instance, more).await;
+        let welcome = self.expect(payload::WELCOME).await;
+        welcome.read().unwrap()
+    }
+
+    pub async fn say_hello(&mut self, instance: &str, more: Value) {
+        let mut hello = json!({
             "agent": {"version": "0.1.0", "protocol": 1}, "instance": instance, "hostname": "box",
             "os": "Linux", "kernel": "6.1", "arch": "mips", "time": 1.0, "capabilities": ["command"],
             "plugins": [], "future": true,
         });
+        let more = more.as_object().unwrap().clone();
+        hello.as_object_mut().unwrap().extend(more);
         self.send(&Message::with(payload::HELLO, &hello)).await;
-        let welcome = self.expect(payload::WELCOME).await;
-        welcome.read().unwrap()
+    }
+
+    /// Sends a step of a job as a record of the journal.
+    pub async fn record(&mut self, token: &str, kind: &str, sequence: u64, payload: Value) {
+        let mut payload = payload;
+        payload["sequence"] = sequence.into();
+        payload["etime"] = (1000.0 + sequence as f64).into();
+        payload["ctime"] = (2000.0 + sequence as f64).into();
+        self.send(&Message::within(token, kind, &payload)).await;
+    }
+
+    /// Sends stored values, with their sequences.
+    pub async fn values(&mut self, sequences: std::ops::RangeInclusive<u64>) {
+        let last = *sequences.end();
+        let record = |id: u64| {
+            let (etime, ctime) = (1000.0 + id as f64, 2000.0 + id as f64);
+            json!({"id": id, "token": "sensor", "code": 200, "etime": etime, "ctime": ctime, "data": {"n": id}})
+        };
+        let records: Vec<_> = sequences.map(record).collect();
+        let history = json!({"records": records, "last": last});
+        self.send(&Message::with(payload::HISTORY, &history)).await;
+    }
+
+    /// Waits until everything up to `through` is acknowledged; what else comes is not expected.
+    pub async fn acked(&mut self, through: u64) {
+        loop {
+            let ack: payload::Ack = self.expect(payload::ACK).await.read().unwrap();
+            assert!(ack.through <= through, "{ack:?}");
+            if ack.through == through {
+                return;
+            }
+        }
+    }
+
+    /// Whatever was sent before has been handled, and nothing was answered.
+    pub async fn nothing_came(&mut self) {
+        self.send(&Message::new("dance")).await;
+        let error: payload::Error = self.expect(payload::ERROR).await.read().unwrap();
+        assert_eq!(error.code.as_str(), "unknown-type");
     }
 
     pub async fn send(&mut self, message: &Message) {

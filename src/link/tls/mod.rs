@@ -27,9 +27,10 @@ pub use pin::{Pin, PinError};
 
 use super::stream::{Socket, Stream};
 use super::{ConnectError, Kind, Phase};
+use crate::dates;
+use crate::sys::clock;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A clock that stands in an earlier year than this is wrong. From `SOURCE_DATE_EPOCH` at build time; without
 /// it the year in which this line was last touched.
@@ -131,20 +132,57 @@ pub(super) fn handshake(
     let host = host.trim_end_matches('.');
     Chosen::prepare(settings)
         .and_then(|tls| tls.handshake(host, socket))
-        .map_err(|problem| explain(&problem, host, settings, SystemTime::now()))
+        .map_err(|problem| explain(&problem, host, settings, clock::now(), trusted_time()))
 }
 
-fn explain(problem: &Problem, host: &str, settings: &TlsSettings, now: SystemTime) -> ConnectError {
+/// The time that certificates are judged by, as far as the library lets us say. Not before what this device has seen
+/// already: a router that boots in 1970 can connect, and then get the time from wherever it likes.
+fn trusted_time() -> f64 {
+    clock::trusted()
+}
+
+/// A clock that is this far behind the trusted time, in seconds, is worth a word.
+const BEHIND: f64 = 60.0;
+
+/// Why a certificate's time may look wrong: what is known about a clock that is behind.
+fn behind(now: f64, trusted: f64) -> Option<String> {
+    let year = clock_year(now);
+    if year < BUILD_YEAR {
+        Some(format!("stands in the year {year} and is wrong"))
+    } else if trusted - now > BEHIND {
+        let (now, seen) = (dates::utc(now), dates::utc(trusted));
+        Some(format!("says {now} and is behind: it was {seen} already"))
+    } else {
+        None
+    }
+}
+
+fn explain(
+    problem: &Problem,
+    host: &str,
+    settings: &TlsSettings,
+    now: f64,
+    trusted: f64,
+) -> ConnectError {
     let mut kind = Kind::Other;
-    let mut wrong_time = |text: &str| {
-        let year = clock_year(now);
-        if year < BUILD_YEAR {
+    let mut wrong_time = |text: &str| match (behind(now, trusted), problem) {
+        (Some(how), _) => {
             kind = Kind::Clock;
             format!(
-                "{text}, but this device's clock stands in the year {year} and is wrong: set it (NTP)"
+                "{text}, but this device's clock {how}: set it (NTP); then this is tried again at once"
             )
-        } else {
-            format!("{text} (the clock here says {year}): renew it on the server, or set the clock")
+        }
+        (None, Problem::NotYetValid) => {
+            kind = Kind::Clock;
+            let now = dates::utc(now);
+            format!(
+                "{text}: this device's clock may be behind, it says {now}. Set it (NTP), and this is tried again at \
+                 once; if it is right, the server's certificate is made for later"
+            )
+        }
+        (None, _) => {
+            let now = dates::utc(now);
+            format!("{text} (the clock here says {now}): renew it on the server, or set the clock")
         }
     };
     let message = match problem {
@@ -198,11 +236,13 @@ fn explain(problem: &Problem, host: &str, settings: &TlsSettings, now: SystemTim
 }
 
 /// The year in which a clock stands. Before [`BUILD_YEAR`] it is wrong.
-pub fn clock_year(now: SystemTime) -> u64 {
-    year_of(
-        now.duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
-    )
+pub fn clock_year(now: f64) -> u64 {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "no clock stands so far ahead, and before 1970 is as good as 1970"
+    )]
+    year_of(now.max(0.0) as u64)
 }
 
 /// Digits as a number, at build time.
@@ -224,24 +264,44 @@ const fn year_of(seconds: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    /// In 2042.
+    const LATE: f64 = 2_284_000_000.0;
+
+    fn said(problem: &Problem, now: f64, trusted: f64) -> (Kind, String) {
+        let error = explain(problem, "a", &TlsSettings::default(), now, trusted);
+        assert_eq!(error.phase, Phase::Tls);
+        (error.kind, error.message)
+    }
 
     #[test]
     fn a_wrong_clock_is_told_from_a_wrong_certificate() {
-        let settings = TlsSettings::default();
-        let early = UNIX_EPOCH + Duration::from_hours(24);
-        let error = explain(&Problem::NotYetValid, "a", &settings, early);
-        assert_eq!(error.kind, Kind::Clock);
-        assert!(error.message.contains("1970"), "{error}");
-        let late = UNIX_EPOCH + Duration::from_secs(32 * 31_556_952 + 40 * 31_556_952);
         for problem in [Problem::NotYetValid, Problem::Expired] {
-            assert_eq!(explain(&problem, "a", &settings, late).kind, Kind::Other);
+            // Before the build.
+            let (kind, text) = said(&problem, 86_400.0, 86_400.0);
+            assert_eq!(kind, Kind::Clock);
+            assert!(text.contains("1970") && text.contains("NTP"), "{text}");
+            // Before what the journal has seen.
+            let (kind, text) = said(&problem, LATE, LATE + 7.0 * 86_400.0);
+            assert_eq!(kind, Kind::Clock);
+            assert!(text.contains("2042-") && text.contains("behind"), "{text}");
         }
+        // A clock that nothing speaks against.
+        let (kind, text) = said(&Problem::NotYetValid, LATE, LATE + 1.0);
+        assert_eq!(kind, Kind::Clock);
+        assert!(text.contains("may be behind, it says 2042-"), "{text}");
+        let (kind, text) = said(&Problem::Expired, LATE, LATE + 1.0);
+        assert_eq!(kind, Kind::Other);
+        assert!(text.contains("renew it on the server"), "{text}");
+        // What has nothing to do with time.
+        assert_eq!(said(&Problem::Closed, 0.0, LATE).0, Kind::Other);
     }
 
     #[test]
     fn years() {
         assert_eq!(year_of(number("784111777")), 1994);
         assert_eq!(year_of(0), 1970);
+        assert_eq!(clock_year(-1e300), 1970);
+        assert_eq!(clock_year(784_111_777.9), 1994);
     }
 }

@@ -1,6 +1,6 @@
 //! TLS by rustls with ring: what the small static binaries carry.
 
-use super::{Pin, Problem, Secured, Tls, TlsSettings};
+use super::{Pin, Problem, Secured, Tls, TlsSettings, trusted_time};
 use crate::link::stream::{Patience, Socket, Stream};
 use ::rustls as lib;
 use lib::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -8,6 +8,7 @@ use lib::client::{Resumption, WebPkiServerVerifier};
 use lib::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use lib::pki_types::pem::PemObject as _;
 use lib::pki_types::{CertificateDer, ServerName, UnixTime};
+use lib::time_provider::TimeProvider;
 use lib::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
     SignatureScheme,
@@ -15,6 +16,7 @@ use lib::{
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Bytes that rustls takes before they are encrypted and sent. A record has 16 KiB at most; more would only
 /// let output get ahead of control.
@@ -29,38 +31,7 @@ impl Tls for Rustls {
     const NAME: &str = "rustls";
 
     fn prepare(settings: &TlsSettings) -> Result<Self, Problem> {
-        let provider = Arc::new(lib::crypto::ring::default_provider());
-        let authorities = if settings.asks_authorities() {
-            let verifier = WebPkiServerVerifier::builder_with_provider(
-                Arc::new(authorities(settings)?),
-                Arc::clone(&provider),
-            );
-            Some(
-                verifier
-                    .build()
-                    .map_err(|_| Problem::UnknownAuthority(None))?,
-            )
-        } else {
-            None
-        };
-        let verifier = Arc::new(Verifier {
-            authorities,
-            pins: settings.pins.clone(),
-            provider: Arc::clone(&provider),
-            seen: Mutex::default(),
-        });
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(lib::ALL_VERSIONS)
-            .map_err(|error| Problem::Other(format!("rustls does not start: {error}")))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
-            .with_no_client_auth();
-        // Reconnects are rare, and the memory of up to 256 sessions is not free.
-        config.resumption = Resumption::disabled();
-        Ok(Self {
-            config: Arc::new(config),
-            verifier,
-        })
+        Self::prepare_by(settings, trusted_time)
     }
 
     fn handshake(self, host: &str, socket: Socket) -> Result<Secured, Problem> {
@@ -94,6 +65,55 @@ impl Tls for Rustls {
             certificate: std::mem::take(&mut self.verifier.seen().certificate),
             parameters,
         })
+    }
+}
+
+impl Rustls {
+    /// The same, with certificates judged by `time`.
+    fn prepare_by(settings: &TlsSettings, time: fn() -> f64) -> Result<Self, Problem> {
+        let provider = Arc::new(lib::crypto::ring::default_provider());
+        let authorities = if settings.asks_authorities() {
+            let verifier = WebPkiServerVerifier::builder_with_provider(
+                Arc::new(authorities(settings)?),
+                Arc::clone(&provider),
+            );
+            Some(
+                verifier
+                    .build()
+                    .map_err(|_| Problem::UnknownAuthority(None))?,
+            )
+        } else {
+            None
+        };
+        let verifier = Arc::new(Verifier {
+            authorities,
+            pins: settings.pins.clone(),
+            provider: Arc::clone(&provider),
+            seen: Mutex::default(),
+        });
+        let mut config = ClientConfig::builder_with_details(provider, Arc::new(Clock(time)))
+            .with_protocol_versions(lib::ALL_VERSIONS)
+            .map_err(|error| Problem::Other(format!("rustls does not start: {error}")))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
+            .with_no_client_auth();
+        // Reconnects are rare, and the memory of up to 256 sessions is not free.
+        config.resumption = Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+            verifier,
+        })
+    }
+}
+
+/// Unix time from elsewhere than the system's clock.
+#[derive(Debug)]
+struct Clock(fn() -> f64);
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = Duration::try_from_secs_f64((self.0)().max(0.0)).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
     }
 }
 
@@ -372,5 +392,75 @@ impl AsFd for RustlsStream {
 impl Stream for RustlsStream {
     fn set_patience(&mut self, patience: Option<Patience>) {
         self.socket.set_patience(patience);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::poll::after;
+    use crate::sys::wake::Wake;
+    use lib::pki_types::PrivateKeyDer;
+    use std::net::TcpListener;
+
+    /// Shakes hands with a server whose certificate is valid in the thirty-first century, at `time`.
+    fn shake_hands_at(time: fn() -> f64) -> Result<(), Problem> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["a.test".into()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(3000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(3100, 1, 1);
+        // Its own authority: no certificate in the file has another issuer.
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority =
+            rcgen::CertifiedIssuer::self_signed(authority, rcgen::KeyPair::generate().unwrap());
+        let authority = authority.unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), authority.pem()).unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let chain = vec![certificate.der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let server = std::thread::spawn(move || {
+            let provider = Arc::new(lib::crypto::ring::default_provider());
+            let config = lib::ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain, key)
+                .unwrap();
+            let (mut tcp, _) = listener.accept().unwrap();
+            let mut connection = lib::ServerConnection::new(Arc::new(config)).unwrap();
+            // It fails where the client refuses the certificate.
+            let _ = connection.complete_io(&mut tcp);
+        });
+        let settings = TlsSettings {
+            ca_file: Some(file.path().to_owned()),
+            ..TlsSettings::default()
+        };
+        let patience = Patience {
+            deadline: after(Duration::from_mins(1)),
+            stop: Arc::new(Wake::new().unwrap()),
+        };
+        let mut socket = Socket::connect(&address, patience.clone()).unwrap();
+        socket.set_patience(Some(patience));
+        let result = Rustls::prepare_by(&settings, time)?.handshake("a.test", socket);
+        server.join().unwrap();
+        result.map(|_| ())
+    }
+
+    #[test]
+    fn certificates_are_judged_by_the_trusted_time() {
+        // 3050, by whatever this machine's clock says.
+        shake_hands_at(|| 34_082_640_000.0).unwrap();
+        for wrong in [|| 0.0, || -5.0, || 1_795_255_200.0] {
+            assert!(matches!(shake_hands_at(wrong), Err(Problem::NotYetValid)));
+        }
+        assert!(matches!(
+            shake_hands_at(|| 40_000_000_000.0),
+            Err(Problem::Expired)
+        ));
     }
 }

@@ -1,0 +1,388 @@
+//! What an agent says, message by message.
+
+use super::recorder::Step;
+use super::session::{Phase, STATE_LIMIT, Session};
+use super::{Key, delivery};
+use crate::jobs::{End, Live};
+use crate::store::records::Record;
+use serde::Deserialize as _;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use triton::message::payload::{self, ErrorCode, code};
+use triton::message::{DEFAULT_LIMIT, Message, VERSION};
+
+/// Largest part of a plain Triton's answer that is kept with the job.
+const TAIL: usize = 4096;
+/// The store's integers are signed.
+const LAST_SEQUENCE: u64 = i64::MAX as u64;
+
+const UNKNOWN_JOB: &str = "the device knows nothing of this job: it was lost on the way, or the agent was started anew \
+                           and has lost its memory since";
+
+impl Session<'_> {
+    pub(super) async fn refuse_binary(&self) {
+        let reason = "messages travel in text frames, this one was binary";
+        let error = payload::Error::new(ErrorCode::Invalid, reason);
+        let message = Message::with(payload::ERROR, &error);
+        self.connection.send_waiting(&message).await;
+    }
+
+    pub(super) async fn receive(&mut self, bytes: &[u8]) {
+        match Message::decode(bytes, DEFAULT_LIMIT) {
+            Ok(message) => self.handle(message).await,
+            Err(e) => {
+                if !std::mem::replace(&mut self.warned, true) {
+                    log::warn!("{} sends what cannot be read: {e}", self.name());
+                }
+                self.connection.send_waiting(&e.to_message()).await;
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: Message) {
+        let kind = message.kind.as_str();
+        if kind == payload::HELLO && message.version == VERSION {
+            return self.hello(&message).await;
+        }
+        let known = matches!(
+            kind,
+            payload::HEARTBEAT
+                | payload::ACCEPTED
+                | payload::OUTPUT
+                | payload::PROGRESS
+                | payload::RESULT
+                | payload::BYE
+                | payload::HELLO
+                | payload::WELCOME
+        ) || (kind == payload::HISTORY && self.recorder.is_some());
+        if kind != payload::ERROR && known && message.version != VERSION {
+            let reply = message.reply_unsupported_version();
+            return self.connection.send_waiting(&reply).await;
+        }
+        if matches!(self.phase, Phase::Waiting) {
+            self.become_plain().await;
+        }
+        let Phase::Agent { key, plain, .. } = &self.phase else {
+            return;
+        };
+        let (key, plain) = (key.clone(), *plain);
+        let jobs = &self.app.jobs;
+        let live = jobs.open_of(
+            &message.conversation_id,
+            &key.identifier,
+            &key.instance,
+            plain,
+        );
+        let travels = matches!(kind, payload::ACCEPTED | payload::RESULT | payload::ERROR);
+        if travels
+            && self.recorder.is_some()
+            && let Some(recorded) = Recorded::of(&message)
+        {
+            return self.record(&message, recorded, live).await;
+        }
+        match (kind, live) {
+            (payload::HEARTBEAT, _) => self.heartbeat(&key, &message).await,
+            (payload::HISTORY, _) if known => self.history(&message).await,
+            (payload::ACCEPTED, Some(live)) => {
+                jobs.accepted(&live);
+                self.connection.room.notify_one();
+            }
+            (payload::OUTPUT, Some(live)) => match message.read::<payload::Output>() {
+                Ok(output) => {
+                    let (stream, offset) = (output.stream, output.offset);
+                    match output.into_bytes() {
+                        Some(bytes) => jobs.output(&live, stream, offset, bytes).await,
+                        None => self.complain(&message, "the base64 is wrong").await,
+                    }
+                }
+                Err(e) => self.complain(&message, &e.to_string()).await,
+            },
+            (payload::PROGRESS, Some(live)) => match message.read::<payload::Progress>() {
+                Ok(progress) => jobs.progress(&live, progress).await,
+                Err(e) => self.complain(&message, &e.to_string()).await,
+            },
+            (payload::RESULT, Some(live)) => match read_value::<payload::JobResult>(&message) {
+                Err(_) if plain => self.end_plain(&live, &message).await,
+                read => {
+                    if let Err(reason) = &read {
+                        self.complain(&message, reason).await;
+                    }
+                    self.end(&live, end_of(&live, read)).await;
+                }
+            },
+            (payload::ERROR, live) => self.error(&key, plain, &message, live).await,
+            // Of a job that has ended, or an answer to a cancel: nothing hangs on it.
+            (_, None) if known => {
+                log::debug!(
+                    "{} sends {kind} in a conversation that is over",
+                    self.name()
+                );
+            }
+            (_, Some(_)) if known => {}
+            (_, Some(live)) if plain => self.end_plain(&live, &message).await,
+            _ => {
+                let reply = message.reply_error(
+                    ErrorCode::UnknownType,
+                    format!("Poseidon does not know {}", truncated(kind, 100)),
+                );
+                self.connection.send_waiting(&reply).await;
+            }
+        }
+    }
+
+    async fn end(&self, live: &Arc<Live>, end: End) {
+        self.app.jobs.end(live, end).await;
+        self.connection.relieve();
+    }
+
+    /// A step of a job that is a record of the agent's journal.
+    async fn record(&mut self, message: &Message, recorded: Recorded, live: Option<Arc<Live>>) {
+        let Recorded {
+            sequence,
+            etime,
+            ctime,
+            data,
+        } = recorded;
+        let raw = raw(&data);
+        let (code, job) = match message.kind.as_str() {
+            payload::ACCEPTED => (code::ACCEPTED, live.map(|live| (live, Step::Accepted))),
+            payload::RESULT => {
+                let read = payload::JobResult::deserialize(&data).map(|result| result.status);
+                let code = match &read {
+                    Ok(payload::Status::Succeeded) => code::SUCCEEDED,
+                    _ => code::FAILED,
+                };
+                let job = live.map(|live| {
+                    let end = end_of(&live, read.map(|_| data).map_err(|e| e.to_string()));
+                    (live, Step::Ended(end))
+                });
+                (code, job)
+            }
+            _ => {
+                let end = || Step::Ended(End::Error(read_error(message)));
+                (code::FAILED, live.map(|live| (live, end())))
+            }
+        };
+        let record = Record {
+            id: sequence,
+            token: message.conversation_id.clone(),
+            code,
+            etime,
+            ctime,
+            data: raw,
+        };
+        if let Some(recorder) = &self.recorder {
+            recorder.push(self.app, record, job).await;
+        }
+    }
+
+    /// Records that are not about jobs.
+    async fn history(&mut self, message: &Message) {
+        let history = match message.read::<payload::History>() {
+            Ok(history) => history,
+            Err(e) => return self.complain(message, &e.to_string()).await,
+        };
+        let Some(recorder) = &self.recorder else {
+            return;
+        };
+        for record in history.records {
+            if record.id > LAST_SEQUENCE {
+                let reason = format!("{} is no sequence", record.id);
+                return self.complain(message, &reason).await;
+            }
+            let record = Record {
+                id: record.id,
+                token: record.token,
+                code: record.code,
+                etime: record.etime,
+                ctime: record.ctime,
+                data: record.data,
+            };
+            recorder.push(self.app, record, None).await;
+        }
+    }
+
+    async fn heartbeat(&self, key: &Key, message: &Message) {
+        let value = match read_value::<payload::Heartbeat>(message) {
+            Ok(value) => value,
+            Err(reason) => return self.complain(message, &reason).await,
+        };
+        let Value::Object(mut fields) = value else {
+            return self.complain(message, "a heartbeat is an object").await;
+        };
+        if fields.remove("delta") == Some(Value::Bool(true))
+            && let Some(last) = self.app.registry.health(key)
+            && let Ok(mut whole) = serde_json::from_str::<Map<_, _>>(last.get())
+        {
+            whole.append(&mut fields);
+            fields = whole;
+        }
+        let health = raw(&Value::Object(fields));
+        if health.get().len() > STATE_LIMIT {
+            return self.complain(message, "this heartbeat is too large").await;
+        }
+        self.app.registry.set_health(key, health);
+    }
+
+    /// An `error` is never answered by an `error`.
+    async fn error(&self, key: &Key, plain: bool, message: &Message, live: Option<Arc<Live>>) {
+        let error = read_error(message);
+        let jobs = &self.app.jobs;
+        if let Some(live) = live {
+            if error.code != ErrorCode::Busy {
+                return self.end(&live, End::Error(error)).await;
+            }
+            if live.was_asked() {
+                // It would know a token that it knows, however busy it is.
+                return self.end(&live, End::Error(lost(UNKNOWN_JOB))).await;
+            }
+            self.connection.set_busy();
+            if jobs.queue_again(&live) {
+                return delivery::start(self.app, key);
+            }
+            return jobs.end(&live, End::Error(error)).await;
+        }
+        if let Some(token) = jobs.cancelled(&message.conversation_id) {
+            // The agent has no such job: it never got it, or it has lost its memory.
+            if error.code == ErrorCode::NotFound
+                && let Some(live) = jobs.open_of(&token, &key.identifier, &key.instance, plain)
+            {
+                return self.end(&live, End::Error(error)).await;
+            }
+        }
+        log::warn!(
+            "{} says: {}: {}",
+            self.name(),
+            truncated(error.code.as_str(), 64).escape_debug(),
+            truncated(&error.message, 1000).escape_debug()
+        );
+    }
+
+    /// A plain Triton answers a command in its own words: the job has succeeded, and the words are its output.
+    async fn end_plain(&self, live: &Arc<Live>, message: &Message) {
+        let text = message.payload.clone().unwrap_or_default();
+        let start = text.len().saturating_sub(TAIL);
+        let start = (start..text.len())
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(text.len());
+        let tail = triton::message::text::Data::from_bytes(&text.as_bytes()[start..]);
+        let result = payload::JobResult {
+            stdout_bytes: text.len() as u64,
+            tail: payload::Tail {
+                stdout: tail,
+                ..payload::Tail::default()
+            },
+            ..payload::JobResult::without_process(payload::Status::Succeeded, None)
+        };
+        let jobs = &self.app.jobs;
+        jobs.output(live, payload::Stream::Stdout, 0, text.into_bytes())
+            .await;
+        let Ok(value) = serde_json::to_value(&result) else {
+            return;
+        };
+        self.end(live, End::Result(raw(&value))).await;
+    }
+
+    pub(super) async fn complain(&self, message: &Message, reason: &str) {
+        log::debug!("{}: {} is refused: {reason}", self.name(), message.kind);
+        let reply = message.reply_error(ErrorCode::Invalid, reason);
+        self.connection.send_waiting(&reply).await;
+    }
+}
+
+/// A step of a job as it stands in the agent's journal.
+struct Recorded {
+    sequence: u64,
+    etime: f64,
+    ctime: f64,
+    /// The payload without these.
+    data: Value,
+}
+
+impl Recorded {
+    /// `None` for an answer that is no record.
+    fn of(message: &Message) -> Option<Self> {
+        let text = message.payload.as_deref()?;
+        // Most messages need no second look.
+        if !text.contains("\"sequence\"") {
+            return None;
+        }
+        let mut fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+        let sequence = fields.get("sequence")?.as_u64()?;
+        let (etime, ctime) = (
+            fields.get("etime")?.as_f64()?,
+            fields.get("ctime")?.as_f64()?,
+        );
+        if sequence > LAST_SEQUENCE {
+            return None;
+        }
+        for name in ["sequence", "etime", "ctime"] {
+            fields.remove(name);
+        }
+        Some(Self {
+            sequence,
+            etime,
+            ctime,
+            data: Value::Object(fields),
+        })
+    }
+}
+
+/// The end of a job by its `result`, as far as that could be read.
+fn end_of(live: &Live, read: Result<Value, String>) -> End {
+    match read {
+        Ok(value) if value["status"] == "expired" && asked_in_vain(live) => {
+            End::Error(lost(UNKNOWN_JOB))
+        }
+        Ok(value) => End::Result(raw(&value)),
+        // A job whose end cannot be read has ended all the same.
+        Err(reason) => End::Error(payload::Error::new(
+            ErrorCode::Invalid,
+            format!("the agent's result cannot be read: {reason}"),
+        )),
+    }
+}
+
+/// Whether an `expired` is the answer to a question and not the job's own end.
+fn asked_in_vain(live: &Live) -> bool {
+    let own = serde_json::from_str::<Value>(live.job().request.get())
+        .is_ok_and(|request| request["notAfter"].is_number());
+    live.was_asked() && !own
+}
+
+fn read_error(message: &Message) -> payload::Error {
+    message.read().unwrap_or_else(|_| {
+        let text = message.payload.as_deref().unwrap_or("");
+        payload::Error::new(ErrorCode::Invalid, truncated(text, 1000))
+    })
+}
+
+/// How a job ends of which nobody knows anything.
+pub(super) fn lost(reason: &str) -> payload::Error {
+    payload::Error::new(ErrorCode::Other("lost".to_owned()), reason)
+}
+
+/// A payload as JSON, after a check that it is a `T`. JSON keeps the fields that `T` does not know.
+pub(super) fn read_value<T>(message: &Message) -> Result<Value, String>
+where
+    T: serde::de::DeserializeOwned + serde::Serialize,
+{
+    let typed = message.read::<T>().map_err(|e| e.to_string())?;
+    let text = message.payload.as_deref().unwrap_or("").trim();
+    if !text.is_empty()
+        && !text.starts_with('<')
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return Ok(value);
+    }
+    serde_json::to_value(&typed).map_err(|e| e.to_string())
+}
+
+pub(super) fn raw(value: &Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn truncated(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}

@@ -1,0 +1,280 @@
+//! `poseidon history`: what devices have recorded, as Poseidon has stored it.
+
+use super::client::{Client, segment};
+use super::commands::rows;
+use super::follow::{Away, Outage, Patience};
+use super::jobs::outcome;
+use super::since;
+use super::tables::{clean, text};
+use clap::Args;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::sleep;
+use triton::message::payload::code;
+
+/// How often the server is asked for more.
+const POLL: Duration = Duration::from_secs(1);
+/// Records that are asked for at a time.
+const PAGE: u32 = 500;
+/// Longest summary, in characters.
+const SUMMARY: usize = 120;
+
+#[derive(Args)]
+pub(super) struct History {
+    /// NAME or NAME/INSTANCE; without it, all devices
+    name: Option<String>,
+    /// Only about this token, such as a job's ID
+    #[arg(long)]
+    token: Option<String>,
+    /// Only with this code: accepted, ok, failed, dropped, or a number
+    #[arg(long, value_parser = parse_code)]
+    code: Option<u32>,
+    /// Only what happened since then: a Unix time, a date or date and time (2025-06-01T12:30:00Z), or an age (90s, 15m, 2h, 3d)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<f64>,
+    /// The newest so many
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
+    limit: u32,
+    /// Go on with what comes
+    #[arg(long, short)]
+    follow: bool,
+    /// Print the API's JSON, one record a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    patience: Patience,
+}
+
+fn parse_code(text: &str) -> Result<u32, String> {
+    match text {
+        "accepted" => Ok(code::ACCEPTED),
+        "ok" => Ok(code::SUCCEEDED),
+        "failed" => Ok(code::FAILED),
+        "dropped" => Ok(code::DROPPED),
+        _ => text
+            .parse()
+            .map_err(|_| "accepted, ok, failed, dropped or a number is expected".to_owned()),
+    }
+}
+
+impl History {
+    pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
+        let query = self.query();
+        let path = format!("/history?limit={}{query}", self.limit);
+        let answer: Value = client.get(&path).await?;
+        let mut records: Vec<&Value> = rows(&answer, "records").collect();
+        // The newest come first.
+        records.reverse();
+        let mut after = last_row(&records, 0);
+        if !self.print(&records)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if answer["more"] == true {
+            eprintln!(
+                "poseidon: older records are not shown: there are more than --limit {}",
+                self.limit
+            );
+        }
+        if !self.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut outage = Outage::new(self.patience, Away::default());
+        let mut client = client.clone();
+        loop {
+            let path = format!("/history?limit={PAGE}&after={after}{query}");
+            let answer: Value = match client.try_get(&path).await {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    outage.wait(failure).await?;
+                    client = client.again();
+                    continue;
+                }
+            };
+            outage.opened();
+            outage.progress();
+            let mut records: Vec<&Value> = rows(&answer, "records").collect();
+            // Each is printed once, whatever the server answers.
+            records.retain(|record| row(record) > after);
+            after = last_row(&records, after);
+            if !self.print(&records)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+            if answer["more"] != true || records.is_empty() {
+                sleep(POLL).await;
+            }
+        }
+    }
+
+    fn query(&self) -> String {
+        let mut query = String::new();
+        for (field, value) in [("agent", &self.name), ("token", &self.token)] {
+            if let Some(value) = value {
+                let _ = write!(query, "&{field}={}", segment(value));
+            }
+        }
+        if let Some(code) = self.code {
+            let _ = write!(query, "&code={code}");
+        }
+        if let Some(since) = self.since {
+            let _ = write!(query, "&etime={since}");
+        }
+        query
+    }
+
+    /// Prints records; false where nobody reads them any more.
+    fn print(&self, records: &[&Value]) -> Result<bool, String> {
+        let mut out = String::new();
+        for record in records {
+            let line = if self.json {
+                record.to_string()
+            } else {
+                line(record)
+            };
+            out.push_str(&line);
+            out.push('\n');
+        }
+        let mut stdout = std::io::stdout().lock();
+        match stdout
+            .write_all(out.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+            Err(e) => Err(format!("cannot write to standard output: {e}")),
+            Ok(()) => Ok(true),
+        }
+    }
+}
+
+/// Its place in Poseidon's store.
+fn row(record: &Value) -> u64 {
+    record["row"].as_u64().unwrap_or(0)
+}
+
+fn last_row(records: &[&Value], known: u64) -> u64 {
+    let rows = records.iter().map(|record| row(record));
+    rows.max().unwrap_or(0).max(known)
+}
+
+/// A record on one line.
+fn line(record: &Value) -> String {
+    let instance: String = text(&record["instance"]).chars().take(8).collect();
+    format!(
+        "{}/{instance}  {}  {}  {}  {}  {}",
+        text(&record["agent"]),
+        text(&record["id"]),
+        record["etime"]
+            .as_f64()
+            .map_or("-".to_owned(), triton::dates::utc),
+        word(&record["code"]),
+        text(&record["token"]),
+        summary(record),
+    )
+}
+
+/// What a code means.
+fn word(code: &Value) -> String {
+    match code.as_u64().and_then(|code| u32::try_from(code).ok()) {
+        Some(code::ACCEPTED) => "accepted".to_owned(),
+        Some(code::SUCCEEDED) => "ok".to_owned(),
+        Some(code::FAILED) => "failed".to_owned(),
+        Some(code::EVENT) => "event".to_owned(),
+        Some(code::DROPPED) => "dropped".to_owned(),
+        _ => format!("value {}", text(code)),
+    }
+}
+
+/// What a record says, in a few words.
+fn summary(record: &Value) -> String {
+    let data = &record["data"];
+    let words = match record["code"].as_u64() {
+        Some(0) => format!("{} for {}", text(&data["what"]), text(&data["origin"])),
+        Some(1 | 2) if data["status"].is_string() => {
+            let how = outcome(&json!({"result": data}));
+            match data["message"].as_str() {
+                Some(message) if !message.is_empty() => format!("{how}: {}", clean(message)),
+                _ => how,
+            }
+        }
+        Some(1 | 2) => outcome(&json!({"error": data})),
+        Some(102) => format!("{} events, for want of room", text(&data["events"])),
+        _ => match data {
+            Value::String(text) => clean(text),
+            _ => clean(&data.to_string()),
+        },
+    };
+    let mut short: String = words.chars().take(SUMMARY).collect();
+    if short.len() < words.len() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(code: u32, data: &Value) -> String {
+        line(&json!({
+            "row": 7, "agent": "gate", "instance": "0123456789abcdef", "id": 41, "token": "t",
+            "code": code, "etime": 1_700_000_000.5, "ctime": 1_700_000_000.5, "data": data,
+        }))
+    }
+
+    #[test]
+    fn a_record_is_one_line_whatever_it_holds() {
+        let begin = "gate/01234567  41  2023-11-14T22:13:20Z  ";
+        for (code, data, rest) in [
+            (
+                0,
+                json!({"what": "uname", "origin": "poseidon"}),
+                "accepted  t  uname for poseidon",
+            ),
+            (
+                1,
+                json!({"status": "succeeded", "exitCode": 0}),
+                "ok  t  succeeded",
+            ),
+            (
+                2,
+                json!({"status": "failed", "exitCode": 3}),
+                "failed  t  failed (exit code 3)",
+            ),
+            (
+                2,
+                json!({"status": "interrupted", "message": "power"}),
+                "failed  t  interrupted: power",
+            ),
+            (
+                2,
+                json!({"code": "io", "message": "no\nroom"}),
+                "failed  t  io: no room",
+            ),
+            (
+                102,
+                json!({"events": 12}),
+                "dropped  t  12 events, for want of room",
+            ),
+            (
+                200,
+                json!({"a": [1, "\u{1b}[2J"]}),
+                "value 200  t  {\"a\":[1,\"\\u001b[2J\"]}",
+            ),
+            (300, json!("\u{1b}[2J\n"), "value 300  t  \u{FFFD}[2J "),
+            (0, json!(null), "accepted  t  - for -"),
+        ] {
+            assert_eq!(shown(code, &data), format!("{begin}{rest}"));
+        }
+        let long = shown(200, &json!("ä".repeat(1000)));
+        assert!(long.ends_with("ä…") && long.chars().count() < 250, "{long}");
+    }
+
+    #[test]
+    fn codes_have_words() {
+        assert_eq!(parse_code("ok"), Ok(1));
+        assert_eq!(parse_code("1234"), Ok(1234));
+        assert!(parse_code("-1").is_err() && parse_code("good").is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! A job's output on the terminal, or as JSON.
+
+use super::client::Failure;
+use super::follow::{Follower, News};
+use super::jobs::outcome;
+use super::tables::{bytes, text};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::io::{AsyncWriteExt as _, stderr, stdout};
+use tokio::sync::Mutex;
+use triton::message::payload::Stream;
+use triton::message::text::Data;
+
+/// A line of a device among others is cut here, so that memory stays bounded.
+const LINE_LIMIT: usize = 64 << 10;
+/// Exit code where a job has none of its own.
+const NO_CODE: u8 = 255;
+
+/// Why printing ended before the job did.
+pub(super) enum Broken {
+    /// The server told no more.
+    Lost(Failure),
+    /// What it told cannot be written: its reader has gone.
+    Unseen(String),
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self::Lost(failure)
+    }
+}
+
+impl From<Broken> for String {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Lost(failure) => failure.into(),
+            Broken::Unseen(reason) => reason,
+        }
+    }
+}
+
+/// Prints one job.
+#[derive(Default)]
+pub(super) struct Printer {
+    /// Told in each line of JSON, where several devices share the output.
+    pub(super) job: Option<String>,
+    /// Before each line, where several devices share the terminal.
+    pub(super) prefix: Option<String>,
+    pub(super) json: bool,
+    /// The beginning of a line that has not ended, of each stream.
+    pub(super) partial: [Vec<u8>; 2],
+    /// Who holds it writes.
+    pub(super) turn: Arc<Mutex<()>>,
+}
+
+impl Printer {
+    /// Prints to the end and says how it was; returns the exit code.
+    pub(super) async fn print(self, follower: Follower, name: String) -> Result<u8, Broken> {
+        let json = self.json;
+        let Some(job) = self.copy(follower).await? else {
+            return Err(Failure::wrong("the output ended before the job did").into());
+        };
+        let plain_end = matches!(
+            job["result"]["status"].as_str(),
+            Some("succeeded" | "failed")
+        );
+        if !plain_end && !json {
+            eprintln!("poseidon: {name}: {}", outcome(&job));
+            if job["result"]["message"].is_string() {
+                eprintln!("poseidon: {name}: {}", text(&job["result"]["message"]));
+            }
+        }
+        Ok(exit_code(&job))
+    }
+
+    /// Prints what comes; returns the job if it ended.
+    pub(super) async fn copy(mut self, mut follower: Follower) -> Result<Option<Value>, Broken> {
+        let mut end = None;
+        while let Some((raw, news)) = follower.next().await? {
+            if self.json {
+                self.json(&raw, &news).await?;
+            }
+            match news {
+                News::End(job) => end = Some(job),
+                _ if self.json => {}
+                News::Output { stream, bytes, .. } => self.bytes(stream, &bytes).await?,
+                News::Gap {
+                    stream,
+                    offset,
+                    length,
+                } => {
+                    let name = match stream {
+                        Stream::Stdout => "stdout",
+                        Stream::Stderr => "stderr",
+                    };
+                    let prefix = self.prefix.as_deref().unwrap_or("");
+                    eprintln!(
+                        "poseidon: {prefix}{} of {name} are missing from byte {offset} on",
+                        bytes(&json!(length))
+                    );
+                }
+                News::Other => {}
+            }
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if !self.partial[stream as usize].is_empty() {
+                self.bytes(stream, b"\n").await?;
+            }
+        }
+        Ok(end)
+    }
+
+    /// The server's line, without what was in an earlier one.
+    async fn json(&self, raw: &[u8], news: &News) -> Result<(), Broken> {
+        let mut value: Value = serde_json::from_slice(raw).unwrap_or_default();
+        match news {
+            News::Output { offset, bytes, .. } if value["offset"] != *offset => {
+                let Data { data, encoding } = Data::from_bytes(bytes);
+                value["offset"] = json!(offset);
+                value["data"] = json!(data);
+                value["encoding"] = json!(encoding);
+            }
+            News::Gap { offset, length, .. } => {
+                value["offset"] = json!(offset);
+                value["length"] = json!(length);
+            }
+            _ => {}
+        }
+        if let (Some(fields), Some(job)) = (value.as_object_mut(), &self.job) {
+            fields.insert("jobId".to_owned(), job.clone().into());
+        }
+        self.write(Stream::Stdout, format!("{value}\n").as_bytes())
+            .await
+    }
+
+    async fn bytes(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Broken> {
+        let Some(prefix) = &self.prefix else {
+            return self.write(stream, bytes).await;
+        };
+        let partial = &mut self.partial[stream as usize];
+        let mut whole = Vec::new();
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            partial.extend_from_slice(piece);
+            if partial.ends_with(b"\n") || partial.len() > LINE_LIMIT {
+                whole.extend_from_slice(prefix.as_bytes());
+                whole.append(partial);
+                if !whole.ends_with(b"\n") {
+                    whole.push(b'\n');
+                }
+            }
+        }
+        self.write(stream, &whole).await
+    }
+
+    async fn write(&self, stream: Stream, bytes: &[u8]) -> Result<(), Broken> {
+        let turn = self.turn.lock().await;
+        let written = match stream {
+            Stream::Stdout => flushed(stdout(), bytes).await,
+            Stream::Stderr => flushed(stderr(), bytes).await,
+        };
+        drop(turn);
+        written.map_err(|e| Broken::Unseen(format!("cannot write the output: {e}")))
+    }
+}
+
+async fn flushed(mut out: impl tokio::io::AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<()> {
+    out.write_all(bytes).await?;
+    out.flush().await
+}
+
+/// As a shell has it: the exit code, 128 and the signal, else 255.
+pub(super) fn exit_code(job: &Value) -> u8 {
+    let result = &job["result"];
+    if let Some(signal) = result["signal"].as_u64() {
+        return u8::try_from(128 + signal.min(127)).unwrap_or(NO_CODE);
+    }
+    match (result["status"].as_str(), result["exitCode"].as_i64()) {
+        (_, Some(code)) if code != 0 => u8::try_from(code).unwrap_or(NO_CODE),
+        (Some("succeeded"), _) => 0,
+        _ => NO_CODE,
+    }
+}
