@@ -43,8 +43,8 @@ pub struct Segment {
     /// The first and the last id in it; 0 where there is none.
     pub first: u64,
     pub last: u64,
-    /// Bytes of its events.
-    pub event_bytes: u64,
+    /// Bytes of its records, but not of its events: all that is left where nothing is acknowledged.
+    pub kept_bytes: u64,
 }
 
 impl Segment {
@@ -59,8 +59,8 @@ impl Segment {
         }
         self.records += 1;
         self.last = record.id;
-        if is_event(record.code) {
-            self.event_bytes += bytes;
+        if !is_event(record.code) {
+            self.kept_bytes += bytes;
         }
     }
 }
@@ -168,7 +168,7 @@ impl Disk {
             records: 0,
             first: 0,
             last: 0,
-            event_bytes: 0,
+            kept_bytes: 0,
         };
         self.segments.last().unwrap_or(&NONE)
     }

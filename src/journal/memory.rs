@@ -1,7 +1,8 @@
 //! The journal while the folder cannot be used.
 
 use super::record::{Lost, is_event, line_bound};
-use super::state::{Open, Rebase};
+use super::renumber::Rebase;
+use super::state::Open;
 use crate::message::id;
 use crate::message::payload::{Record, code};
 use std::collections::{HashMap, VecDeque};

@@ -28,6 +28,8 @@ mod memory;
 mod open;
 mod query;
 mod record;
+mod recover;
+mod renumber;
 mod room;
 mod sequence;
 mod state;

@@ -4,7 +4,8 @@ use super::disk::{CHUNK, Disk, Note, Segment};
 use super::line;
 use super::memory::is_open;
 use super::record::{Lost, is_event};
-use super::state::{Open, Rebase};
+use super::renumber::Rebase;
+use super::state::Open;
 use super::store::Fault;
 use crate::message::payload::Record;
 use std::collections::HashMap;
@@ -66,7 +67,9 @@ impl Disk {
         let stays = |r: &Record| stays(r) && !is_event(r.code);
         at = 0;
         while !self.fits(needed) && at < self.segments.len() {
-            if self.segments[at].event_bytes < least {
+            // Events, and what is corrupt.
+            let segment = &self.segments[at];
+            if segment.bytes - segment.kept_bytes.min(segment.bytes) < least {
                 at += 1;
                 continue;
             }

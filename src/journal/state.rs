@@ -4,7 +4,8 @@ use super::disk::{Disk, Limits};
 use super::memory::Memory;
 use super::open;
 use super::record::{Draft, LOSS_BYTES, Lost, beginning};
-use super::sequence::{BELIEVED, Sequence};
+use super::renumber::Rebase;
+use super::sequence::Sequence;
 use super::store::{Counts, Fault, Folder};
 use super::{Acceptance, Refusal, Report, Settings, Standing};
 use crate::message::payload::{self, ErrorCode, HistoryPut, JournalState, Record, code};
@@ -37,39 +38,14 @@ pub struct Open {
 }
 
 impl Open {
-    fn ended(id: u64) -> Self {
+    pub fn ended(id: u64) -> Self {
         Self { id, reserve: None }
-    }
-}
-
-/// Ids behind `from`, up to `through`, grow by `delta`.
-#[derive(Debug, Clone, Copy)]
-pub struct Rebase {
-    from: u64,
-    through: u64,
-    delta: u64,
-}
-
-impl Rebase {
-    /// Whether it concerns the id.
-    pub fn hits(self, id: u64) -> bool {
-        id > self.from && id <= self.through
-    }
-
-    /// Whether it may concern an id of these.
-    pub fn concerns(self, first: u64, last: u64) -> bool {
-        last > self.from && first <= self.through
-    }
-
-    /// What becomes of it, which no rebase hits again.
-    pub fn apply(self, id: u64) -> u64 {
-        if self.hits(id) { id + self.delta } else { id }
     }
 }
 
 /// Records that should be on the disk soon.
 #[derive(Debug, Clone, Copy)]
-struct Lazy {
+pub struct Lazy {
     since: Instant,
     last: u64,
 }
@@ -77,31 +53,31 @@ struct Lazy {
 /// See the module.
 #[derive(Debug)]
 pub struct State {
-    folder: Arc<dyn Folder>,
-    limits: Limits,
-    memory_bytes: usize,
-    sequence: Sequence,
+    pub folder: Arc<dyn Folder>,
+    pub limits: Limits,
+    pub memory_bytes: usize,
+    pub sequence: Sequence,
     /// A server has said what it has stored...
-    met: bool,
+    pub met: bool,
     /// ...and that fitted what was known here.
-    stored: Option<u64>,
+    pub stored: Option<u64>,
     /// Other numbers that the disk has not got yet.
-    rebases: Vec<Rebase>,
+    pub rebases: Vec<Rebase>,
     /// It is there.
-    connected: bool,
+    pub connected: bool,
     pub acked: u64,
-    open: HashMap<String, Open>,
+    pub open: HashMap<String, Open>,
     /// Also while `memory` is in use: as far as it can be read.
     pub disk: Option<Disk>,
     /// In use where there is one.
     pub memory: Option<Memory>,
-    lazy: Option<Lazy>,
+    pub lazy: Option<Lazy>,
     /// The disk failed with something unsynced: from this segment on it may hold less than it shows.
-    suspect: Option<u32>,
+    pub suspect: Option<u32>,
     pub id_changed: bool,
-    dropped: u64,
+    pub dropped: u64,
     /// Of disks before this one.
-    counts: Counts,
+    pub counts: Counts,
     pub retry: Duration,
 }
 
@@ -156,7 +132,7 @@ impl State {
     }
 
     /// Gives an end to the jobs of an earlier life.
-    fn interrupt(&mut self, open: HashMap<String, Record>) {
+    pub fn interrupt(&mut self, open: HashMap<String, Record>) {
         let mut open: Vec<Record> = open.into_values().collect();
         open.sort_by_key(|r| r.id);
         for accepted in &open {
@@ -169,142 +145,12 @@ impl State {
         self.sync();
     }
 
-    fn on_disk(&mut self) -> Option<&mut Disk> {
+    pub fn on_disk(&mut self) -> Option<&mut Disk> {
         self.disk.as_mut().filter(|_| self.memory.is_none())
     }
 
-    /// The disk cannot be used: goes on in memory, under another id.
-    fn fail(&mut self, fault: &Fault) {
-        let reason = fault.to_string();
-        log::error!("the journal goes on in memory: {reason}");
-        let mut memory = Memory::new(self.memory_bytes, reason, Instant::now() + self.retry);
-        if let Some(disk) = &mut self.disk {
-            // It may become unreadable: what nobody else has is taken over as far as there is room, jobs first.
-            let from = self.acked.min(disk.synced);
-            for jobs in [true, false] {
-                let mut id = from;
-                while let Ok(Some(record)) = disk.next(id, true) {
-                    id = record.id;
-                    if code::is_job(record.code) == jobs {
-                        memory.carry(record, id > disk.synced);
-                    }
-                }
-            }
-            if disk.dirty {
-                self.suspect.get_or_insert(disk.active().number);
-            }
-        }
-        self.memory = Some(memory);
-        self.lazy = None;
-        self.id_changed = true;
-    }
-
-    /// Tries the disk again where that is due.
-    fn recover(&mut self) {
-        let Some(memory) = &mut self.memory else {
-            return;
-        };
-        if Instant::now() < memory.next_try {
-            return;
-        }
-        memory.next_try = Instant::now() + self.retry;
-        match self.come_back() {
-            Ok((interrupted, lost)) => {
-                log::info!("the journal is in {} again", self.folder.path().display());
-                self.lose(lost);
-                self.interrupt(interrupted);
-            }
-            Err(fault) => {
-                log::debug!("the journal stays in memory: {fault}");
-                if let Some(memory) = &mut self.memory {
-                    memory.reason = fault.to_string();
-                }
-            }
-        }
-    }
-
-    /// Writes what the disk lacks; returns the jobs of an earlier life that it shows, and what events had to go.
-    fn come_back(&mut self) -> Result<(HashMap<String, Record>, Lost), Fault> {
-        self.sequence.reserve()?;
-        let mut opened = open::open(&self.folder, self.limits)?;
-        if let Some(fault) = opened.fault {
-            return Err(fault);
-        }
-        let disk = &mut opened.disk;
-        let Some(memory) = &mut self.memory else {
-            return Ok((opened.open, Lost::default()));
-        };
-        if self.disk.is_none() {
-            // Never seen in this life: its numbers may be the ones that were given meanwhile.
-            if let Some(first) = memory.next(0).map(|r| r.id)
-                && first <= disk.last()
-            {
-                let delta = disk.last() - first + 1;
-                memory.renumber(Rebase {
-                    from: 0,
-                    through: u64::MAX,
-                    delta,
-                });
-                for open in self.open.values_mut() {
-                    open.id += delta;
-                }
-                self.sequence.raise(self.sequence.last() + delta);
-            }
-            self.sequence.found(disk.last());
-        }
-        if let Some(number) = self.suspect {
-            // What a sync has failed for once, no later one may write: it is written anew.
-            disk.rewrite_from(number)?;
-        }
-        for rebase in &self.rebases {
-            disk.renumber(*rebase)?;
-            for record in opened.open.values_mut() {
-                record.id = rebase.apply(record.id);
-            }
-        }
-        // Until all of this has worked.
-        self.suspect.get_or_insert(disk.active().number);
-        let last = disk.last();
-        // The ends of these are not on the disk yet.
-        let pinned = opened
-            .open
-            .values()
-            .map(|r| (r.token.clone(), Open::ended(r.id)));
-        let lost = disk.make_room(memory.bytes() as u64, self.acked, &pinned.collect())?;
-        for record in memory.records().filter(|r| r.id > last) {
-            disk.append(record, self.acked)?;
-            if code::is_job(record.code) {
-                opened.open.remove(&record.token);
-            }
-        }
-        if self.disk.is_none() {
-            // What it holds was passed over by what has been sent from memory meanwhile.
-            let stored = self.stored.unwrap_or(opened.acked);
-            if self.met || self.acked > stored {
-                let sequence = &mut self.sequence;
-                disk.move_up(stored, last, self.acked, || sequence.take())?;
-            }
-            self.acked = self.acked.max(stored);
-        }
-        disk.sync()?;
-        opened
-            .open
-            .retain(|token, _| !self.open.contains_key(token));
-        if let Some(old) = &self.disk {
-            self.counts += old.counts;
-        }
-        if !self.rebases.is_empty() {
-            self.sequence.settle()?;
-            self.rebases.clear();
-        }
-        self.suspect = None;
-        self.memory = None;
-        self.disk = Some(opened.disk);
-        Ok((opened.open, lost))
-    }
-
     /// Runs `act` on the disk; where that fails the journal is in memory. `None` in memory.
-    fn with_disk<T>(&mut self, act: impl FnOnce(&mut Disk) -> Result<T, Fault>) -> Option<T> {
+    pub fn with_disk<T>(&mut self, act: impl FnOnce(&mut Disk) -> Result<T, Fault>) -> Option<T> {
         match act(self.on_disk()?) {
             Ok(value) => Some(value),
             Err(fault) => {
@@ -340,7 +186,7 @@ impl State {
     }
 
     /// Says that events were dropped.
-    fn lose(&mut self, lost: Lost) {
+    pub fn lose(&mut self, lost: Lost) {
         if lost.all() > 0 {
             self.dropped += lost.now;
             log::warn!(
@@ -514,70 +360,6 @@ impl State {
         if self.waits().is_some() {
             self.sync();
         }
-    }
-
-    /// See [`super::Journal::connected`].
-    pub fn connected(&mut self, acked: u64) -> u64 {
-        self.connected = true;
-        if acked > BELIEVED / 2 {
-            log::warn!(
-                "the server says that it has stored record {acked}, which cannot be: ignored"
-            );
-            return self.acked;
-        }
-        // Before the first time nothing of this life has left, so what the server has is from earlier ones.
-        let known = if self.met {
-            self.sequence.last()
-        } else {
-            self.sequence.base()
-        };
-        let mut settled = !self.met;
-        if acked > known {
-            settled &= self.rebase(acked);
-        } else if !self.met {
-            self.stored = Some(acked);
-        }
-        self.met = true;
-        if settled
-            && let Err(fault) = self.sequence.settle()
-            && self.memory.is_none()
-        {
-            self.fail(&fault);
-        }
-        self.acked = acked;
-        acked
-    }
-
-    /// The server has records that are not known here, so numbers were used twice or what had them is lost. Whatever
-    /// is not known to be stored gets numbers behind all that either side knows: better twice than never. Says
-    /// whether the disk has it so.
-    fn rebase(&mut self, acked: u64) -> bool {
-        let (from, through) = (self.acked, self.sequence.last());
-        let delta = acked.max(through) - from;
-        let rebase = Rebase {
-            from,
-            through,
-            delta,
-        };
-        log::warn!(
-            "Poseidon has stored records up to {acked}, which this journal knows nothing of: it was lost or restored, \
-             or another device has the same instance id. What is not known to be stored gets numbers behind those"
-        );
-        let done = match &self.disk {
-            Some(_) => self.with_disk(|disk| disk.renumber(rebase)).is_some(),
-            None => true,
-        };
-        if !done {
-            self.rebases.push(rebase);
-        }
-        if let Some(memory) = &mut self.memory {
-            memory.renumber(rebase);
-        }
-        for open in self.open.values_mut() {
-            open.id = rebase.apply(open.id);
-        }
-        self.sequence.raise(through + delta);
-        done
     }
 
     /// See [`super::Journal::acknowledge`].

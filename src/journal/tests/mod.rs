@@ -1,5 +1,6 @@
 //! The journal over real folders, over a disk that forgets, and over damaged files.
 
+mod damage;
 mod forget;
 mod model;
 mod policy;
@@ -99,12 +100,4 @@ pub fn is_ended(journal: &Journal, token: &str) -> bool {
 
 pub fn refusal(journal: &Journal, token: &str) -> Refusal {
     journal.accept(&job(token)).unwrap_err()
-}
-
-pub fn everything() -> HistoryGet {
-    HistoryGet {
-        id: Some(0),
-        limit: Some(1000),
-        ..HistoryGet::default()
-    }
 }

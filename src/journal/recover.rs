@@ -1,0 +1,143 @@
+//! A disk that fails, and that works again.
+
+use super::memory::Memory;
+use super::open;
+use super::record::Lost;
+use super::renumber::Rebase;
+use super::state::{Open, State};
+use super::store::Fault;
+use crate::message::payload::{Record, code};
+use std::collections::HashMap;
+use std::time::Instant;
+
+impl State {
+    /// The disk cannot be used: goes on in memory, under another id.
+    pub fn fail(&mut self, fault: &Fault) {
+        let reason = fault.to_string();
+        log::error!("the journal goes on in memory: {reason}");
+        let mut memory = Memory::new(self.memory_bytes, reason, Instant::now() + self.retry);
+        if let Some(disk) = &mut self.disk {
+            // It may become unreadable: what nobody else has is taken over as far as there is room, jobs first.
+            let from = self.acked.min(disk.synced);
+            for jobs in [true, false] {
+                let mut id = from;
+                while let Ok(Some(record)) = disk.next(id, true) {
+                    id = record.id;
+                    if code::is_job(record.code) == jobs {
+                        memory.carry(record, id > disk.synced);
+                    }
+                }
+            }
+            if disk.dirty {
+                self.suspect.get_or_insert(disk.active().number);
+            }
+        }
+        self.memory = Some(memory);
+        self.lazy = None;
+        self.id_changed = true;
+    }
+
+    /// Tries the disk again where that is due.
+    pub fn recover(&mut self) {
+        let Some(memory) = &mut self.memory else {
+            return;
+        };
+        if Instant::now() < memory.next_try {
+            return;
+        }
+        memory.next_try = Instant::now() + self.retry;
+        match self.come_back() {
+            Ok((interrupted, lost)) => {
+                log::info!("the journal is in {} again", self.folder.path().display());
+                self.lose(lost);
+                self.interrupt(interrupted);
+            }
+            Err(fault) => {
+                log::debug!("the journal stays in memory: {fault}");
+                if let Some(memory) = &mut self.memory {
+                    memory.reason = fault.to_string();
+                }
+            }
+        }
+    }
+
+    /// Writes what the disk lacks; returns the jobs of an earlier life that it shows, and what events had to go.
+    fn come_back(&mut self) -> Result<(HashMap<String, Record>, Lost), Fault> {
+        self.sequence.reserve()?;
+        let mut opened = open::open(&self.folder, self.limits)?;
+        if let Some(fault) = opened.fault {
+            return Err(fault);
+        }
+        let disk = &mut opened.disk;
+        let Some(memory) = &mut self.memory else {
+            return Ok((opened.open, Lost::default()));
+        };
+        if self.disk.is_none() {
+            // Never seen in this life: its numbers may be the ones that were given meanwhile.
+            if let Some(first) = memory.next(0).map(|r| r.id)
+                && first <= disk.last()
+            {
+                let delta = disk.last() - first + 1;
+                memory.renumber(Rebase {
+                    from: 0,
+                    through: u64::MAX,
+                    delta,
+                });
+                for open in self.open.values_mut() {
+                    open.id += delta;
+                }
+                self.sequence.raise(self.sequence.last() + delta);
+            }
+            self.sequence.found(disk.last());
+        }
+        if let Some(number) = self.suspect {
+            // What a sync has failed for once, no later one may write: it is written anew.
+            disk.rewrite_from(number)?;
+        }
+        for rebase in &self.rebases {
+            disk.renumber(*rebase)?;
+            for record in opened.open.values_mut() {
+                record.id = rebase.apply(record.id);
+            }
+        }
+        // Until all of this has worked.
+        self.suspect.get_or_insert(disk.active().number);
+        let last = disk.last();
+        // The ends of these are not on the disk yet.
+        let pinned = opened
+            .open
+            .values()
+            .map(|r| (r.token.clone(), Open::ended(r.id)));
+        let lost = disk.make_room(memory.bytes() as u64, self.acked, &pinned.collect())?;
+        for record in memory.records().filter(|r| r.id > last) {
+            disk.append(record, self.acked)?;
+            if code::is_job(record.code) {
+                opened.open.remove(&record.token);
+            }
+        }
+        if self.disk.is_none() {
+            // What it holds was passed over by what has been sent from memory meanwhile.
+            let stored = self.stored.unwrap_or(opened.acked);
+            if self.met || self.acked > stored {
+                let sequence = &mut self.sequence;
+                disk.move_up(stored, last, self.acked, || sequence.take())?;
+            }
+            self.acked = self.acked.max(stored);
+        }
+        disk.sync()?;
+        opened
+            .open
+            .retain(|token, _| !self.open.contains_key(token));
+        if let Some(old) = &self.disk {
+            self.counts += old.counts;
+        }
+        if !self.rebases.is_empty() {
+            self.sequence.settle()?;
+            self.rebases.clear();
+        }
+        self.suspect = None;
+        self.memory = None;
+        self.disk = Some(opened.disk);
+        Ok((opened.open, lost))
+    }
+}
