@@ -1,7 +1,7 @@
 //! A disk that fails, and that works again.
 
 use super::memory::Memory;
-use super::open;
+use super::open::{self, Opened};
 use super::record::Lost;
 use super::renumber::Rebase;
 use super::state::{Open, State};
@@ -61,16 +61,33 @@ impl State {
         }
     }
 
-    /// Writes what the disk lacks; returns the jobs of an earlier life that it shows, and what events had to go.
+    /// Goes back to the disk; returns the jobs of an earlier life that it shows, and what events had to go.
     fn come_back(&mut self) -> Result<(HashMap<String, Record>, Lost), Fault> {
         self.sequence.reserve()?;
         let mut opened = open::open(&self.folder, self.limits)?;
         if let Some(fault) = opened.fault {
             return Err(fault);
         }
+        let lost = match self.join(&mut opened) {
+            Ok(lost) => lost,
+            Err(fault) => {
+                self.counts += opened.disk.counts;
+                return Err(fault);
+            }
+        };
+        if let Some(old) = self.disk.replace(opened.disk) {
+            self.counts += old.counts;
+        }
+        self.suspect = None;
+        self.memory = None;
+        Ok((opened.open, lost))
+    }
+
+    /// Writes what the disk lacks.
+    fn join(&mut self, opened: &mut Opened) -> Result<Lost, Fault> {
         let disk = &mut opened.disk;
         let Some(memory) = &mut self.memory else {
-            return Ok((opened.open, Lost::default()));
+            return Ok(Lost::default());
         };
         if self.disk.is_none() {
             // Never seen in this life: its numbers may be the ones that were given meanwhile.
@@ -90,18 +107,20 @@ impl State {
             }
             self.sequence.found(disk.last());
         }
-        if let Some(number) = self.suspect {
-            // What a sync has failed for once, no later one may write: it is written anew.
-            disk.rewrite_from(number)?;
-        }
+        // What a sync has failed for once, no later one may write: it is written anew.
+        let clean = match self.suspect {
+            Some(number) => disk.rewrite_from(number),
+            None => disk.sync(),
+        };
+        clean.inspect_err(|_| {
+            self.suspect.get_or_insert(disk.active().number);
+        })?;
         for rebase in &self.rebases {
             disk.renumber(*rebase)?;
             for record in opened.open.values_mut() {
                 record.id = rebase.apply(record.id);
             }
         }
-        // Until all of this has worked.
-        self.suspect.get_or_insert(disk.active().number);
         let last = disk.last();
         // The ends of these are not on the disk yet.
         let pinned = opened
@@ -110,6 +129,8 @@ impl State {
             .map(|r| (r.token.clone(), Open::ended(r.id)));
         let lost = disk.make_room(memory.bytes() as u64, self.acked, &pinned.collect())?;
         for record in memory.records().filter(|r| r.id > last) {
+            // Until this is synced.
+            self.suspect.get_or_insert(disk.active().number);
             disk.append(record, self.acked)?;
             if code::is_job(record.code) {
                 opened.open.remove(&record.token);
@@ -119,6 +140,7 @@ impl State {
             // What it holds was passed over by what has been sent from memory meanwhile.
             let stored = self.stored.unwrap_or(opened.acked);
             if self.met || self.acked > stored {
+                self.suspect.get_or_insert(disk.active().number);
                 let sequence = &mut self.sequence;
                 disk.move_up(stored, last, self.acked, || sequence.take())?;
             }
@@ -128,16 +150,10 @@ impl State {
         opened
             .open
             .retain(|token, _| !self.open.contains_key(token));
-        if let Some(old) = &self.disk {
-            self.counts += old.counts;
-        }
         if !self.rebases.is_empty() {
             self.sequence.settle()?;
             self.rebases.clear();
         }
-        self.suspect = None;
-        self.memory = None;
-        self.disk = Some(opened.disk);
-        Ok((opened.open, lost))
+        Ok(lost)
     }
 }

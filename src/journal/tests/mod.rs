@@ -4,6 +4,7 @@ mod damage;
 mod forget;
 mod model;
 mod policy;
+mod real;
 mod room;
 
 use super::{Acceptance, Journal, Refusal, Settings, Standing};
