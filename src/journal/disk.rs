@@ -122,6 +122,7 @@ pub struct Disk {
     pub synced: u64,
     /// There is more that is not.
     pub dirty: bool,
+    sync_failed: bool,
     /// The last segment before the last line, to take that back.
     before: Segment,
     pub counts: Counts,
@@ -150,6 +151,7 @@ impl Disk {
             cursor: None,
             synced: 0,
             dirty: false,
+            sync_failed: false,
             before: Segment::default(),
             counts,
             damaged: 0,
@@ -259,14 +261,21 @@ impl Disk {
     /// Waits until all records are on the disk.
     pub fn sync(&mut self) -> Result<(), Fault> {
         if self.dirty && self.limits.sync {
-            self.file
-                .sync()
-                .map_err(|e| self.fault("sync", &self.active().name(), e))?;
+            self.file.sync().map_err(|e| {
+                self.sync_failed = true;
+                self.fault("sync", &self.active().name(), e)
+            })?;
             self.counts.syncs += 1;
             self.synced = self.last();
             self.dirty = false;
         }
         Ok(())
+    }
+
+    /// After a fault: whether what the last segment shows may not be on the disk. What a sync has failed for once, no
+    /// later one may write.
+    pub fn is_suspect(&mut self) -> bool {
+        self.sync_failed || self.sync().is_err()
     }
 
     /// Keeps the place of a record about a job.

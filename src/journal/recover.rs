@@ -28,7 +28,7 @@ impl State {
                     }
                 }
             }
-            if disk.dirty {
+            if disk.is_suspect() {
                 self.suspect.get_or_insert(disk.active().number);
             }
         }
@@ -71,6 +71,9 @@ impl State {
         let lost = match self.join(&mut opened) {
             Ok(lost) => lost,
             Err(fault) => {
+                if opened.disk.is_suspect() {
+                    self.suspect.get_or_insert(opened.disk.active().number);
+                }
                 self.counts += opened.disk.counts;
                 return Err(fault);
             }
@@ -107,14 +110,9 @@ impl State {
             }
             self.sequence.found(disk.last());
         }
-        // What a sync has failed for once, no later one may write: it is written anew.
-        let clean = match self.suspect {
-            Some(number) => disk.rewrite_from(number),
-            None => disk.sync(),
-        };
-        clean.inspect_err(|_| {
-            self.suspect.get_or_insert(disk.active().number);
-        })?;
+        if let Some(number) = self.suspect {
+            disk.rewrite_from(number)?;
+        }
         for rebase in &self.rebases {
             disk.renumber(*rebase)?;
             for record in opened.open.values_mut() {
@@ -129,8 +127,6 @@ impl State {
             .map(|r| (r.token.clone(), Open::ended(r.id)));
         let lost = disk.make_room(memory.bytes() as u64, self.acked, &pinned.collect())?;
         for record in memory.records().filter(|r| r.id > last) {
-            // Until this is synced.
-            self.suspect.get_or_insert(disk.active().number);
             disk.append(record, self.acked)?;
             if code::is_job(record.code) {
                 opened.open.remove(&record.token);
@@ -140,7 +136,6 @@ impl State {
             // What it holds was passed over by what has been sent from memory meanwhile.
             let stored = self.stored.unwrap_or(opened.acked);
             if self.met || self.acked > stored {
-                self.suspect.get_or_insert(disk.active().number);
                 let sequence = &mut self.sequence;
                 disk.move_up(stored, last, self.acked, || sequence.take())?;
             }
