@@ -131,7 +131,7 @@ pub fn shorten(record: &mut Record) {
     if code::is_job(record.code)
         && let Some(data) = without_bulk(
             record.data.get(),
-            "the tails were left out: they do not fit the answer",
+            "the tails were left out for want of room",
         )
     {
         record.data = data;
