@@ -59,6 +59,12 @@ impl Draft {
             return invalid("etime must be a Unix time");
         }
         let data = put.data.to_string();
+        if payload::depth(&data) > payload::DATA_DEPTH {
+            return Err(payload::Error::new(
+                ErrorCode::Invalid,
+                format!("data is nested deeper than {} levels", payload::DATA_DEPTH),
+            ));
+        }
         if data.len() > VALUE_LIMIT {
             let message = format!(
                 "data has {} bytes of JSON; at most {VALUE_LIMIT} are stored",
