@@ -30,6 +30,7 @@ mod query;
 mod record;
 mod recover;
 mod renumber;
+mod report;
 mod room;
 mod sequence;
 mod state;
