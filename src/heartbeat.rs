@@ -105,6 +105,7 @@ impl Heartbeat {
     pub fn run(&self, sources: &Sources) {
         let mut health = Health::new();
         while self.wait() {
+            sources.journal.tend();
             let mut beat = health.read();
             beat.agent = Some(AgentHealth {
                 rss: health::agent_rss().unwrap_or_default(),

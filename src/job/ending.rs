@@ -64,10 +64,11 @@ impl Ending {
     /// Shortens what it says until its record fits what was reserved for it.
     pub fn fit(mut self, reserve: usize) -> Self {
         let room = reserve.saturating_sub(FRAME).max(FRAME / 2);
+        let mut cut = false;
         loop {
             let data = self.data();
             if data.len() <= room && xml_length(&data) <= XML_LIMIT {
-                return self;
+                break;
             }
             let shorter = match &mut self {
                 Self::Result(result) => {
@@ -77,16 +78,27 @@ impl Ending {
                     } else {
                         &mut tail.stderr
                     };
-                    halve_tail(longer) || result.message.as_mut().is_some_and(halve_text)
+                    let halved = halve_tail(longer);
+                    cut |= halved;
+                    halved || result.message.as_mut().is_some_and(halve_text)
                 }
                 Self::Error(error) => {
                     error.detail.take().is_some() || halve_text(&mut error.message)
                 }
             };
             if !shorter {
-                return self;
+                break;
             }
         }
+        // There is room for it in the frame.
+        if let (true, Self::Result(result)) = (cut, &mut self) {
+            const NOTE: &str = "its tails were cut to fit the journal";
+            result.message = Some(match &result.message {
+                Some(message) => format!("{message}; {NOTE}"),
+                None => NOTE.to_owned(),
+            });
+        }
+        self
     }
 }
 

@@ -30,6 +30,7 @@ mod query;
 mod record;
 mod recover;
 mod renumber;
+mod report;
 mod room;
 mod sequence;
 mod state;
@@ -238,8 +239,13 @@ impl Journal {
         self.change(State::sync_waiting);
     }
 
-    /// Whether the journal has got another id since the last call (the disk failed): then Poseidon has to hear it by
-    /// a new `hello`. [`Self::wake`] is rung when it happens. When the disk is back, the next `hello` is soon enough.
+    /// Tries a disk that has failed again, where that is due. Records do so too; this is for a device that has none.
+    pub fn tend(&self) {
+        self.change(State::recover);
+    }
+
+    /// Whether the journal has got another id since the last call (the disk failed, or is back): then Poseidon has to
+    /// hear it by a new `hello`. [`Self::wake`] is rung when it happens.
     pub fn take_id_changed(&self) -> bool {
         std::mem::take(&mut self.state().id_changed)
     }

@@ -102,9 +102,10 @@ pub fn open(folder: &Arc<dyn Folder>, limits: Limits) -> Result<Opened, Fault> {
     opened.acked = opened.acked.min(opened.disk.last());
     let disk = &mut opened.disk;
     disk.dirty = disk.active().records > 0;
-    disk.synced = match disk.dirty {
-        true => disk.active().first - 1,
-        false => disk.last(),
+    disk.synced = if disk.dirty {
+        disk.active().first - 1
+    } else {
+        disk.last()
     };
     Ok(opened)
 }

@@ -50,6 +50,7 @@ impl State {
         match self.come_back() {
             Ok((interrupted, lost)) => {
                 log::info!("the journal is in {} again", self.folder.path().display());
+                self.id_changed = true;
                 self.lose(lost);
                 self.interrupt(interrupted);
             }
@@ -120,14 +121,14 @@ impl State {
                 record.id = rebase.apply(record.id);
             }
         }
-        let last = disk.last();
+        let newest = disk.last();
         // The ends of these are not on the disk yet.
         let pinned = opened
             .open
             .values()
             .map(|r| (r.token.clone(), Open::ended(r.id)));
         let lost = disk.make_room(memory.bytes() as u64, self.acked, &pinned.collect())?;
-        for record in memory.records().filter(|r| r.id > last) {
+        for record in memory.records().filter(|r| r.id > newest) {
             disk.append(record, self.acked)?;
             if code::is_job(record.code) {
                 opened.open.remove(&record.token);
@@ -138,7 +139,7 @@ impl State {
             let stored = self.stored.unwrap_or(opened.acked);
             if self.met || self.acked > stored {
                 let sequence = &mut self.sequence;
-                disk.move_up(stored, last, self.acked, || sequence.take())?;
+                disk.move_up(stored, newest, self.acked, || sequence.take())?;
             }
             self.acked = self.acked.max(stored);
         }

@@ -1,6 +1,7 @@
 //! A WebSocket connection, non-blocking: tungstenite with this project's bounds around it.
 
 use super::stream::Stream;
+use crate::message::DEFAULT_LIMIT;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -111,7 +112,8 @@ impl Connection {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_write_buffer_size(limit.saturating_mul(2).max(READ_BUFFER))
+            // What is sent is bounded by what any peer takes, not by what is taken here: a record has to get through.
+            .max_write_buffer_size(limit.max(DEFAULT_LIMIT).saturating_mul(2))
             .max_message_size(Some(hard))
             .max_frame_size(Some(hard));
         Self {

@@ -130,6 +130,7 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
 
 fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End {
     // What changed before the hello is in it.
+    parts.journal.tend();
     parts.journal.take_id_changed();
     let context = Context {
         outbox: &parts.outbox,

@@ -36,7 +36,7 @@ impl Bench {
 
 /// A segment as an agent leaves it: jobs of all kinds, values, text that is no ASCII. Its bytes, and for each line
 /// where it ends and what it says.
-fn recorded() -> (Vec<u8>, Vec<(usize, (u64, String, u32, String))>) {
+fn recorded() -> (Vec<u8>, Vec<(usize, Content)>) {
     let bench = Bench::new();
     let journal = bench.open(1 << 20);
     run_job(&journal, "a");
@@ -53,7 +53,7 @@ fn recorded() -> (Vec<u8>, Vec<(usize, (u64, String, u32, String))>) {
 }
 
 /// Opens a damaged segment, of which the `whole` records must be there; then works on, and starts once more.
-fn check(segment: &[u8], whole: &[&(u64, String, u32, String)], last: bool) {
+fn check(segment: &[u8], whole: &[&Content], last: bool) {
     let bench = Bench::new();
     bench.folder.put(FIRST, segment);
     if !last {
@@ -175,7 +175,13 @@ fn absurd_content_is_survived() {
     let huge = vec![b'x'; 9 << 20];
     let mut hex = b"0123456789abcdef ".repeat(40_000);
     hex.push(b'\n');
-    for junk in [&huge[..], &hex, b"\n\n\n\n", b"\xff\xfe\0\n", &[0; 100_000]] {
+    for junk in [
+        &huge[..],
+        &hex,
+        b"\n\n\n\n",
+        b"\xff\xfe\0\n",
+        &vec![0; 100_000],
+    ] {
         check(&[junk, b"\n", &bytes].concat(), &whole, true);
         check(&[&bytes, junk].concat(), &whole, true);
         check(&[&bytes, junk].concat(), &whole, false);

@@ -71,8 +71,10 @@ pub fn read_behind(journal: &Journal, mut id: u64) -> Vec<Record> {
     records
 }
 
-/// What of a record has to stay as it is.
-pub fn content(record: &Record) -> (u64, String, u32, String) {
+/// What of a record has to stay as it is: id, token, code, data.
+pub type Content = (u64, String, u32, String);
+
+pub fn content(record: &Record) -> Content {
     (
         record.id,
         record.token.clone(),
@@ -81,7 +83,7 @@ pub fn content(record: &Record) -> (u64, String, u32, String) {
     )
 }
 
-pub fn contents(journal: &Journal) -> Vec<(u64, String, u32, String)> {
+pub fn contents(journal: &Journal) -> Vec<Content> {
     read_behind(journal, 0).iter().map(content).collect()
 }
 

@@ -225,3 +225,45 @@ fn an_index_of_a_full_journal_is_small() {
     println!("{} tokens in {bytes} bytes", tokens.len());
     assert!(bytes <= 100_000, "{bytes}");
 }
+
+#[test]
+fn a_cut_while_room_is_made_leaves_a_job_or_its_end() {
+    use super::forget::{Dice, Shelf};
+    let mut cuts = 0;
+    for changes in 0..14 {
+        for seed in 0..12 {
+            let shelves = (Shelf::new("/nowhere/journal"), Shelf::new("/nowhere"));
+            let open = || {
+                let settings = small(Path::new("/nowhere"));
+                Journal::over(&settings, shelves.0.clone(), shelves.1.clone()).unwrap()
+            };
+            let journal = open();
+            journal.connected(0);
+            journal.accept(&job("a")).unwrap();
+            // Until the next record needs room, all of it acknowledged.
+            let before = |journal: &Journal| journal.report().bytes + 5_000 < 32 << 10;
+            let mut n = 0;
+            while before(&journal) {
+                run_job(&journal, &token(n));
+                n += 1;
+            }
+            journal.acknowledge(journal.report().state.last);
+            // Neither acknowledged nor synced.
+            journal.end("a", "a", code::SUCCEEDED, result(0));
+            assert!(journal.sync_due().is_some());
+            shelves.0.break_after(changes);
+            let large = Acceptance {
+                reserve: 8_000,
+                ..job("b")
+            };
+            let _ = journal.accept(&large);
+            drop(journal);
+            shelves.0.mend();
+            shelves.0.cut(&mut Dice::new(seed));
+            let journal = open();
+            assert!(is_ended(&journal, "a"), "{changes} changes, seed {seed}");
+            cuts += 1;
+        }
+    }
+    assert_eq!(cuts, 14 * 12);
+}
