@@ -511,6 +511,40 @@ fn a_small_journal_still_runs_jobs() {
     assert_eq!(done.stdout.len(), 5_000);
 }
 
+/// The limit is for what is taken: a record that is there has to get through.
+#[test]
+fn a_small_message_limit_keeps_no_record_back() {
+    let notes = Notes::new();
+    let seen = notes.clone();
+    let fake = Fake::websocket(move |mut peer| {
+        peer.welcome_at(0).unwrap();
+        while let Some(history) = peer.next_of(payload::HISTORY) {
+            for record in read(&history)["records"].as_array().unwrap() {
+                seen.add(record["id"].as_u64().unwrap());
+            }
+        }
+    });
+    let mut agent = Agent::new();
+    let config = agent.folder().join("t.toml");
+    let limits = "[limits]\nmessage_bytes = 16384\n";
+    std::fs::write(&config, limits).unwrap();
+    agent = agent.with(&["--config", config.to_str().unwrap()]);
+    agent.start();
+    agent.wait_until_it_serves();
+    let put = agent.run(&["put", &"<&>".repeat(3_000)]);
+    let said = String::from_utf8_lossy(&put.stderr).into_owned();
+    assert!(said.contains("too-large"), "{said}");
+    let value = "<&>".repeat(1_000);
+    for _ in 0..20 {
+        let put = agent.run(&["put", &value]);
+        assert!(put.status.success(), "{put:?}");
+    }
+    let text = format!("url = {:?}\n{limits}", fake.url);
+    std::fs::write(&config, text).unwrap();
+    agent.signal(libc::SIGHUP);
+    assert!(notes.wait_for(20).is_sorted());
+}
+
 /// A server that starts one job which notes its starts, and then tells what comes after the agent was killed.
 fn killed_while_it_ran() -> (Agent, Notes<Message>, std::path::PathBuf) {
     let mut agent = Agent::new();

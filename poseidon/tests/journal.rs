@@ -422,3 +422,79 @@ async fn a_folder_of_the_first_version_is_taken_over() {
     agent.acked(1).await;
     assert_eq!(rig.history("agent=box").await.len(), 1);
 }
+
+/// One that is nested deep would make every list with it unreadable, and one that is not taken would block those behind.
+#[tokio::test]
+async fn a_record_that_nobody_could_read_is_taken_without_its_data() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    let id = rig.run("box", json!({"argv": ["echo"]})).await;
+    agent.expect(payload::COMMAND).await;
+    let deep = format!("{}{}", "[".repeat(125), "]".repeat(125));
+    let history = format!(
+        r#"{{"records":[{{"id":1,"token":"t","code":200,"etime":1,"ctime":1,"data":{deep}}}],"last":1}}"#
+    );
+    let message = Message {
+        payload: Some(history),
+        ..Message::new(payload::HISTORY)
+    };
+    agent.send(&message).await;
+    agent.acked(1).await;
+    let result = format!(
+        r#"{{"sequence":2,"etime":2,"ctime":2,"status":"succeeded","x":{}{deep}{}}}"#,
+        "[".repeat(50),
+        "]".repeat(50)
+    );
+    let message = Message {
+        conversation_id: id.clone(),
+        payload: Some(result),
+        ..Message::new(payload::RESULT)
+    };
+    agent.send(&message).await;
+    agent.acked(2).await;
+    assert_eq!(rig.job(&id).await["error"]["code"], "invalid");
+    for record in rig.history("order=asc").await {
+        let why = record["data"]["unreadable"].as_str().unwrap();
+        assert!(why.contains("nested"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_with_an_impossible_sequence_is_refused_whole() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    let record =
+        |id: u64| json!({"id": id, "token": "t", "code": 200, "etime": 1, "ctime": 1, "data": id});
+    let history = json!({"records": [record(7), record(1 << 63), record(8)], "last": 8});
+    agent.send(&Message::with(payload::HISTORY, &history)).await;
+    let error = agent.expect(payload::ERROR).await;
+    assert!(error.payload.unwrap().contains("is no sequence"));
+    assert!(rig.history("order=asc").await.is_empty());
+}
+
+/// What was sent in time and did not arrive is not run after its time.
+#[tokio::test]
+async fn a_sent_job_whose_time_is_over_is_asked_for_and_not_sent_again() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    let body = json!({"agents": ["box"], "command": {"argv": ["date"]}, "queue": true, "expiresSeconds": 1});
+    let answer: Value = rig.client.post("/jobs", &body).await.unwrap();
+    let id = answer["jobs"][0]["id"].as_str().unwrap().to_owned();
+    agent.expect(payload::COMMAND).await;
+    drop(agent);
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    let again = agent.expect(payload::COMMAND).await;
+    let request: Value = again.read().unwrap();
+    assert_eq!(
+        (again.id.as_str(), &request["notAfter"]),
+        (id.as_str(), &json!(1))
+    );
+    let expired = json!({"status": "expired"});
+    agent.send(&again.reply(payload::RESULT, &expired)).await;
+    let ended = rig.ended(&id).await;
+    assert_eq!(ended["error"]["code"], "expired");
+}

@@ -2,7 +2,7 @@
 
 use super::{Line, Lines};
 use crate::error::{Error, Result};
-use crate::message::Message;
+use crate::message::{Message, payload};
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::signal::Signals;
 use std::io::{self, Read as _, Write as _};
@@ -124,7 +124,12 @@ impl Client {
         self.send(request)?;
         loop {
             match self.next(None, Some(deadline))? {
-                Event::Message(m) if m.conversation_id == request.conversation_id => return Ok(m),
+                // A request that could not be read, such as one too long, is refused in no conversation.
+                Event::Message(m)
+                    if m.conversation_id == request.conversation_id || m.kind == payload::ERROR =>
+                {
+                    return Ok(m);
+                }
                 Event::Message(_) | Event::Signal(_) => {}
                 Event::TimedOut => {
                     return Err(Error::new(format!(

@@ -123,9 +123,12 @@ fn a_full_disk_refuses_one_job_and_nothing_is_lost() {
 
         // There is room again: the disk gets what it lacks, under the same numbers and its old name.
         fs::remove_file(path.join("filler")).unwrap();
-        let last = journal.put(&put(200, 10)).unwrap();
+        // Also where no job comes, and Poseidon has to hear of it.
+        journal.tend();
         assert_eq!(state_of(&journal).0, "disk");
+        assert!(journal.take_id_changed());
         assert_eq!(journal.report().state.id, id);
+        let last = journal.put(&put(200, 10)).unwrap();
         let after = contents(&journal);
         assert_eq!(after[..all.len()], all);
         assert_eq!(after.len(), all.len() + 1);
