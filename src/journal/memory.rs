@@ -1,11 +1,11 @@
 //! The journal while the folder cannot be used.
 
-use super::record::{Lost, is_event, line_bound};
+use super::record::{Lost, is_event, line_bound, shorten};
 use super::renumber::Rebase;
 use super::state::Open;
 use crate::message::id;
 use crate::message::payload::{Record, code};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 /// Records in memory, oldest first.
@@ -20,6 +20,8 @@ pub struct Memory {
     limit: usize,
     records: VecDeque<Record>,
     bytes: usize,
+    /// Jobs that the disk shows as open: their ends stay here until it has them, or it would end them once more.
+    owed: HashSet<String>,
 }
 
 fn size(record: &Record) -> usize {
@@ -31,8 +33,8 @@ fn size(record: &Record) -> usize {
 }
 
 impl Memory {
-    /// An empty one.
-    pub fn new(limit: usize, reason: String, next_try: Instant) -> Self {
+    /// An empty one. `owed` are the jobs that the disk shows as open.
+    pub fn new(limit: usize, reason: String, next_try: Instant, owed: HashSet<String>) -> Self {
         Self {
             id: id::random(),
             reason,
@@ -40,6 +42,7 @@ impl Memory {
             limit,
             records: VecDeque::new(),
             bytes: 0,
+            owed,
         }
     }
 
@@ -90,7 +93,23 @@ impl Memory {
     /// Makes room as far as possible; returns what events that took.
     pub fn make_room(&mut self, needed: usize, acked: u64, open: &HashMap<String, Open>) -> Lost {
         let mut lost = Lost::default();
-        self.drop_while(needed, |r| r.id <= acked && !is_open(open, r), |_| {});
+        let owed = std::mem::take(&mut self.owed);
+        let is_owed = |r: &Record| code::is_end(r.code) && owed.contains(&r.token);
+        self.drop_while(
+            needed,
+            |r| r.id <= acked && !is_open(open, r) && !is_owed(r),
+            |_| {},
+        );
+        if !self.fits(needed) {
+            for record in &mut self.records {
+                if record.id <= acked && is_owed(record) {
+                    self.bytes -= size(record);
+                    shorten(record);
+                    self.bytes += size(record);
+                }
+            }
+        }
+        self.owed = owed;
         self.drop_while(needed, |r| is_event(r.code), |r| lost.add(r));
         lost
     }

@@ -59,6 +59,12 @@ impl Draft {
             return invalid("etime must be a Unix time");
         }
         let data = put.data.to_string();
+        if payload::depth(&data) > payload::DATA_DEPTH {
+            return Err(payload::Error::new(
+                ErrorCode::Invalid,
+                format!("data is nested deeper than {} levels", payload::DATA_DEPTH),
+            ));
+        }
         if data.len() > VALUE_LIMIT {
             let message = format!(
                 "data has {} bytes of JSON; at most {VALUE_LIMIT} are stored",
@@ -131,7 +137,7 @@ pub fn shorten(record: &mut Record) {
     if code::is_job(record.code)
         && let Some(data) = without_bulk(
             record.data.get(),
-            "the tails were left out: they do not fit the answer",
+            "the tails were left out for want of room",
         )
     {
         record.data = data;

@@ -15,7 +15,8 @@ impl State {
     pub fn fail(&mut self, fault: &Fault) {
         let reason = fault.to_string();
         log::error!("the journal goes on in memory: {reason}");
-        let mut memory = Memory::new(self.memory_bytes, reason, Instant::now() + self.retry);
+        let owed = self.open.keys().cloned().collect();
+        let mut memory = Memory::new(self.memory_bytes, reason, Instant::now() + self.retry, owed);
         if let Some(disk) = &mut self.disk {
             // It may become unreadable: what nobody else has is taken over as far as there is room, jobs first.
             let from = self.acked.min(disk.synced);

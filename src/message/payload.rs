@@ -9,7 +9,7 @@ mod loose;
 mod session;
 
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
-pub use history::{Ack, History, HistoryGet, HistoryPut, Record, code};
+pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
 pub use job::{
     Accepted, Cancel, Command, JobResult, Output, OutputMode, Progress, Status, Stream, Tail,
 };

@@ -6,6 +6,7 @@ use super::connection::{Connection, SEND_WAIT, SendError};
 use crate::jobs::Resume;
 use crate::server::App;
 use crate::store::Job;
+use crate::time::now;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ async fn deliver(app: &Arc<App>, key: &Key, connection: &Arc<Connection>) {
             return start(app, key);
         };
         for live in app.jobs.all_open_of(&key.identifier, Some(&key.instance)) {
-            let message = match live.resume(connection.id, journal.as_deref()) {
+            let message = match live.resume(connection.id, journal.as_deref(), now()) {
                 Resume::Wait => continue,
                 Resume::Send(job) => Some(message(&job.token, &job.request)),
                 Resume::Ask(job) => question(&job),

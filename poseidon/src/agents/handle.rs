@@ -3,8 +3,9 @@
 use super::recorder::Step;
 use super::session::{Phase, STATE_LIMIT, Session};
 use super::{Key, delivery};
-use crate::jobs::{End, Live};
+use crate::jobs::{End, Live, expired};
 use crate::store::records::Record;
+use crate::time::now;
 use serde::Deserialize as _;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -186,18 +187,19 @@ impl Session<'_> {
         let Some(recorder) = &self.recorder else {
             return;
         };
+        // All or nothing: a later acknowledgement would cover what was left out.
+        if let Some(record) = history.records.iter().find(|r| r.id > LAST_SEQUENCE) {
+            let reason = format!("{} is no sequence", record.id);
+            return self.complain(message, &reason).await;
+        }
         for record in history.records {
-            if record.id > LAST_SEQUENCE {
-                let reason = format!("{} is no sequence", record.id);
-                return self.complain(message, &reason).await;
-            }
             let record = Record {
                 id: record.id,
                 token: record.token,
                 code: record.code,
                 etime: record.etime,
                 ctime: record.ctime,
-                data: record.data,
+                data: bearable(record.data),
             };
             recorder.push(self.app, record, None).await;
         }
@@ -308,24 +310,55 @@ impl Recorded {
         if !text.contains("\"sequence\"") {
             return None;
         }
-        let mut fields: Map<String, Value> = serde_json::from_str(text).ok()?;
-        let sequence = fields.get("sequence")?.as_u64()?;
-        let (etime, ctime) = (
-            fields.get("etime")?.as_f64()?,
-            fields.get("ctime")?.as_f64()?,
-        );
+        let Place {
+            sequence,
+            etime,
+            ctime,
+        } = serde_json::from_str(text).ok()?;
         if sequence > LAST_SEQUENCE {
             return None;
         }
-        for name in ["sequence", "etime", "ctime"] {
-            fields.remove(name);
-        }
+        let data = if is_bearable(text) {
+            let mut fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+            for name in ["sequence", "etime", "ctime"] {
+                fields.remove(name);
+            }
+            Value::Object(fields)
+        } else {
+            left_out()
+        };
         Some(Self {
             sequence,
             etime,
             ctime,
-            data: Value::Object(fields),
+            data,
         })
+    }
+}
+
+/// What makes a message a record.
+#[derive(serde::Deserialize)]
+struct Place {
+    sequence: u64,
+    etime: f64,
+    ctime: f64,
+}
+
+/// Whether everybody can read it: one that is nested too deep would make every list with it unreadable.
+fn is_bearable(json: &str) -> bool {
+    payload::depth(json) <= payload::DATA_DEPTH
+}
+
+fn left_out() -> Value {
+    serde_json::json!({ "unreadable": format!("nested deeper than {} levels", payload::DATA_DEPTH) })
+}
+
+/// A record has to be stored whatever it holds: it would block those behind it.
+fn bearable(data: Box<RawValue>) -> Box<RawValue> {
+    if is_bearable(data.get()) {
+        data
+    } else {
+        raw(&left_out())
     }
 }
 
@@ -333,6 +366,10 @@ impl Recorded {
 fn end_of(live: &Live, read: Result<Value, String>) -> End {
     match read {
         Ok(value) if value["status"] == "expired" && asked_in_vain(live) => {
+            // It was sent in time, never arrived, and is not sent again.
+            if live.job().expires.is_some_and(|expires| expires <= now()) {
+                return End::Error(expired());
+            }
             End::Error(lost(UNKNOWN_JOB))
         }
         Ok(value) => End::Result(raw(&value)),
@@ -352,10 +389,9 @@ fn asked_in_vain(live: &Live) -> bool {
 }
 
 fn read_error(message: &Message) -> payload::Error {
-    message.read().unwrap_or_else(|_| {
-        let text = message.payload.as_deref().unwrap_or("");
-        payload::Error::new(ErrorCode::Invalid, truncated(text, 1000))
-    })
+    let text = message.payload.as_deref().unwrap_or("");
+    let readable = is_bearable(text).then(|| message.read().ok()).flatten();
+    readable.unwrap_or_else(|| payload::Error::new(ErrorCode::Invalid, truncated(text, 1000)))
 }
 
 /// How a job ends of which nobody knows anything.
@@ -370,6 +406,12 @@ where
 {
     let typed = message.read::<T>().map_err(|e| e.to_string())?;
     let text = message.payload.as_deref().unwrap_or("").trim();
+    if !is_bearable(text) {
+        return Err(format!(
+            "it is nested deeper than {} levels",
+            payload::DATA_DEPTH
+        ));
+    }
     if !text.is_empty()
         && !text.starts_with('<')
         && let Ok(value) = serde_json::from_str(text)

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 const MAX_LIST: u32 = 1000;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct HistoryQuery {
     agent: Option<String>,
     token: Option<String>,
@@ -54,6 +55,13 @@ struct History<'a> {
 pub(super) async fn list(State(app): Shared, Query(query): Query<HistoryQuery>) -> Answer {
     if !(1..=MAX_LIST).contains(&query.limit) {
         return Err(ApiError::invalid(format!("limit is 1 to {MAX_LIST}")));
+    }
+    if [query.ctime, query.etime]
+        .into_iter()
+        .flatten()
+        .any(|t| !t.is_finite())
+    {
+        return Err(ApiError::invalid("ctime and etime are Unix times"));
     }
     // Who names a place wants to go on from there.
     let order = query

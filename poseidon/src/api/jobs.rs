@@ -42,6 +42,7 @@ struct Create {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     agent: Option<String>,
     state: Option<JobState>,

@@ -127,7 +127,7 @@ impl Live {
 
     /// What the protocol says of an open job after a reconnect (`docs/protocol.md` section 4). On one connection
     /// the answer is given once.
-    pub fn resume(&self, connection: u64, journal: Option<&str>) -> Resume {
+    pub fn resume(&self, connection: u64, journal: Option<&str>, now: f64) -> Resume {
         let mut standing = lock(&self.job);
         if standing.connection == connection || self.ending.load(Ordering::Acquire) {
             return Resume::Wait;
@@ -138,13 +138,18 @@ impl Live {
             JobState::Sent | JobState::Accepted => {}
         }
         standing.connection = connection;
-        standing.asked = !same;
         let job = standing.job.clone();
-        match (same, job.state) {
+        let resume = match (same, job.state) {
             (false, _) => Resume::Ask(job),
+            // What did not arrive in time is not run later.
+            (true, JobState::Sent) if job.expires.is_some_and(|expires| expires <= now) => {
+                Resume::Ask(job)
+            }
             (true, JobState::Sent) => Resume::Send(job),
             (true, _) => Resume::Wait,
-        }
+        };
+        standing.asked = matches!(resume, Resume::Ask(_));
+        resume
     }
 
     /// Sends a new job by `send`, which does not wait, unless it is on another connection by now. Where that does not

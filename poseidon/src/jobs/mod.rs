@@ -10,6 +10,7 @@ mod queue;
 pub mod spool;
 
 pub use live::{Live, Resume, Written};
+pub use queue::expired;
 
 use crate::events::{Change, Events};
 use crate::store::{Db, Job, JobFilter, JobState, Result, StoreError};

@@ -91,22 +91,20 @@ impl Jobs {
     /// Ends a job that waits in the store; false where it does not any more.
     pub async fn cancel_queued(self: &Arc<Self>, live: &Arc<Live>) -> bool {
         let reason = "it was cancelled before it was sent";
-        self.end_queued(live, "cancelled", reason).await
+        let error = payload::Error::new(ErrorCode::Other("cancelled".to_owned()), reason);
+        self.end_queued(live, error).await
     }
 
     /// Ends a job whose time in the store is over; false where it is not, or the job waits no more.
     pub async fn expire(self: &Arc<Self>, live: &Arc<Live>) -> bool {
         let due = live.job().expires.is_some_and(|expires| expires <= now());
-        due && self
-            .end_queued(live, "expired", "the agent did not come in time")
-            .await
+        due && self.end_queued(live, expired()).await
     }
 
-    async fn end_queued(self: &Arc<Self>, live: &Arc<Live>, code: &str, reason: &str) -> bool {
+    async fn end_queued(self: &Arc<Self>, live: &Arc<Live>, error: payload::Error) -> bool {
         if !live.begin_end_queued() {
             return false;
         }
-        let error = payload::Error::new(ErrorCode::Other(code.to_owned()), reason);
         self.finish_whole(live, End::Error(error)).await;
         true
     }
@@ -150,4 +148,10 @@ impl Jobs {
         }
         (due, next)
     }
+}
+
+/// How a job ends that the agent did not get in time.
+pub fn expired() -> payload::Error {
+    let reason = "the agent did not come in time";
+    payload::Error::new(ErrorCode::Other("expired".to_owned()), reason)
 }

@@ -29,6 +29,30 @@ pub mod code {
     }
 }
 
+/// How deep the data of a record may be nested. Readers of JSON give up at some depth (serde's at 128), and one record
+/// must not make a whole list unreadable.
+pub const DATA_DEPTH: usize = 64;
+
+/// How deep lists and objects of a JSON text are nested.
+pub fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut text, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            b'[' | b'{' if !text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// One record of the journal, in its file and on the wire.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
