@@ -46,6 +46,11 @@ impl Memory {
         }
     }
 
+    /// The disk shows this job as open, too.
+    pub fn owe(&mut self, token: &str) {
+        self.owed.insert(token.to_owned());
+    }
+
     pub fn bytes(&self) -> usize {
         self.bytes
     }

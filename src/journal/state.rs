@@ -141,6 +141,9 @@ impl State {
                 accepted.token
             );
             self.store(Draft::interrupted(accepted));
+            if let Some(memory) = &mut self.memory {
+                memory.owe(&accepted.token);
+            }
         }
         self.sync();
     }

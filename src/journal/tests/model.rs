@@ -23,6 +23,8 @@ enum Op {
     Sync,
     Restart,
     Cut(u64),
+    /// The same in the middle of a call, after so many changes.
+    CutDuring(usize, u32, u64),
     /// The disk of the journal, or of the state, or both.
     Break(u8, u32),
     Mend,
@@ -46,6 +48,12 @@ fn op(breaks: bool) -> impl Strategy<Value = Op> {
         (3, Just(Op::Sync).boxed()),
         (1, Just(Op::Restart).boxed()),
         (3, any::<u64>().prop_map(Op::Cut).boxed()),
+        (
+            3,
+            (any::<usize>(), 0u32..12, any::<u64>())
+                .prop_map(|(call, after, seed)| Op::CutDuring(call, after, seed))
+                .boxed(),
+        ),
     ];
     if breaks {
         let broken = (1u8..4, 0u32..12).prop_map(|(which, after)| Op::Break(which, after));
@@ -285,6 +293,23 @@ impl World {
                 self.folder.cut(&mut dice);
                 self.state.cut(&mut dice);
                 self.start();
+            }
+            Op::CutDuring(call, after, seed) => {
+                // Nothing reaches the disk any more, and nobody hears what the call returns.
+                self.folder.break_after(*after);
+                self.state.break_after(*after);
+                let calls = [
+                    Op::Accept,
+                    Op::End(*call, call % 2 == 0),
+                    Op::Put,
+                    Op::Event,
+                    Op::Connect,
+                    Op::Restart,
+                ];
+                self.step(&calls[call % calls.len()]);
+                self.folder.mend();
+                self.state.mend();
+                self.step(&Op::Cut(*seed));
             }
             Op::Break(which, after) => {
                 if which & 1 != 0 {

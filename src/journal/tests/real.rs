@@ -297,3 +297,31 @@ fn a_state_folder_that_cannot_be_written_is_told() {
         assert_eq!(contents(&journal).len(), 4);
     });
 }
+
+#[test]
+fn a_job_that_was_interrupted_is_ended_once_also_where_its_end_had_to_wait() {
+    on_tmpfs(512, |path| {
+        let small = Settings {
+            memory_bytes: 32 << 10,
+            ..settings(path)
+        };
+        let journal = open(&small);
+        journal.accept(&job("open")).unwrap();
+        drop(journal);
+        mount("tmpfs", path, libc::MS_REMOUNT | libc::MS_RDONLY, "").unwrap();
+        let journal = open(&small);
+        journal.connected(0);
+        // Acknowledged, and much comes behind it.
+        for n in 0..200 {
+            run_job(&journal, &token(n));
+            journal.acknowledge(journal.report().state.last);
+        }
+        mount("tmpfs", path, libc::MS_REMOUNT, "").unwrap();
+        run_job(&journal, "after");
+        assert_eq!(state_of(&journal).0, "disk");
+        let ends = |r: &&Record| r.token == "open" && code::is_end(r.code);
+        assert_eq!(read_behind(&journal, 0).iter().filter(ends).count(), 1);
+        let unsent = read_behind(&journal, journal.acked());
+        assert_eq!(unsent.iter().filter(ends).count(), 0, "{unsent:?}");
+    });
+}
