@@ -17,6 +17,7 @@ use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
 use crate::plugin::history::History;
+use crate::sys;
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
@@ -255,7 +256,7 @@ fn lock(state: &Path) -> Result<Option<File>> {
             return Ok(None);
         }
     };
-    match file.try_lock() {
+    match sys::lock::exclusive(&file) {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(Error::new(format!(
             "another triton uses the state folder {}; stop it, or name another folder with --state",

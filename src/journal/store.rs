@@ -1,15 +1,12 @@
 //! Files as the journal needs them: few calls, so that tests can put a disk below it that fails and forgets.
 
+use crate::sys::lock;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long another process may take to let go of the folder: the child of a killed agent between fork and exec.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An open file.
 pub trait File: fmt::Debug + Send {
@@ -158,21 +155,15 @@ impl Directory {
     }
 
     fn lock(&self, handle: &fs::File) -> io::Result<()> {
-        let end = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match handle.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(fs::TryLockError::WouldBlock) => {
-                    return Err(io::Error::new(io::ErrorKind::WouldBlock, "it is in use"));
-                }
-                // A file system without locks is used without.
-                Err(fs::TryLockError::Error(e)) => {
-                    log::debug!("cannot lock {}: {e}", self.path.display());
-                    return Ok(());
-                }
+        match lock::exclusive(handle) {
+            Ok(()) => Ok(()),
+            Err(fs::TryLockError::WouldBlock) => {
+                Err(io::Error::new(io::ErrorKind::WouldBlock, "it is in use"))
+            }
+            // A file system without locks is used without.
+            Err(fs::TryLockError::Error(e)) => {
+                log::debug!("cannot lock {}: {e}", self.path.display());
+                Ok(())
             }
         }
     }
