@@ -11,7 +11,7 @@ use crate::message::payload::{
 use crate::message::{Message, text};
 use crate::sys::poll::{IN, OUT, PollSet};
 use crate::sys::signal::{SIGINT, SIGTERM, Signals};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 /// The command itself failed, not what it ran. These codes are those of env(1) and timeout(1).
@@ -91,17 +91,7 @@ fn command(exec: &Exec) -> Result<Command> {
 }
 
 fn read_stdin() -> Result<String> {
-    let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
-        .take(STDIN_LIMIT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::because("cannot read standard input", e))?;
-    if bytes.len() as u64 > STDIN_LIMIT {
-        return Err(Error::new(format!(
-            "standard input is longer than {STDIN_LIMIT} bytes; put it into a file"
-        )));
-    }
+    let bytes = super::read_stdin(STDIN_LIMIT, "put it into a file")?;
     Ok(text::encode(&bytes))
 }
 

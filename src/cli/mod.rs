@@ -84,6 +84,23 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
+/// Reads standard input to its end; `beyond` says what to do with more than `limit` bytes.
+fn read_stdin(limit: u64, beyond: &str) -> Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::because("cannot read standard input", e))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::new(format!(
+            "standard input is longer than {limit} bytes; {beyond}"
+        )));
+    }
+    Ok(bytes)
+}
+
 /// An error for an answer of the daemon that does not fit the question.
 fn unexpected(kind: &str) -> Error {
     Error::new(format!(

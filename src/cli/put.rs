@@ -8,7 +8,6 @@ use crate::message::payload::{self, HISTORY_PUT, HistoryPut};
 use crate::message::{Message, id};
 use crate::sys::poll::after;
 use serde_json::Value;
-use std::io::{self, Read as _};
 use std::time::Duration;
 
 /// How long the daemon may take to bring the value to the disk; a worn flash is slow.
@@ -68,17 +67,7 @@ fn value(text: &str) -> Value {
 }
 
 fn read_stdin() -> Result<Value> {
-    let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
-        .take(DATA_LIMIT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::because("cannot read standard input", e))?;
-    if bytes.len() as u64 > DATA_LIMIT {
-        return Err(Error::new(format!(
-            "standard input is longer than {DATA_LIMIT} bytes, the most that a value may have"
-        )));
-    }
+    let bytes = super::read_stdin(DATA_LIMIT, "a value has no more")?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::new("standard input is not UTF-8; send such bytes in base64"))?;
     // The end of the line that echo and most programs write is not part of a text.

@@ -171,6 +171,7 @@ impl Session<'_> {
             code,
             etime,
             ctime,
+            conversation: None,
             data: raw,
         };
         if let Some(recorder) = &self.recorder {
@@ -192,15 +193,8 @@ impl Session<'_> {
             let reason = format!("{} is no sequence", record.id);
             return self.complain(message, &reason).await;
         }
-        for record in history.records {
-            let record = Record {
-                id: record.id,
-                token: record.token,
-                code: record.code,
-                etime: record.etime,
-                ctime: record.ctime,
-                data: bearable(record.data),
-            };
+        for mut record in history.records {
+            record.data = bearable(record.data);
             recorder.push(self.app, record, None).await;
         }
     }

@@ -2,24 +2,7 @@
 
 use super::Job;
 use serde::Serialize;
-use serde_json::value::RawValue;
-
-/// One record.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// Its sequence in the journal of its instance.
-    pub id: u64,
-    /// What it is about.
-    pub token: String,
-    /// As in `docs/protocol.md` section 5.
-    pub code: u32,
-    /// When it happened, by the device's clock.
-    pub etime: f64,
-    /// When the device stored it, by its clock.
-    pub ctime: f64,
-    /// JSON.
-    pub data: Box<RawValue>,
-}
+pub use triton::message::payload::Record;
 
 /// What came from one instance and becomes durable at once, with what it says of jobs.
 #[derive(Debug)]

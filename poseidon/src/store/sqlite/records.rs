@@ -175,6 +175,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Found> {
             code: row.get(5)?,
             etime: row.get(6)?,
             ctime: row.get(7)?,
+            // The token is what Poseidon goes by.
+            conversation: None,
             data: super::json(row, 9)?.unwrap_or_else(|| RawValue::NULL.to_owned()),
         },
     })
