@@ -1,7 +1,8 @@
 # Sourced by the scripts here: a Poseidon and a connected agent, both ended at exit.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-triton=${TRITON:-target/release/triton}
-poseidon=${POSEIDON:-target/debug/poseidon}
+target=${CARGO_TARGET_DIR:-target}
+triton=${TRITON:-$target/release/triton}
+poseidon=${POSEIDON:-$target/debug/poseidon}
 for program in "$triton" "$poseidon"; do
     [ -x "$program" ] || { echo "$program is not built: cargo build --release --bin triton; cargo build -p poseidon" >&2; exit 1; }
 done

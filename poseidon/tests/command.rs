@@ -11,25 +11,17 @@ use tokio::process::Command;
 use triton::message::payload;
 
 fn command(rig: &Rig, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_poseidon"));
-    command
-        .args(arguments)
-        .env("POSEIDON_DATA", rig.dir.path().join("data"))
-        .env_remove("POSEIDON_URL")
-        .env_remove("POSEIDON_TOKEN")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    let mut command = poseidon(arguments);
+    command.env("POSEIDON_DATA", rig.dir.path().join("data"));
     command
 }
 
-async fn poseidon(rig: &Rig, arguments: &[&str]) -> Output {
+async fn run(rig: &Rig, arguments: &[&str]) -> Output {
     within(command(rig, arguments).output()).await.unwrap()
 }
 
 async fn stdout(rig: &Rig, arguments: &[&str]) -> String {
-    let output = poseidon(rig, arguments).await;
+    let output = run(rig, arguments).await;
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -77,7 +69,7 @@ async fn an_agent_is_approved_shown_and_forgotten() {
             .await
             .contains("forgot")
     );
-    let output = poseidon(&rig, &["show", "box"]).await;
+    let output = run(&rig, &["show", "box"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(
         String::from_utf8(output.stderr)
@@ -148,7 +140,7 @@ async fn run_streams_raw_bytes_and_ends_with_the_exit_code() {
         agent.send(&command.reply("result", &result)).await;
         (request, agent)
     });
-    let output = poseidon(
+    let output = run(
         &rig,
         &[
             "run", "box", "--cwd", "/tmp", "--env", "A=b=c", "--", "ls", "-l",
@@ -160,7 +152,7 @@ async fn run_streams_raw_bytes_and_ends_with_the_exit_code() {
         (&output.stdout[..], &output.stderr[..]),
         (&b"a\xffb"[..], &b"oops\n"[..])
     );
-    let output = poseidon(&rig, &["run", "box", "--shell", "--", "kill $$"]).await;
+    let output = run(&rig, &["run", "box", "--shell", "--", "kill $$"]).await;
     assert_eq!(output.status.code(), Some(137), "{output:?}");
     let (request, _agent) = job.await.unwrap();
     assert_eq!(request.argv.unwrap(), ["ls", "-l"]);
@@ -177,10 +169,10 @@ async fn run_streams_raw_bytes_and_ends_with_the_exit_code() {
         .split_whitespace()
         .next()
         .unwrap();
-    let output = poseidon(&rig, &["output", id]).await;
+    let output = run(&rig, &["output", id]).await;
     assert_eq!(output.stdout, b"a\xffb");
     assert!(stdout(&rig, &["job", id]).await.contains("ls -l"));
-    let output = poseidon(&rig, &["run", "nobody", "--", "ls"]).await;
+    let output = run(&rig, &["run", "nobody", "--", "ls"]).await;
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -199,7 +191,7 @@ async fn several_devices_have_their_names_before_their_lines() {
             agent.send(&command.reply("result", &result)).await;
         }
     };
-    let ((), output) = tokio::join!(jobs, poseidon(&rig, &["run", "box", "--", "x"]));
+    let ((), output) = tokio::join!(jobs, run(&rig, &["run", "box", "--", "x"]));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let mut lines: Vec<_> = text.lines().collect();

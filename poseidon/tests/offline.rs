@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use common::*;
 use serde_json::{Value, json};
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
@@ -76,19 +76,6 @@ async fn answer(
         Value::Null => StatusCode::BAD_GATEWAY.into_response(),
         answer => answer.to_string().into_response(),
     }
-}
-
-fn poseidon(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_poseidon"));
-    command
-        .args(arguments)
-        .env_remove("POSEIDON_URL")
-        .env_remove("POSEIDON_TOKEN")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
 }
 
 async fn on(rig: &Rig, arguments: &[&str]) -> Output {

@@ -18,16 +18,8 @@ use triton::message::payload;
 use triton::message::text::Data;
 
 fn command(data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_poseidon"));
-    command
-        .args(arguments)
-        .env("POSEIDON_DATA", data)
-        .env_remove("POSEIDON_URL")
-        .env_remove("POSEIDON_TOKEN")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    let mut command = poseidon(arguments);
+    command.env("POSEIDON_DATA", data);
     command
 }
 

@@ -250,7 +250,12 @@ impl Journal {
         std::mem::take(&mut self.state().id_changed)
     }
 
-    /// How it is.
+    /// The last sequence.
+    pub fn last(&self) -> u64 {
+        self.state().last()
+    }
+
+    /// How it is. Counting what waits may read a part of the journal.
     pub fn report(&self) -> Report {
         self.state().report()
     }

@@ -183,7 +183,7 @@ impl<'a> Feed<'a> {
         let count = records.len();
         let history = History {
             records,
-            last: self.journal.report().state.last,
+            last: self.journal.last(),
             more: false,
         };
         (Message::with(payload::HISTORY, &history), count)

@@ -20,6 +20,20 @@ use triton::message::{DEFAULT_LIMIT, Message, payload};
 pub const IDENTIFIER: &str = "an-identifier-of-a-good-length";
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// The command, which ends with its test.
+pub fn poseidon(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_poseidon"));
+    command
+        .args(arguments)
+        .env_remove("POSEIDON_URL")
+        .env_remove("POSEIDON_TOKEN")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
 /// `poseidon serve` as a process.
 pub struct Daemon {
     pub url: String,
@@ -29,13 +43,9 @@ pub struct Daemon {
 impl Daemon {
     async fn start(dir: &Path) -> (Self, Client) {
         let data = dir.join("data");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_poseidon"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
+        let mut child = poseidon(&["serve", "--listen", "127.0.0.1:0"])
             .env("POSEIDON_DATA", &data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
