@@ -14,7 +14,7 @@ fn library() -> Option<String> {
     Some(path)
 }
 
-/// An authority and a chain for 127.0.0.1, from 2020 on.
+/// An authority and a certificate for 127.0.0.1, from 2020 on.
 fn certificate(folder: &Path) -> [PathBuf; 3] {
     let from = rcgen::date_time_ymd(2020, 1, 1);
     let mut own = CertificateParams::new(Vec::new()).unwrap();
@@ -23,13 +23,15 @@ fn certificate(folder: &Path) -> [PathBuf; 3] {
     let authority = CertifiedIssuer::self_signed(own, KeyPair::generate().unwrap()).unwrap();
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     // A name of its own: OpenSSL takes a certificate with the name of its issuer for self-signed.
-    params.distinguished_name.push(DnType::CommonName, "poseidon");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "poseidon");
     params.not_before = from;
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &authority).unwrap();
-    let files = ["ca", "chain", "key"].map(|name| folder.join(format!("{name}.pem")));
+    let files = ["ca", "cert", "key"].map(|name| folder.join(format!("{name}.pem")));
     fs::write(&files[0], authority.pem()).unwrap();
-    fs::write(&files[1], certificate.pem() + &authority.pem()).unwrap();
+    fs::write(&files[1], certificate.pem()).unwrap();
     fs::write(&files[2], key.serialize_pem()).unwrap();
     files
 }
@@ -42,9 +44,17 @@ fn in_1970_tls_waits_for_the_time_and_says_so() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let [ca, chain, key] = certificate(folder.path());
-    let poseidon = Poseidon::with(&["--tls-cert", text(&chain), "--tls-key", text(&key)]);
-    poseidon.register("a-device", "router");
+    let [ca, cert, key] = certificate(folder.path());
+    let poseidon = Poseidon::with(&["--tls-cert", text(&cert), "--tls-key", text(&key)]);
+    let said = poseidon.run(&[
+        "register",
+        "a-device",
+        "--name",
+        "router",
+        "--ca-file",
+        text(&ca),
+    ]);
+    assert!(said.status.success(), "{said:?}");
     let time = folder.path().join("time");
     fs::write(&time, "@1970-01-01 00:01:00").unwrap();
     let mut agent = Agent::new()
@@ -82,9 +92,8 @@ fn in_1970_tls_waits_for_the_time_and_says_so() {
     // NTP has spoken. The wait is short, so nobody has to be told.
     fs::write(&time, "+0").unwrap();
     agent.wait_for_link("connected");
-    poseidon.wait_for("router", "up");
     // What was stored in 1970 arrives.
-    let arrived = || poseidon.json(&["history", "router", "--json"]).to_string();
+    let arrived = || stdout(&poseidon.run(&["history", "router", "--ca-file", text(&ca)]));
     eventually("the value arrives", || {
         arrived().contains("21.5").then_some(())
     });
