@@ -6,12 +6,16 @@ use std::sync::{Arc, Mutex};
 use support::place::{leave_the_network, possible, succeed};
 
 const NAME: &str = "poseidon.test";
+/// Errors of name servers.
+const SERVER_FAILS: u8 = 2;
+const NO_SUCH_NAME: u8 = 3;
 
 /// What a name server does with a question.
 #[derive(Clone)]
 enum Mode {
     Silent,
-    Failing,
+    /// An error by its number.
+    Failing(u8),
     Knowing(Vec<IpAddr>),
 }
 
@@ -48,7 +52,7 @@ fn answer(question: &[u8], mode: &Mode) -> Option<Vec<u8>> {
     let kind = question[end - 3];
     let (code, known) = match mode {
         Mode::Silent => return None,
-        Mode::Failing => (2, Vec::new()),
+        Mode::Failing(code) => (*code, Vec::new()),
         Mode::Knowing(known) => (0, known.clone()),
     };
     let data: Vec<Vec<u8>> = known
@@ -165,7 +169,10 @@ fn an_hour_without_names() {
         "{:?} {threads}",
         agent.resources()
     );
-    dns.set(Mode::Failing);
+    dns.set(Mode::Failing(SERVER_FAILS));
+    fail(&agent, 2);
+    // musl asks again and again after that one; this one is final.
+    dns.set(Mode::Failing(NO_SUCH_NAME));
     fail(&agent, 50);
     let (descriptors, resident) = (agent.resources().0, agent.resident());
     fail(&agent, 150);
