@@ -19,6 +19,7 @@ use crate::plugin::command::Commands;
 use crate::plugin::history::History;
 use crate::sys;
 use crate::sys::poll::{IN, PollSet};
+use crate::sys::process;
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
@@ -35,6 +36,10 @@ use std::time::{Duration, Instant};
 const JOB_GRACE: Duration = Duration::from_secs(2);
 /// How long the threads may take to end after that.
 const THREADS_GRACE: Duration = Duration::from_secs(2);
+
+/// The agent's place in the kernel's line when memory runs out, where neither a setting nor a service manager says
+/// otherwise. Not -1000: one that leaks for ever must go at last.
+const OOM_SCORE_ADJ: i32 = -500;
 
 /// How the daemon ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
         Crew::new(move |thread| alarm.sound(thread))
     };
     crew.install_panic_hook();
+
+    step_back_in_the_oom_line(config.oom_score_adj);
 
     let io = |what| move |e| Error::because(format!("cannot {what}"), e);
     // Held until the process ends: two agents with one identity would take each other's place for ever.
@@ -266,6 +273,27 @@ fn lock(state: &Path) -> Result<Option<File>> {
     }
 }
 
+/// When memory runs out the agent should be among the last to go: it is the means of repair. Where its service
+/// manager has given it a place, that holds.
+fn step_back_in_the_oom_line(wanted: Option<i32>) {
+    let place = process::oom_score_adj();
+    let score = match (wanted, &place) {
+        (Some(score), _) => score,
+        (None, Ok(0)) => OOM_SCORE_ADJ,
+        (None, _) => return,
+    };
+    match process::set_oom_score_adj(score) {
+        Ok(()) => log::debug!("oom_score_adj is {score}"),
+        // Not every agent runs as root; whoever asked for it should know.
+        Err(e) if wanted.is_some() => {
+            log::warn!(
+                "oom_score_adj cannot be set to {score}: {e}; the kernel may end the agent when memory runs out"
+            );
+        }
+        Err(e) => log::debug!("oom_score_adj cannot be set to {score}: {e}"),
+    }
+}
+
 fn queues(config: &Config) -> Limits {
     Limits {
         control: config.limits.control_messages,
@@ -283,6 +311,8 @@ fn job_settings(config: &Config) -> job::Settings {
             .then(|| Duration::from_secs(jobs.timeout_seconds)),
         collect_bytes: jobs.collect_bytes,
         end_bytes: end_bytes(config),
+        nice: jobs.nice,
+        oom_score_adj: jobs.oom_score_adj,
         environment: vec![("TRITON_SOCKET".into(), config.socket.clone().into())],
         ..job::Settings::default()
     }

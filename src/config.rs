@@ -43,6 +43,11 @@ pub struct Config {
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`.
     #[serde(deserialize_with = "check::log_level")]
     pub log: log::LevelFilter,
+    /// Where the daemon's log goes.
+    pub log_to: LogTo,
+    /// The agent's own place in the kernel's line when memory runs out, -1000 (never) to 1000 (first).
+    #[serde(deserialize_with = "check::some_signed::<_, -1_000, 1_000>")]
+    pub oom_score_adj: Option<i32>,
     /// Free labels, told to Poseidon.
     #[serde(deserialize_with = "check::labels")]
     pub labels: BTreeMap<String, String>,
@@ -58,6 +63,16 @@ pub struct Config {
     pub journal: Journal,
     #[allow(missing_docs)]
     pub limits: Limits,
+}
+
+/// Where the daemon's log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTo {
+    /// Standard error, where procd and systemd take it from.
+    Stderr,
+    /// The system's log, with levels.
+    Syslog,
 }
 
 /// `[tls]`: whom to trust.
@@ -127,6 +142,12 @@ pub struct Jobs {
     /// Bytes of each stream kept for a result in `collect` mode.
     #[serde(deserialize_with = "check::count::<_, 4_096, 262_144>")]
     pub collect_bytes: usize,
+    /// Niceness of a job that names none.
+    #[serde(deserialize_with = "check::signed::<_, 0, 19>")]
+    pub nice: i32,
+    /// A job's place in the kernel's line when memory runs out.
+    #[serde(deserialize_with = "check::signed::<_, 0, 1_000>")]
+    pub oom_score_adj: i32,
     /// Of older versions. The journal is the memory of ended jobs now: the setting means nothing any more.
     pub remembered: Option<IgnoredAny>,
 }
@@ -178,6 +199,8 @@ impl Default for Config {
             socket_group: None,
             heartbeat_seconds: 15,
             log: log::LevelFilter::Info,
+            log_to: LogTo::Stderr,
+            oom_score_adj: None,
             labels: BTreeMap::new(),
             tls: Tls::default(),
             proxy: Proxy::default(),
@@ -211,6 +234,8 @@ impl Default for Jobs {
             grace_seconds: 5,
             timeout_seconds: 0,
             collect_bytes: 65_536,
+            nice: 5,
+            oom_score_adj: 500,
             remembered: None,
         }
     }
@@ -344,6 +369,10 @@ mod tests {
                 &["2: ", "unknown field `worker`", "`workers`"],
             ),
             ("log = \"loud\"", &["1: ", "error, warn, info"]),
+            ("log_to = \"file\"", &["1: ", "`stderr` or `syslog`"]),
+            ("oom_score_adj = -1001", &["1: ", "from -1000 to 1000"]),
+            ("[jobs]\nnice = -1", &["2: ", "from 0 to 19"]),
+            ("[jobs]\noom_score_adj = 1001", &["2: ", "from 0 to 1000"]),
             ("url = \"ftp://x\"", &["1: ", "wss:// or ws://"]),
             ("url = [\"ws://a\", \"\"]", &["1: "]),
             ("state = \"relative\"", &["1: ", "absolute"]),

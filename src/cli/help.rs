@@ -36,7 +36,7 @@ Options:
   --cwd DIR        its working folder
   --user USER      run as this user        --group GROUP  and this group
   --timeout SEC    end it after so long
-  --nice N         its niceness (-20 to 19)
+  --nice N         its niceness (-20 to 19); jobs.nice unless given
   --memory BYTES   limit of each process's address space
 
 Exit codes: the command's own; 124 timed out; 125 triton itself failed; 126 the command cannot be

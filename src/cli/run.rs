@@ -12,7 +12,9 @@ pub fn run(args: &Args) -> Result<u8> {
     logging::start(log::LevelFilter::Info);
     let config = load(args)?;
     log::set_max_level(config.log);
-    let outcome = agent::run(&config, &|| load(args))?;
+    logging::direct(config.log_to);
+    let reload = || load(args).inspect(|config| logging::direct(config.log_to));
+    let outcome = agent::run(&config, &reload)?;
     Ok(match outcome {
         Outcome::Stopped => 0,
         Outcome::Broken => BROKEN,

@@ -49,6 +49,34 @@ pub(super) fn count<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
     usize::try_from(whole::<D, MIN, MAX>(deserializer)?).map_err(D::Error::custom)
 }
 
+struct Between<const MIN: i32, const MAX: i32>;
+
+impl<const MIN: i32, const MAX: i32> Visitor<'_> for Between<MIN, MAX> {
+    type Value = i32;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {MIN} to {MAX}")
+    }
+
+    fn visit_i64<E: Error>(self, n: i64) -> Result<i32, E> {
+        let fits = i32::try_from(n).ok().filter(|n| (MIN..=MAX).contains(n));
+        fits.ok_or_else(|| E::invalid_value(Unexpected::Signed(n), &self))
+    }
+}
+
+/// A number that may be negative.
+pub(super) fn signed<'de, D: Deserializer<'de>, const MIN: i32, const MAX: i32>(
+    deserializer: D,
+) -> Result<i32, D::Error> {
+    deserializer.deserialize_i64(Between::<MIN, MAX>)
+}
+
+pub(super) fn some_signed<'de, D: Deserializer<'de>, const MIN: i32, const MAX: i32>(
+    deserializer: D,
+) -> Result<Option<i32>, D::Error> {
+    signed::<D, MIN, MAX>(deserializer).map(Some)
+}
+
 pub(super) fn heartbeat(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(n @ 1..=86_400) => Ok(n),
@@ -121,6 +149,14 @@ pub(super) fn log_level<'de, D: Deserializer<'de>>(d: D) -> Result<log::LevelFil
 pub(super) fn level(text: &str) -> Result<log::LevelFilter, String> {
     text.parse()
         .map_err(|_| "expected one of error, warn, info, debug, trace, off".to_owned())
+}
+
+pub(super) fn log_to(text: &str) -> Result<super::LogTo, String> {
+    match text {
+        "stderr" => Ok(super::LogTo::Stderr),
+        "syslog" => Ok(super::LogTo::Syslog),
+        _ => Err("expected one of stderr, syslog".to_owned()),
+    }
 }
 
 pub(super) fn labels<'de, D: Deserializer<'de>>(

@@ -139,6 +139,16 @@ pub static OVERRIDES: &[Override] = &[
             Ok(())
         },
     },
+    Override {
+        variable: "TRITON_LOG_TO",
+        flag: Some("log-to"),
+        value: "WHERE",
+        help: "stderr or syslog, for the daemon's log",
+        set: |config, text| {
+            config.log_to = check::log_to(text)?;
+            Ok(())
+        },
+    },
 ];
 
 fn list(text: &str) -> Vec<String> {

@@ -56,6 +56,10 @@ pub struct Settings {
     pub end_bytes: usize,
     /// How long a process's end is waited for in its pipes. Who holds one open longer has left the job.
     pub pipe_grace: Duration,
+    /// Niceness of a job that names none; less nice than the agent is none.
+    pub nice: i32,
+    /// A job's place in the kernel's line when memory runs out, 0 to 1000: the highest goes first.
+    pub oom_score_adj: i32,
     /// Added to every job's environment, such as `TRITON_SOCKET`.
     pub environment: Vec<(OsString, OsString)>,
     /// What runs `shell` commands, called with `-c`.
@@ -87,6 +91,8 @@ impl Default for Settings {
             tail_bytes: 4 * 1024,
             end_bytes: 256 * 1024,
             pipe_grace: Duration::from_millis(500),
+            nice: 5,
+            oom_score_adj: 500,
             environment: Vec::new(),
             shell: "/bin/sh".to_owned(),
             pidfd: true,

@@ -3,7 +3,7 @@
 use super::Settings;
 use super::request::Plan;
 use crate::message::payload::{self, ErrorCode};
-use crate::sys::process::{self, Pid, Setup, Step};
+use crate::sys::process::{self, Nice, Pid, Setup, Step};
 use crate::sys::user::{self, Identity, LookupError};
 use std::ffi::OsString;
 use std::io;
@@ -52,7 +52,10 @@ pub(super) fn spawn(
         Setup {
             identity,
             directory: plan.directory.clone(),
-            nice: plan.nice,
+            nice: plan
+                .nice
+                .map_or(Nice::AtLeast(settings.nice), Nice::Exactly),
+            oom_score_adj: settings.oom_score_adj,
             memory: plan.memory,
         },
     );

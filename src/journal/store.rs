@@ -1,6 +1,6 @@
 //! Files as the journal needs them: few calls, so that tests can put a disk below it that fails and forgets.
 
-use crate::sys::lock;
+use crate::sys::{lock, space};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -26,8 +26,8 @@ pub trait File: fmt::Debug + Send {
 pub trait Folder: fmt::Debug + Send + Sync {
     /// Where it is, for messages.
     fn path(&self) -> &Path;
-    /// Makes it if it is missing (not its parents: an absent disk is no reason to fill another), and keeps other
-    /// processes out.
+    /// Makes it if it is missing, and keeps other processes out. Its parents are made only in memory, where they are
+    /// missing after each boot: an absent disk is no reason to fill another.
     fn prepare(&self) -> io::Result<()>;
     /// Names of all that is in it.
     fn names(&self) -> io::Result<Vec<String>>;
@@ -169,13 +169,24 @@ impl Directory {
     }
 }
 
+/// Whether a folder at `path` would not be on any disk.
+fn would_be_in_memory(path: &Path) -> bool {
+    let nearest = path.ancestors().find(|folder| folder.exists());
+    nearest.is_some_and(space::is_in_memory)
+}
+
 impl Folder for Directory {
     fn path(&self) -> &Path {
         &self.path
     }
 
     fn prepare(&self) -> io::Result<()> {
-        match fs::DirBuilder::new().mode(0o700).create(&self.path) {
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700);
+        match builder
+            .recursive(would_be_in_memory(&self.path))
+            .create(&self.path)
+        {
             Ok(()) => {
                 if let Some(parent) = self.path.parent() {
                     sync_folder(&fs::File::open(parent)?)?;

@@ -23,6 +23,34 @@ pub fn now() -> f64 {
     }
 }
 
+/// The time as log daemons read it, such as `Nov  1 09:05:00`: local, in English, 15 bytes.
+pub fn syslog_stamp() -> String {
+    // SAFETY: no pointer that is used.
+    let now = unsafe { libc::time(std::ptr::null_mut()) };
+    // SAFETY: `tm` is plain numbers and a pointer that nobody follows, for which zero is a value.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are live. Where it fails `local` stays a time that can be written.
+    unsafe { libc::localtime_r(&raw const now, &raw mut local) };
+    stamp(&local)
+}
+
+fn stamp(time: &libc::tm) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let month = usize::try_from(time.tm_mon)
+        .ok()
+        .and_then(|m| MONTHS.get(m));
+    format!(
+        "{} {:2} {:02}:{:02}:{:02}",
+        month.unwrap_or(&MONTHS[0]),
+        time.tm_mday,
+        time.tm_hour,
+        time.tm_min,
+        time.tm_sec
+    )
+}
+
 /// Says that it is `unix` or later, as the last thing written down before the start shows. The first call counts.
 pub fn set_floor(unix: f64) {
     if unix > 0.0
@@ -108,6 +136,21 @@ mod tests {
                 "{synced:?} {now} {up:?}: {is}"
             );
         }
+    }
+
+    #[test]
+    fn a_stamp_is_as_date_writes_it() {
+        // SAFETY: plain numbers.
+        let mut time: libc::tm = unsafe { std::mem::zeroed() };
+        (time.tm_mon, time.tm_mday, time.tm_hour, time.tm_min) = (10, 1, 9, 5);
+        assert_eq!(stamp(&time), "Nov  1 09:05:00");
+        let date = || {
+            let mut date = std::process::Command::new("date");
+            let output = date.arg("+%b %e %T").env("LC_ALL", "C").output().unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        // One of three: the second may change in between.
+        assert!((0..3).any(|_| syslog_stamp() == date()));
     }
 
     #[test]

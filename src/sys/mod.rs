@@ -10,5 +10,6 @@ pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod space;
+pub mod syslog;
 pub mod user;
 pub mod wake;

@@ -1,10 +1,12 @@
 //! Child processes: what runs between fork and exec, and how an exit is seen without being taken away.
 
 use super::user::Identity;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 /// Id of a process, and of the group it leads.
@@ -54,6 +56,15 @@ pub fn failed_step(error: io::Error) -> (Step, io::Error) {
     }
 }
 
+/// How nice a process is to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nice {
+    /// This, or it does not start.
+    Exactly(i32),
+    /// This where the agent itself is not nicer, and where it may.
+    AtLeast(i32),
+}
+
 /// What a child does to itself before it becomes the program.
 #[derive(Debug)]
 pub struct Setup {
@@ -62,31 +73,40 @@ pub struct Setup {
     /// Working folder; entered as the user it runs as.
     pub directory: CString,
     /// Priority, -20 to 19.
-    pub nice: Option<i32>,
+    pub nice: Nice,
+    /// Its place in the kernel's line when memory runs out.
+    pub oom_score_adj: i32,
     /// Limit of its address space in bytes.
     pub memory: Option<u64>,
 }
 
-/// Makes `command`'s child lead a process group of its own, with the signals as a fresh process has them, first in
-/// the kernel's line when memory runs out, and set up as `setup` says.
+/// Makes `command`'s child lead a process group of its own, with the signals as a fresh process has them, and set up
+/// as `setup` says.
 pub fn prepare(command: &mut Command, setup: Setup) {
     command.process_group(0);
+    let score = setup.oom_score_adj.to_string();
     // SAFETY: `set_up` makes system calls only, on memory made before the fork. It does not allocate, lock or
     // panic, which a child of a process with threads must not do.
-    unsafe { command.pre_exec(move || set_up(&setup)) };
+    unsafe { command.pre_exec(move || set_up(&setup, score.as_bytes())) };
 }
 
-fn set_up(setup: &Setup) -> io::Result<()> {
+fn set_up(setup: &Setup, oom_score_adj: &[u8]) -> io::Result<()> {
     reset_signals();
-    volunteer_for_oom();
+    volunteer_for_oom(oom_score_adj);
     if let Some(memory) = setup.memory {
         step(Step::Memory, limit_memory(memory))?;
     }
-    if let Some(nice) = setup.nice {
-        // SAFETY: numbers only. The cast is between the C libraries' ideas of an enum's type.
-        #[allow(clippy::unnecessary_cast)]
-        let result = unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, nice) };
-        step(Step::Priority, result)?;
+    match setup.nice {
+        Nice::Exactly(nice) => step(Step::Priority, set_nice(nice))?,
+        Nice::AtLeast(nice) => {
+            // SAFETY: numbers only. The cast is between the C libraries' ideas of an enum's type. An error is -1,
+            // which is a niceness too: then setting it fails as well, or is right.
+            #[allow(clippy::unnecessary_cast)]
+            let own = unsafe { libc::getpriority(libc::PRIO_PROCESS as _, 0) };
+            if own < nice {
+                set_nice(nice);
+            }
+        }
     }
     if let Some(identity) = &setup.identity {
         step(Step::Identity, become_(identity))?;
@@ -121,18 +141,44 @@ fn reset_signals() {
     }
 }
 
-/// When memory runs out a job should go, not the agent. Raising one's own score needs no right.
-fn volunteer_for_oom() {
-    const PATH: &CStr = c"/proc/self/oom_score_adj";
-    const SCORE: &[u8] = b"500";
+fn set_nice(nice: i32) -> libc::c_int {
+    // SAFETY: numbers only. The cast is between the C libraries' ideas of an enum's type.
+    #[allow(clippy::unnecessary_cast)]
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS as _, 0, nice)
+    }
+}
+
+/// Where a process's place in the kernel's line is, when memory runs out: -1000 never, 1000 first.
+const OOM_SCORE_ADJ: &CStr = c"/proc/self/oom_score_adj";
+
+/// A job should go, not the agent. Also where it is the agent's own place that is inherited: raising one's score needs
+/// no right. Written by the child: written by the parent, it would come after the program has begun to take memory.
+/// Without `/proc` nobody has a place of his own, the agent neither.
+fn volunteer_for_oom(score: &[u8]) {
     // SAFETY: a string with NUL, a live buffer with its length, and a descriptor of our own.
     unsafe {
-        let fd = libc::open(PATH.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        let fd = libc::open(OOM_SCORE_ADJ.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if fd >= 0 {
-            libc::write(fd, SCORE.as_ptr().cast(), SCORE.len());
+            libc::write(fd, score.as_ptr().cast(), score.len());
             libc::close(fd);
         }
     }
+}
+
+/// This process's own place in that line.
+pub fn oom_score_adj() -> io::Result<i32> {
+    let text = std::fs::read_to_string(oom_score_adj_path())?;
+    text.trim().parse().map_err(io::Error::other)
+}
+
+/// Moves this process, and what it starts. Forward needs a right.
+pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
+    std::fs::write(oom_score_adj_path(), score.to_string())
+}
+
+fn oom_score_adj_path() -> &'static Path {
+    Path::new(OsStr::from_bytes(OOM_SCORE_ADJ.to_bytes()))
 }
 
 // `rlim_t` has 32 bits in some C libraries.

@@ -39,6 +39,29 @@ pub fn space(path: &Path) -> Option<Space> {
     })
 }
 
+/// Whether what is written at `path`, which exists, goes into memory: tmpfs or ramfs.
+pub fn is_in_memory(path: &Path) -> bool {
+    const TMPFS: u32 = 0x0102_1994;
+    const RAMFS: u32 = 0x8584_58f6;
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: `statfs` is plain numbers.
+    let mut answer: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a string with NUL and a live `statfs`.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut answer) } != 0 {
+        return false;
+    }
+    // The number's type differs between processors and C libraries; 32 bits are all that counts.
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    let kind = answer.f_type as u32;
+    matches!(kind, TMPFS | RAMFS)
+}
+
 /// Bytes in a page of memory.
 pub fn page_size() -> u64 {
     // SAFETY: a number only.
