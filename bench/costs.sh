@@ -8,8 +8,6 @@
 # types, so columns overlap and their sums mean nothing. What a router gets is smaller: see cross/ and docs/size.md.
 set -eu
 
-cd "$(dirname "$0")/.."
-
 need() {
     command -v "$1" >/dev/null || { echo "costs.sh: $1 is missing: $2" >&2; exit 1; }
 }
@@ -68,6 +66,7 @@ if [ $# -gt 0 ]; then
     exit
 fi
 
+cd "$(dirname "$0")/.."
 need cargo "install Rust (rustup.rs, or Debian's rustc and cargo)"
 target=${CARGO_TARGET_DIR:-target}
 kept=$(mktemp)

@@ -142,8 +142,11 @@ impl<'de> Deserializer<'de> for Elements<'_> {
         }
     }
 
-    /// What has children is a map, anything else a text.
+    /// Several are a list; one with children is a map, anything else a text.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.0.len() > 1 {
+            return self.deserialize_seq(visitor);
+        }
         let one = self.one()?;
         if one.inner.is_empty() {
             visitor.visit_str(&one.text)
