@@ -1,13 +1,15 @@
 //! Settings: defaults < file < environment < flags. Every limit of the agent has its name here.
 
 mod check;
+mod file;
 mod overlay;
+mod setting;
+mod table;
 
-pub use overlay::{OVERRIDES, Override};
+pub use setting::{Outside, Setting};
+pub use table::SETTINGS;
 
 use crate::error::{Error, Result};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,39 +19,31 @@ pub const DEFAULT_FILE: &str = "/etc/triton/triton.toml";
 /// Longest configuration file, in bytes.
 const FILE_LIMIT: u64 = 256 * 1024;
 
-/// All settings. The table in `README.md` is the users' side of this.
-#[derive(Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// All settings, as the agent uses them. [`SETTINGS`] says how each is given and what it may be; the table in
+/// `README.md` is the users' side.
+#[derive(Clone)]
 pub struct Config {
     /// Where Poseidon is; several are tried in turn. Empty: the agent works offline only.
-    #[serde(deserialize_with = "check::urls")]
     pub url: Vec<String>,
     /// The identifier (API key) itself.
-    #[serde(deserialize_with = "check::identifier")]
     pub identifier: Option<String>,
     /// A file that holds it.
     pub identifier_file: Option<PathBuf>,
     /// Folder of the agent's own files: identifier, instance.
-    #[serde(deserialize_with = "check::absolute")]
     pub state: PathBuf,
     /// The local Unix socket.
-    #[serde(deserialize_with = "check::socket")]
     pub socket: PathBuf,
     /// Group that may use the socket besides root and the agent's own user.
     pub socket_group: Option<String>,
     /// Seconds between heartbeats, unless Poseidon says otherwise.
-    #[serde(deserialize_with = "check::whole::<_, 1, 86_400>")]
     pub heartbeat_seconds: u64,
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`.
-    #[serde(deserialize_with = "check::log_level")]
     pub log: log::LevelFilter,
     /// Where the daemon's log goes.
     pub log_to: LogTo,
     /// The agent's own place in the kernel's line when memory runs out, -1000 (never) to 1000 (first).
-    #[serde(deserialize_with = "check::some_signed::<_, -1_000, 1_000>")]
     pub oom_score_adj: Option<i32>,
     /// Free labels, told to Poseidon.
-    #[serde(deserialize_with = "check::labels")]
     pub labels: BTreeMap<String, String>,
     #[allow(missing_docs)]
     pub tls: Tls,
@@ -66,8 +60,7 @@ pub struct Config {
 }
 
 /// Where the daemon's log goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogTo {
     /// Standard error, where procd and systemd take it from.
     Stderr,
@@ -76,115 +69,86 @@ pub enum LogTo {
 }
 
 /// `[tls]`: whom to trust.
-#[derive(Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Default)]
 pub struct Tls {
     /// Authorities in PEM, in place of the system's.
     pub ca_file: Option<PathBuf>,
     /// SHA-256 of the server's public key, and of backup keys. Without `ca_file` they take the place of the
     /// authorities; with it both must hold.
-    #[serde(deserialize_with = "check::pins")]
     pub pins: Vec<String>,
 }
 
 /// `[proxy]`: an HTTP proxy by CONNECT.
-#[derive(Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Default)]
 pub struct Proxy {
     /// `http://[user:password@]host:port`, or `none`. Absent: `https_proxy`, `http_proxy` and `all_proxy`.
-    #[serde(deserialize_with = "check::proxy")]
     pub url: Option<String>,
     /// Hosts reached without it, as in `no_proxy`. Absent: the environment's `no_proxy`.
     pub no_proxy: Option<String>,
 }
 
 /// `[connect]`: a deadline in seconds for each phase, and the pauses between attempts.
-#[derive(Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Connect {
-    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
     pub dns_seconds: u64,
     /// For each address.
-    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
     pub tcp_seconds: u64,
-    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
     pub proxy_seconds: u64,
-    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
     pub tls_seconds: u64,
-    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
     pub http_seconds: u64,
     /// For `welcome` after `hello`; then the server counts as a plain one.
-    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
     pub hello_seconds: u64,
     /// For the answer to a keep-alive ping.
-    #[serde(deserialize_with = "check::whole::<_, 1, 600>")]
     pub pong_seconds: u64,
 }
 
 /// `[jobs]`: what runs commands.
-#[derive(Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Jobs {
     /// Jobs at once.
-    #[serde(deserialize_with = "check::count::<_, 1, 64>")]
     pub workers: usize,
     /// Jobs that wait for a worker or their time; one more is answered `busy`.
-    #[serde(deserialize_with = "check::count::<_, 0, 1_000>")]
     pub queue: usize,
     /// Seconds from SIGTERM to SIGKILL.
-    #[serde(deserialize_with = "check::whole::<_, 0, 3_600>")]
     pub grace_seconds: u64,
     /// Time-out of a job that names none; 0: none.
-    #[serde(deserialize_with = "check::whole::<_, 0, 31_536_000>")]
     pub timeout_seconds: u64,
     /// Bytes of each stream kept for a result in `collect` mode.
-    #[serde(deserialize_with = "check::count::<_, 4_096, 262_144>")]
     pub collect_bytes: usize,
     /// Niceness of a job that names none.
-    #[serde(deserialize_with = "check::signed::<_, 0, 19>")]
     pub nice: i32,
     /// A job's place in the kernel's line when memory runs out.
-    #[serde(deserialize_with = "check::signed::<_, 0, 1_000>")]
     pub oom_score_adj: i32,
     /// Of older versions. The journal is the memory of ended jobs now: the setting means nothing any more.
-    pub remembered: Option<IgnoredAny>,
+    pub remembered: bool,
 }
 
 /// `[journal]`: the device's history, and what has to reach Poseidon.
-#[derive(Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone)]
 pub struct Journal {
     /// Its folder; by default `journal` in the state folder.
-    #[serde(deserialize_with = "check::some_absolute")]
     pub folder: Option<PathBuf>,
     /// Bytes of its files.
-    #[serde(deserialize_with = "check::whole::<_, 65_536, 1_073_741_824>")]
     pub bytes: u64,
     /// Bytes of its records while the folder cannot be used.
-    #[serde(deserialize_with = "check::count::<_, 32_768, 16_777_216>")]
     pub memory_bytes: usize,
     /// Whether to wait for the disk where the promise needs it.
     pub sync: bool,
 }
 
 /// `[limits]`: what bounds memory.
-#[derive(Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Limits {
     /// One message, in bytes of XML.
-    #[serde(deserialize_with = "check::count::<_, 16_384, 16_777_216>")]
     pub message_bytes: usize,
     /// Output that waits for one peer.
-    #[serde(deserialize_with = "check::count::<_, 32_768, 16_777_216>")]
     pub output_bytes: usize,
     /// Other messages that wait for one peer.
-    #[serde(deserialize_with = "check::count::<_, 64, 10_000>")]
     pub control_messages: usize,
     /// Connections to the local socket.
-    #[serde(deserialize_with = "check::count::<_, 1, 64>")]
     pub local_clients: usize,
 }
 
@@ -236,7 +200,7 @@ impl Default for Jobs {
             collect_bytes: 65_536,
             nice: 5,
             oom_score_adj: 500,
-            remembered: None,
+            remembered: false,
         }
     }
 }
@@ -264,13 +228,13 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// Reads file and environment, then lays `flags` over them: pairs of a name in [`OVERRIDES`] and a value.
+    /// Reads file and environment, then lays `flags` over them: pairs of one of [`SETTINGS`] and a value.
     ///
     /// A file that was named must exist; the default one need not.
     pub fn load(
         file: Option<&Path>,
         environment: &dyn Fn(&str) -> Option<String>,
-        flags: &[(&'static Override, String)],
+        flags: &[(&'static Setting, String)],
     ) -> Result<Self> {
         let named = file
             .map(Path::to_owned)
@@ -300,7 +264,7 @@ impl Config {
         }
         let config = Self::from_toml(&text)
             .map_err(|reason| Error::new(format!("{}:{reason}", path.display())))?;
-        if config.jobs.remembered.is_some() {
+        if config.jobs.remembered {
             log::warn!(
                 "{}: jobs.remembered means nothing any more, the journal remembers jobs (journal.bytes); remove the line",
                 path.display()
@@ -324,13 +288,7 @@ impl Config {
 
     /// Reads TOML; the error begins with the number of the line.
     pub fn from_toml(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|e| {
-            let line = e
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .map_or(1, |before| before.matches('\n').count() + 1);
-            format!("{line}: {}", e.message().trim_end())
-        })
+        file::read(text)
     }
 }
 
@@ -382,6 +340,25 @@ mod tests {
             ("[journal]\nfolder = \"j\"", &["2: ", "absolute"]),
             ("[journal]\nbytes = 65535", &["2: ", "from 65536 to"]),
             ("[journal]\nmemory_bytes = 1000", &["2: ", "from 32768 to"]),
+            (
+                "nothing = 1",
+                &["`socket_group`, `heartbeat_seconds`, `tls`, `proxy`, `log`, "],
+            ),
+            ("\njobs = 1", &["2: ", "a table"]),
+            ("[jobs.workers]\nx = 1", &["1: ", "from 1 to 64"]),
+            ("[jobs]\nworkers = 1.5", &["2: ", "from 1 to 64"]),
+            (
+                "[jobs]\nworkers = 99999999999999999999",
+                &["2: ", "from 1 to 64"],
+            ),
+            ("url = 7", &["1: ", "a list of them"]),
+            ("url = [\n\"ws://a\",\n7]", &["3: ", "a string"]),
+            ("identifier = 12345", &["1: ", "a string"]),
+            ("[journal]\nsync = \"yes\"", &["2: ", "true or false"]),
+            ("labels = 1", &["1: ", "a table"]),
+            ("[labels]\na = \"b\"\nc = 1", &["3: ", "a string"]),
+            ("[labels]\na = \"\"", &["1: ", "64 labels"]),
+            ("log = \"info\"\nlog = \"info\"", &["2: ", "duplicate key"]),
             ("a = ", &["1: "]),
         ] {
             let said = error(text);
@@ -389,7 +366,7 @@ mod tests {
                 assert!(said.contains(part), "{text:?}: {said}");
             }
             assert!(
-                !said.contains("a b"),
+                !said.contains("a b") && !said.contains("12345"),
                 "an identifier is not repeated: {said}"
             );
         }
@@ -399,7 +376,7 @@ mod tests {
     fn a_setting_of_older_versions_is_let_pass() {
         let config = Config::from_toml("[jobs]\nremembered = 256\nworkers = 2").unwrap();
         assert_eq!(config.jobs.workers, 2);
-        assert!(config.jobs.remembered.is_some());
+        assert!(config.jobs.remembered);
     }
 
     #[test]
@@ -434,7 +411,7 @@ mod tests {
             "TRITON_LOG" => Some(String::new()),
             _ => None,
         };
-        let flag = |name: &str| OVERRIDES.iter().find(|o| o.flag == Some(name)).unwrap();
+        let flag = |name: &str| Setting::by_flag(name).unwrap();
         let flags = [
             (flag("heartbeat"), "3".to_owned()),
             (flag("pin"), "00".repeat(32)),
@@ -454,6 +431,43 @@ mod tests {
             said.contains("TRITON_HEARTBEAT") && said.contains("from 1 to 86400"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn every_setting_stands_once() {
+        for (at, setting) in SETTINGS.iter().enumerate() {
+            let rest = &SETTINGS[at + 1..];
+            assert!(rest.iter().all(|s| s.key != setting.key), "{}", setting.key);
+            let Some(outside) = &setting.outside else {
+                continue;
+            };
+            let others = || rest.iter().filter_map(|s| s.outside.as_ref());
+            assert!(others().all(|o| o.variable != outside.variable));
+            assert!(others().all(|o| o.flag.is_none() || o.flag != outside.flag));
+        }
+    }
+
+    #[test]
+    fn every_number_is_kept_where_it_belongs_up_to_its_limits() {
+        let mut numbers = 0;
+        for setting in SETTINGS {
+            let setting::Kind::Number(least, most, number) = &setting.kind else {
+                continue;
+            };
+            for n in [*least, *most] {
+                let mut config = Config::from_toml(&format!("{} = {n}", setting.key)).unwrap();
+                let kept = match number {
+                    setting::Number::U64(place) => i64::try_from(*place(&mut config)).unwrap(),
+                    setting::Number::Usize(place) => i64::try_from(*place(&mut config)).unwrap(),
+                    setting::Number::I32(place) => i64::from(*place(&mut config)),
+                    setting::Number::SomeI32(place) => i64::from(place(&mut config).unwrap()),
+                };
+                assert_eq!(kept, n, "{}", setting.key);
+            }
+            error(&format!("{} = {}", setting.key, most + 1));
+            numbers += 1;
+        }
+        assert!(numbers > 10);
     }
 
     #[test]

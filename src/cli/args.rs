@@ -2,7 +2,7 @@
 
 use super::history::{self, Query};
 use super::put::Put;
-use crate::config::{OVERRIDES, Override};
+use crate::config::Setting;
 use crate::dates;
 use crate::sys::clock;
 use lexopt::Arg::{Long, Short, Value};
@@ -18,7 +18,7 @@ pub struct Args {
     /// `--config`.
     pub config: Option<PathBuf>,
     /// Settings given as flags.
-    pub overrides: Vec<(&'static Override, String)>,
+    pub overrides: Vec<(&'static Setting, String)>,
 }
 
 /// The commands.
@@ -99,11 +99,9 @@ impl Args {
                     if taken {
                         continue;
                     }
-                    let over = OVERRIDES
-                        .iter()
-                        .find(|o| o.flag == Some(name.as_str()))
+                    let setting = Setting::by_flag(&name)
                         .ok_or_else(|| unknown(&name, command.as_deref()))?;
-                    flags.overrides.push((over, value(&name, &mut parser)?));
+                    flags.overrides.push((setting, value(&name, &mut parser)?));
                 }
                 Some(Value(word)) if command.is_none() => {
                     command = Some(word.string().map_err(|e| e.to_string())?);
@@ -265,7 +263,7 @@ struct Flags {
     fingerprint: bool,
     topic: Option<String>,
     config: Option<PathBuf>,
-    overrides: Vec<(&'static Override, String)>,
+    overrides: Vec<(&'static Setting, String)>,
 }
 
 impl Flags {

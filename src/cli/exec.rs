@@ -97,7 +97,7 @@ fn read_stdin() -> Result<String> {
 
 fn read<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T> {
     message
-        .read()
+        .read_json()
         .map_err(|e| Error::because(format!("a {} of the daemon", message.kind), e))
 }
 

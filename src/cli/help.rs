@@ -1,6 +1,6 @@
 //! The help texts.
 
-use crate::config::{DEFAULT_FILE, OVERRIDES};
+use crate::config::{DEFAULT_FILE, SETTINGS};
 use std::fmt::Write as _;
 
 const COMMANDS: &str = "\
@@ -88,12 +88,12 @@ pub fn text(topic: Option<&str>) -> String {
         Some(own) => own.to_owned() + "\nOptions of every command:\n  -c, --config FILE\n",
         None => COMMANDS.to_owned(),
     };
-    for over in OVERRIDES {
-        let name = match over.flag {
-            Some(flag) => format!("--{flag} {}", over.value),
+    for outside in SETTINGS.iter().filter_map(|s| s.outside.as_ref()) {
+        let name = match outside.flag {
+            Some(flag) => format!("--{flag} {}", outside.value),
             None => "(environment only)".to_owned(),
         };
-        let _ = writeln!(text, "  {name:<24}{:<24}{}", over.variable, over.help);
+        let _ = writeln!(text, "  {name:<24}{:<24}{}", outside.variable, outside.help);
     }
     let _ = writeln!(
         text,

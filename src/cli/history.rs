@@ -176,7 +176,7 @@ impl Reader<'_> {
             .ask(&Message::with(HISTORY_GET, &question), after(PATIENCE))
             .map_err(|e| Failure::Away(e.to_string()))?;
         match answer.kind.as_str() {
-            HISTORY => answer.read().map_err(|e| {
+            HISTORY => answer.read_json().map_err(|e| {
                 Failure::Refused(Error::because("a history of the daemon cannot be read", e))
             }),
             payload::ERROR => Err(Failure::Refused(refusal(&answer))),
@@ -249,7 +249,7 @@ fn too_large(id: u64) -> Error {
 
 /// An `error` of the daemon as an error of this command.
 pub fn refusal(answer: &Message) -> Error {
-    match answer.read::<payload::Error>() {
+    match answer.read_json::<payload::Error>() {
         Ok(error) => Error::new(format!("{}: {}", error.code, printable(&error.message))),
         Err(e) => Error::because("an error of the daemon cannot be read", e),
     }

@@ -47,7 +47,7 @@ pub fn run(config: &Config, put: &Put, json: bool) -> Result<u8> {
         other => return Err(unexpected(other)),
     }
     let stored: Value = answer
-        .read()
+        .read_json()
         .map_err(|e| Error::because("the daemon's answer", e))?;
     let sequence = stored["sequence"]
         .as_u64()

@@ -21,7 +21,7 @@ pub fn ask(config: &Config) -> Result<Value> {
         return Err(unexpected(&answer.kind));
     }
     answer
-        .read()
+        .read_json()
         .map_err(|e| Error::because("the daemon's status", e))
 }
 

@@ -433,7 +433,7 @@ impl Session<'_> {
         if !self.deltas || message.kind != payload::HEARTBEAT {
             return message;
         }
-        let Ok(current) = message.read::<serde_json::Value>() else {
+        let Ok(current) = message.read_json::<serde_json::Value>() else {
             return message;
         };
         let whole = self.beats.is_multiple_of(WHOLE_EVERY);

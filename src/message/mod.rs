@@ -91,6 +91,11 @@ impl Message {
         payload::from_text(self.payload.as_deref())
     }
 
+    /// Reads the payload of a peer that writes JSON, such as this program's own daemon.
+    pub fn read_json<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
+        payload::from_json_text(self.payload.as_deref())
+    }
+
     /// Writes the message as one line of XML.
     pub fn encode(&self) -> Result<String, EncodeError> {
         xml::encode(self)

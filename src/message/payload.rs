@@ -7,6 +7,7 @@ mod history;
 mod job;
 mod loose;
 mod session;
+mod xml;
 
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
 pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
@@ -15,7 +16,6 @@ pub use job::{
 };
 pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Welcome};
 
-use quick_xml::events::Event;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -85,35 +85,36 @@ pub(crate) fn carriable(json: String) -> String {
 
 /// Reads a payload: XML where it begins with `<`, else JSON.
 pub(super) fn from_text<T: DeserializeOwned>(text: Option<&str>) -> Result<T, PayloadError> {
-    let text = text.unwrap_or("").trim_matches([' ', '\t', '\r', '\n']);
-    if text.is_empty() {
-        return serde_json::from_str("{}").map_err(|e| PayloadError(e.to_string()));
-    }
+    let text = trimmed(text);
     if text.starts_with('<') {
-        // serde's XML reader skips a DOCTYPE; here one is as unwelcome as in the message itself.
-        refuse_doctype(text)?;
-        return quick_xml::de::from_str(text).map_err(|e| PayloadError(e.to_string()));
+        return xml::read(text).map_err(|e| unreadable(&e));
     }
+    from_json(text)
+}
+
+/// Reads a payload of a peer that writes JSON. Code for XML costs kilobytes for each type.
+pub(super) fn from_json_text<T: DeserializeOwned>(text: Option<&str>) -> Result<T, PayloadError> {
+    from_json(trimmed(text))
+}
+
+/// What is left of a payload; nothing is an empty object.
+fn trimmed(text: Option<&str>) -> &str {
+    match text.unwrap_or("").trim_matches([' ', '\t', '\r', '\n']) {
+        "" => "{}",
+        text => text,
+    }
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, PayloadError> {
     // serde would take an array for the fields in their order.
     if !text.starts_with('{') {
         return Err(PayloadError("expected a JSON object or XML".to_owned()));
     }
-    serde_json::from_str(text).map_err(|e| PayloadError(e.to_string()))
+    serde_json::from_str(text).map_err(|e| unreadable(&e))
 }
 
-/// A DOCTYPE can stand before the root element only; behind its beginning, `<!DOCTYPE` is mere text.
-fn refuse_doctype(text: &str) -> Result<(), PayloadError> {
-    let mut reader = quick_xml::Reader::from_str(text);
-    loop {
-        match reader.read_event() {
-            Ok(Event::DocType(_)) => {
-                return Err(PayloadError("a DOCTYPE is not accepted".to_owned()));
-            }
-            Ok(Event::Start(_) | Event::Empty(_) | Event::Eof) => return Ok(()),
-            Ok(_) => {}
-            Err(e) => return Err(PayloadError(e.to_string())),
-        }
-    }
+fn unreadable(error: &dyn fmt::Display) -> PayloadError {
+    PayloadError(error.to_string())
 }
 
 /// What went wrong, as a lower-case word.

@@ -71,6 +71,22 @@ fn bad_payloads_are_refused_with_a_reason() {
         "[]x",
         "{\"argv\":1}",
         "<a",
+        "<a/><b/>",
+        "<a/>text",
+        "text<a/>",
+        "<a x=1/>",
+        "<!-- nothing -->",
+        "<c><nice>high</nice></c>",
+        "<c><nice>3000000000</nice></c>",
+        "<c><nice>1.5</nice></c>",
+        "<c><memoryBytes>-1</memoryBytes></c>",
+        "<c><timeoutSeconds>NaN</timeoutSeconds></c>",
+        "<c><output>loud</output></c>",
+        "<c><shell>a</shell><shell>b</shell></c>",
+        "<c><argv>a</argv><shell>b</shell><argv>c</argv></c>",
+        "<c><shell><b>x</b></shell></c>",
+        "<c><env>text</env></c>",
+        "<c>text</c>",
         "<a></b>",
         "<a>&b;</a>",
         "<!doctype x><c><shell>x</shell></c>",
@@ -88,6 +104,35 @@ fn bad_payloads_are_refused_with_a_reason() {
     }
     assert!(from_text::<Cancel>(None).is_err());
     assert_eq!(from_text::<Command>(None).unwrap(), Command::default());
+}
+
+#[test]
+fn deeply_nested_xml_is_refused_without_recursion() {
+    let deep = |n: usize| format!("<c>{}{}</c>", "<x>".repeat(n), "</x>".repeat(n));
+    assert_eq!(xml::<Command>(&deep(50)).unwrap(), Command::default());
+    let error = xml::<Command>(&deep(200_000)).unwrap_err().to_string();
+    assert!(error.contains("inside one another"), "{error}");
+}
+
+#[test]
+fn xml_of_people_is_read() {
+    let command: Command = xml(
+        "<?xml version=\"1.0\"?>\n<!-- a --><c xmlns=\"urn:x\">\n <argv>a</argv><!-- b -->\n <argv/>\n <argv><![CDATA[<]]>&#x41;</argv>\n\
+         <nice> 3 </nice><timeoutSeconds>\n1e1</timeoutSeconds><output> discard </output><cwd/><unknown a=\"1\"><deep>1</deep></unknown></c>\n<!-- c -->",
+    )
+    .unwrap();
+    assert_eq!(command.argv.unwrap(), ["a", "", "<A"]);
+    assert_eq!(
+        (command.nice, command.timeout_seconds),
+        (Some(3), Some(10.0))
+    );
+    assert_eq!(command.output, OutputMode::Discard);
+    assert_eq!(command.cwd.as_deref(), Some(""));
+    let put: HistoryPut = xml("<p><data>7</data><code> 201 </code></p>").unwrap();
+    assert_eq!((put.data, put.code), (serde_json::json!("7"), Some(201)));
+    let welcome: Welcome =
+        xml("<w><deltas>true</deltas><acked>18446744073709551615</acked></w>").unwrap();
+    assert_eq!((welcome.deltas, welcome.acked), (true, Some(u64::MAX)));
 }
 
 #[test]

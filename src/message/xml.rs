@@ -320,7 +320,7 @@ fn append(
     Ok(())
 }
 
-fn resolve(reference: &BytesRef<'_>) -> Result<char, String> {
+pub(super) fn resolve(reference: &BytesRef<'_>) -> Result<char, String> {
     let broken = |e| format!("broken character reference: {e}");
     if let Some(c) = reference.resolve_char_ref().map_err(broken)? {
         return if is_xml_char(c) {

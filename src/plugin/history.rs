@@ -100,20 +100,13 @@ fn is_xml(message: &Message) -> bool {
     text.trim_start().starts_with('<')
 }
 
-/// An element's text as serde's XML reader gives it. Elements in it have no one form in JSON: a list of one would
-/// look like no list.
+/// Elements in it have no one form in JSON: a list of one would look like no list.
 fn text_of_xml(data: Value) -> Result<Value, Error> {
-    match data {
-        Value::Object(mut map) => match (map.remove("$text"), map.is_empty()) {
-            (Some(Value::String(text)), true) => Ok(Value::String(text)),
-            (None, true) => Ok(Value::String(String::new())),
-            _ => {
-                let text = "in XML, data can only be a text; send JSON for more";
-                Err(Error::new(ErrorCode::Invalid, text))
-            }
-        },
-        other => Ok(other),
+    if matches!(data, Value::String(_) | Value::Null) {
+        return Ok(data);
     }
+    let text = "in XML, data can only be a text; send JSON for more";
+    Err(Error::new(ErrorCode::Invalid, text))
 }
 
 impl Plugin for History {
@@ -237,9 +230,15 @@ mod tests {
             let found = stage.history(&format!("{{\"token\":\"{}\"}}", stored.len()));
             assert_eq!(found.records.last().unwrap().data.get(), stored, "{data}");
         }
-        let error = stage.error(HISTORY_PUT, "<put><data><a>1</a><a>2</a></data></put>");
-        assert_eq!(error.code, ErrorCode::Invalid);
-        assert!(error.message.contains("JSON"), "{error:?}");
+        for data in [
+            "<data><a>1</a><a>2</a></data>",
+            "<data><a/></data>",
+            "<data>1</data><data>2</data>",
+        ] {
+            let error = stage.error(HISTORY_PUT, &format!("<put>{data}</put>"));
+            assert_eq!(error.code, ErrorCode::Invalid);
+            assert!(error.message.contains("JSON"), "{error:?}");
+        }
     }
 
     #[test]

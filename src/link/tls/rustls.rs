@@ -4,10 +4,12 @@ use super::{Pin, Problem, Secured, Tls, TlsSettings, trusted_time};
 use crate::link::stream::{Patience, Socket, Stream};
 use ::rustls as lib;
 use lib::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use lib::client::{Resumption, WebPkiServerVerifier};
-use lib::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use lib::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use lib::crypto::{CryptoProvider, KeyProvider, verify_tls12_signature, verify_tls13_signature};
 use lib::pki_types::pem::PemObject as _;
-use lib::pki_types::{CertificateDer, ServerName, UnixTime};
+use lib::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use lib::server::ParsedCertificate;
+use lib::sign::SigningKey;
 use lib::time_provider::TimeProvider;
 use lib::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
@@ -71,17 +73,16 @@ impl Tls for Rustls {
 impl Rustls {
     /// The same, with certificates judged by `time`.
     fn prepare_by(settings: &TlsSettings, time: fn() -> f64) -> Result<Self, Problem> {
-        let provider = Arc::new(lib::crypto::ring::default_provider());
+        let provider = Arc::new(CryptoProvider {
+            key_provider: &NoKeys,
+            ..lib::crypto::ring::default_provider()
+        });
         let authorities = if settings.asks_authorities() {
-            let verifier = WebPkiServerVerifier::builder_with_provider(
-                Arc::new(authorities(settings)?),
-                Arc::clone(&provider),
-            );
-            Some(
-                verifier
-                    .build()
-                    .map_err(|_| Problem::UnknownAuthority(None))?,
-            )
+            let authorities = authorities(settings)?;
+            if authorities.is_empty() {
+                return Err(Problem::UnknownAuthority(None));
+            }
+            Some(authorities)
         } else {
             None
         };
@@ -103,6 +104,16 @@ impl Rustls {
             config: Arc::new(config),
             verifier,
         })
+    }
+}
+
+/// The agent shows no certificate of its own, so ring's signers need not be in the program.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        Err(Error::General("this build signs nothing".into()))
     }
 }
 
@@ -150,7 +161,7 @@ fn authorities(settings: &TlsSettings) -> Result<RootCertStore, Problem> {
 /// Checks the server: authorities, pins, or both.
 #[derive(Debug)]
 struct Verifier {
-    authorities: Option<Arc<WebPkiServerVerifier>>,
+    authorities: Option<RootCertStore>,
     pins: Vec<Pin>,
     provider: Arc<CryptoProvider>,
     /// For the report.
@@ -179,17 +190,19 @@ impl Verifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Some(authorities) = &self.authorities {
-            authorities.verify_server_cert(
-                end_entity,
+            // What `WebPkiServerVerifier` does, without its lists of revoked certificates.
+            let certificate = ParsedCertificate::try_from(end_entity)?;
+            verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                authorities,
                 intermediates,
-                server_name,
-                ocsp_response,
                 now,
+                self.provider.signature_verification_algorithms.all,
             )?;
+            verify_server_name(&certificate, server_name)?;
             if self.pins.is_empty() {
                 return Ok(ServerCertVerified::assertion());
             }
@@ -268,11 +281,11 @@ impl ServerCertVerifier for Verifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.seen().certificate = end_entity.to_vec();
-        let result = self.check(end_entity, intermediates, server_name, ocsp_response, now);
+        let result = self.check(end_entity, intermediates, server_name, now);
         self.seen().accepted = result.is_ok();
         result
     }
@@ -400,7 +413,6 @@ mod tests {
     use super::*;
     use crate::sys::poll::after;
     use crate::sys::wake::Wake;
-    use lib::pki_types::PrivateKeyDer;
     use std::net::TcpListener;
 
     /// Shakes hands with a server whose certificate is valid in the thirty-first century, at `time`.

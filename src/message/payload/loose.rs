@@ -1,7 +1,7 @@
 //! Reading what other writers write a little differently.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -74,17 +74,5 @@ impl<'de> Visitor<'de> for TextVisitor {
 
     fn visit_unit<E: Error>(self) -> Result<String, E> {
         Ok(String::new())
-    }
-
-    /// An XML element with text in it.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
-        let mut found = String::new();
-        while let Some((name, Text(text))) = map.next_entry::<String, Text>()? {
-            if name != "$text" {
-                return Err(Error::custom("expected a text, not an object"));
-            }
-            found = text;
-        }
-        Ok(found)
     }
 }

@@ -1,0 +1,137 @@
+//! The file: TOML, read as a tree and matched with the table of settings.
+//!
+//! Not by serde: code for each section and each kind of value came to 120 kB on MIPS (`docs/size.md`).
+
+use super::setting::{Kind, One, Setting, set_number};
+use super::{Config, SETTINGS, check};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Where in the text something is wrong, and what.
+type Fault = (usize, String);
+
+/// Reads TOML; the error begins with the number of the line.
+pub(super) fn read(text: &str) -> Result<Config, String> {
+    let mut config = Config::default();
+    let fault = match DeTable::parse(text) {
+        Ok(root) => table(&mut config, "", root.get_ref()).err(),
+        Err(e) => {
+            let start = e.span().map_or(0, |span| span.start);
+            Some((start, e.message().trim_end().to_owned()))
+        }
+    };
+    match fault {
+        None => Ok(config),
+        Some((start, why)) => {
+            let before = text.get(..start).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            Err(format!("{line}: {why}"))
+        }
+    }
+}
+
+/// Reads a section; `prefix` is its name and a dot.
+fn table(config: &mut Config, prefix: &str, section: &DeTable<'_>) -> Result<(), Fault> {
+    for (name, value) in section {
+        let key = format!("{prefix}{}", name.get_ref());
+        if let Some(setting) = SETTINGS.iter().find(|s| s.key == key) {
+            set(config, setting, value)?;
+            continue;
+        }
+        let inner = key + ".";
+        if prefix.is_empty() && SETTINGS.iter().any(|s| s.key.starts_with(&inner)) {
+            let DeValue::Table(section) = value.get_ref() else {
+                return Err((value.span().start, "expected a table".to_owned()));
+            };
+            table(config, &inner, section)?;
+        } else {
+            return Err((name.span().start, unknown(prefix, name.get_ref())));
+        }
+    }
+    Ok(())
+}
+
+/// Says which names there are.
+fn unknown(prefix: &str, name: &str) -> String {
+    let mut text = format!("unknown field `{name}`, expected one of ");
+    let mut last = "";
+    let known = SETTINGS.iter().filter_map(|s| s.key.strip_prefix(prefix));
+    for known in known.map(|key| key.split('.').next().unwrap_or(key)) {
+        // The settings of a section stand together.
+        if known != last {
+            if !last.is_empty() {
+                text.push_str(", ");
+            }
+            text.push('`');
+            text.push_str(known);
+            text.push('`');
+            last = known;
+        }
+    }
+    text
+}
+
+/// Sets one setting. What stands there is not repeated: it may be a secret.
+fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
+    let fault = |why| (value.span().start, why);
+    match (&setting.kind, value.get_ref()) {
+        (Kind::Number(least, most, number), value) => {
+            let n = match value {
+                DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).ok(),
+                _ => None,
+            };
+            set_number(config, number, n, *least, *most).map_err(fault)
+        }
+        (Kind::Switch(place), DeValue::Boolean(on)) => {
+            *place(config) = *on;
+            Ok(())
+        }
+        (Kind::Switch(_), _) => Err(fault("expected true or false".to_owned())),
+        (Kind::Text(set), _) => set(config, text(value)?).map_err(fault),
+        (Kind::Path(set), _) => {
+            let path = PathBuf::from(text(value)?);
+            if !path.is_absolute() {
+                return Err(fault("expected an absolute path".to_owned()));
+            }
+            set(config, path).map_err(fault)
+        }
+        (Kind::AnyPath(place), _) => {
+            *place(config) = Some(text(value)?.into());
+            Ok(())
+        }
+        (Kind::List(_, set), DeValue::Array(list)) => {
+            let texts = list.iter().map(|one| text(one).map(str::to_owned));
+            set(config, texts.collect::<Result<_, _>>()?).map_err(fault)
+        }
+        (Kind::List(One::OrMore, set), DeValue::String(one)) => {
+            set(config, vec![one.to_string()]).map_err(fault)
+        }
+        (Kind::List(One::OrMore, _), _) => {
+            Err(fault("expected a string, or a list of them".to_owned()))
+        }
+        (Kind::List(One::IsNoList, _), _) => Err(fault("expected a list of strings".to_owned())),
+        (Kind::Labels, DeValue::Table(table)) => {
+            let mut labels = BTreeMap::new();
+            for (name, value) in table {
+                labels.insert(name.get_ref().to_string(), text(value)?.to_owned());
+            }
+            check::labels(&labels).map_err(fault)?;
+            config.labels = labels;
+            Ok(())
+        }
+        (Kind::Labels, _) => Err(fault("expected a table".to_owned())),
+        (Kind::Former(place), _) => {
+            *place(config) = true;
+            Ok(())
+        }
+    }
+}
+
+fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Fault> {
+    match value.get_ref() {
+        DeValue::String(text) => Ok(text),
+        _ => Err((value.span().start, "expected a string".to_owned())),
+    }
+}
