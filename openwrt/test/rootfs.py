@@ -1,6 +1,7 @@
 """A small root folder with the package in it, as on a router: busybox, stand-ins for OpenWrt's own scripts, and the real
 agent. Commands run in it by chroot, so every path is the real one."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -12,8 +13,19 @@ import tomllib
 HERE = os.path.dirname(os.path.abspath(__file__))
 OPENWRT = os.path.dirname(HERE)
 FILES = os.path.join(OPENWRT, "triton", "files")
-TRITON = os.environ["TRITON"]
 BUSYBOX = os.environ["BUSYBOX"]
+
+
+def stripped(program):
+    """A copy without symbols, which are most of a debug build, for quick copies."""
+    folder = tempfile.mkdtemp(prefix="triton-stripped-")
+    atexit.register(shutil.rmtree, folder)
+    copy = os.path.join(folder, "triton")
+    subprocess.run(["strip", "-o", copy, program], check=True)
+    return copy
+
+
+TRITON = stripped(os.environ["TRITON"])
 
 # What OpenWrt's busybox has by default; Debian's has more.
 APPLETS = """

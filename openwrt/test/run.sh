@@ -22,6 +22,7 @@ need() { # PROGRAM PACKAGE
 need busybox busybox-static
 need shellcheck shellcheck
 need make make
+need strip binutils
 need python3 python3
 need script bsdutils
 need unshare util-linux

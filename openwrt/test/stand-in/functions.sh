@@ -64,6 +64,7 @@ default_postinst() {
 	local file info=/usr/lib/opkg/info/triton.list
 	if [ -e /lib/apk/packages/triton.list ]; then info=/lib/apk/packages/triton.list; fi
 	for file in $(grep '^/etc/uci-defaults/' "$info"); do
+		[ -f "$file" ] || continue
 		# shellcheck disable=SC1090
 		(cd /etc/uci-defaults && . "$file") && rm -f "$file"
 	done
