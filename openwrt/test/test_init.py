@@ -424,6 +424,9 @@ class Init(unittest.TestCase):
             self.assertEqual(self.router.init("reload"), (["signal HUP", "restart"], ""), name)
             self.assertNotEqual(self.router.started(), pid)
             pid = self.router.pid()
+        # One that does not listen yet would die of the signal.
+        os.remove(self.router.path("tmp/run/triton/triton.sock"))
+        self.assertEqual(self.router.init("reload"), (["unchanged"], ""))
         self.router.configure(**{**options, "enabled": "0"})
         self.assertEqual(self.router.init("reload")[0], ["stop"])
 
