@@ -308,12 +308,12 @@ class Init(unittest.TestCase):
             },
         )
         for part in (
-            "enabled is no bool",
-            "workers is no uinteger",
-            "job_nice is no uinteger",
-            "queue is no uinteger",
-            "grace_seconds is no uinteger",
-            "journal_sync is no bool",
+            "enabled is neither 0 nor 1",
+            "workers is no whole number",
+            "job_nice is no whole number",
+            "queue is no whole number",
+            "grace_seconds is no whole number",
+            "journal_sync is neither 0 nor 1",
             "does not take heartbeat_seconds: invalid value: integer `0`, expected a whole number from 1 to 86400",
             "does not take log: expected one of error",
             "does not take journal.bytes",
@@ -346,6 +346,22 @@ class Init(unittest.TestCase):
                 self.assertIn("all settings stay as they were", log)
                 self.assertNotIn("two words", log)
         self.assertEqual(self.router.started(), pid)
+
+    def test_a_file_that_uci_cannot_read_does_not_stop_a_running_agent(self):
+        self.router.configure(url=[URL])
+        self.router.init("start")
+        pid = self.router.started()
+        self.router.write("etc/config/triton", "config triton 'main\n\tlist url 'ws://x'\n")
+        actions, log = self.router.init("reload")
+        self.assertEqual(actions, ["signal HUP", "unchanged"])
+        self.assertIn("/etc/config/triton cannot be read", log)
+        self.assertEqual(self.router.toml(), BARE_TOML)
+        self.assertEqual(self.router.started(), pid)
+        # At boot there is nothing to go on with; the triggers wait for a better file.
+        self.router.init("stop")
+        shutil.rmtree(self.router.path("tmp/run/triton"))
+        self.assertEqual(self.router.init("boot")[0], ["nothing"])
+        self.assertIn("config.change triton", self.router.read("procd/new/triggers"))
 
     def test_the_same_mistake_at_boot_does_not_keep_the_agent_from_running(self):
         self.router.configure(url=["htps://typo", URL], proxy="socks5://x")
@@ -462,7 +478,7 @@ class Init(unittest.TestCase):
         self.router.configure(url=[URL], workers="many")
         command = f"chroot {self.router.root} /bin/busybox ash /etc/rc.common /etc/init.d/triton start"
         done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=60)
-        self.assertIn("triton: /etc/config/triton: workers is no uinteger", done.stdout)
+        self.assertIn("triton: /etc/config/triton: workers is no whole number", done.stdout)
 
     def test_validation_names_every_option_once(self):
         self.router.init("start")
