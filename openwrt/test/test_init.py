@@ -351,7 +351,7 @@ class Init(unittest.TestCase):
         self.router.configure(url=[URL])
         self.router.init("start")
         pid = self.router.started()
-        self.router.write("etc/config/triton", "config triton 'main\n\tlist url 'ws://x'\n")
+        self.router.write("etc/config/triton", "config triton 'main'\n\toption enabled '1'\n\tlist url 'ws://x\n")
         actions, log = self.router.init("reload")
         self.assertEqual(actions, ["signal HUP", "unchanged"])
         self.assertIn("/etc/config/triton cannot be read", log)
