@@ -278,4 +278,4 @@ for arch; do
 		echo "$apk: $(wc -c <"$apk") bytes"
 	fi
 done
-[ -n "$have_apk" ] || echo "no .apk: apk-tools 3 is not installed here (it is in Alpine 3.22 and later, and in OpenWrt's SDK)"
+[ -n "$have_apk" ] || echo "no .apk: apk-tools 3 is not installed here (OpenWrt's SDK has it, in staging_dir/host/bin)"

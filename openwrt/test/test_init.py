@@ -429,6 +429,7 @@ class Init(unittest.TestCase):
                 "proxy": "none",
                 "dns_seconds": "3",
                 "pin": [PIN],
+                "log_to": "syslog",
             }.items()
         ):
             options[name] = value
