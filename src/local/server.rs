@@ -8,6 +8,7 @@ use crate::message::payload::{self, ErrorCode};
 use crate::message::{DecodeError, Message};
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::{Origin, Peer};
+use crate::service::watchdog::{Part, Pulse};
 use crate::sys::poll::{GONE, IN, OUT, PollSet};
 use crate::sys::socket::peer_credentials;
 use crate::sys::user;
@@ -144,6 +145,7 @@ impl Drop for Socket {
 pub struct Handle {
     stopping: AtomicBool,
     wake: Wake,
+    pulse: Pulse,
 }
 
 impl Handle {
@@ -152,6 +154,7 @@ impl Handle {
         Ok(Self {
             stopping: AtomicBool::new(false),
             wake: Wake::new()?,
+            pulse: Pulse::default(),
         })
     }
 
@@ -159,6 +162,19 @@ impl Handle {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.wake.ring();
+    }
+}
+
+impl Part for Handle {
+    fn ask(&self) {
+        self.pulse.ask();
+        self.wake.ring();
+    }
+
+    fn silent(&self, now: Instant) -> Option<String> {
+        self.pulse
+            .is_silent(now)
+            .then(|| "the thread local".to_owned())
     }
 }
 
@@ -174,6 +190,7 @@ pub fn serve(
     let mut accept_after: Option<Instant> = None;
     let mut farewell: Option<Instant> = None;
     loop {
+        handle.pulse.beat();
         if handle.stopping.load(Ordering::Acquire) {
             let end = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
             if Instant::now() >= end || clients.iter().all(|c| !c.has_output()) {
