@@ -330,7 +330,11 @@ impl Registry {
         for entry in self.entries.iter_mut().filter(|e| e.runs()) {
             entry.awaited = true;
             // Whose end is being recorded answers by going.
-            if let Some(wake) = entry.wake.as_ref().filter(|_| entry.phase == Phase::Running) {
+            if let Some(wake) = entry
+                .wake
+                .as_ref()
+                .filter(|_| entry.phase == Phase::Running)
+            {
                 wake.ring();
             }
         }

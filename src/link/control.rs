@@ -137,6 +137,8 @@ impl Part for Control {
     }
 
     fn silent(&self, now: Instant) -> Option<String> {
-        self.pulse.is_silent(now).then(|| "the thread link".to_owned())
+        self.pulse
+            .is_silent(now)
+            .then(|| "the thread link".to_owned())
     }
 }

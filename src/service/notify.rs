@@ -131,7 +131,8 @@ fn one_line(text: &str) -> String {
 
 /// How often the manager wants to hear of the agent at least, where it does.
 pub fn watchdog(variable: &dyn Fn(&str) -> Option<OsString>, pid: u32) -> Option<Duration> {
-    let number = |name| variable(name).map(|text| text.to_str().and_then(|t| t.parse::<u64>().ok()));
+    let number =
+        |name| variable(name).map(|text| text.to_str().and_then(|t| t.parse::<u64>().ok()));
     // It may be meant for the parent, whose environment this is.
     if number("WATCHDOG_PID").is_some_and(|meant| meant != Some(pid.into())) {
         return None;
@@ -186,7 +187,11 @@ mod tests {
             notify.status("waiting READY=1");
             notify.status(&"ä".repeat(STATUS_LIMIT));
             let long = format!("STATUS={}", "ä".repeat(STATUS_LIMIT / 2));
-            assert_eq!(heard(&socket), long, "what is known already is not told again");
+            assert_eq!(
+                heard(&socket),
+                long,
+                "what is known already is not told again"
+            );
             notify.alive();
             assert_eq!(heard(&socket), "WATCHDOG=1");
             notify.stopping();
