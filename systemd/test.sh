@@ -114,7 +114,7 @@ for package in "$@"; do
         *) die "unknown architecture $package" ;;
     esac
     holds "its processor" "$(readelf -h "$program")" "$machine"
-    if [ "$package" = "$native" ]; then emulator=env; else need $emulator qemu-user-static; fi
+    if [ "$package" = "$native" ]; then emulator='env'; else need $emulator qemu-user-static; fi
     is "its version" "triton $(dpkg-deb --field "$deb" Version | sed 's/-[^-]*$//')" "$($emulator "$program" --version)"
     ok "its configuration is right" $emulator "$program" check-config --config "$work/$package/etc/triton/triton.toml"
 done
@@ -158,6 +158,8 @@ ok "it installs" inside dpkg -i /debs/triton.deb
 is "it is active" active "$(prop triton ActiveState)"
 is "it is enabled" enabled "$(inside systemctl is-enabled triton.service)"
 is "its type" notify "$(prop triton Type)"
+is "its watchdog" 2min "$(prop triton WatchdogUSec)"
+ok "it leaves no core dumps" inside grep -qE '^Max core file size +0 ' "/proc/$(prop triton MainPID)/limits"
 holds "its status" "$(prop triton StatusText)" "working offline"
 is "mode of the state folder" "700 root:root" "$(inside stat -c '%a %U:%G' /var/lib/triton)"
 is "mode of the configuration" "600 root:root" "$(inside stat -c '%a %U:%G' /etc/triton/triton.toml)"
@@ -215,7 +217,6 @@ inside kill -STOP "$main"
 eventually "a stopped one is started again" main_is_new triton "$main"
 holds "by the watchdog" "$(inside journalctl -u triton --no-pager)" "Watchdog timeout"
 ok "nothing is left of the job" not runs "sleep 4712"
-ok "no core dump" not inside sh -c 'ls /core* /var/lib/triton/core* 2>/dev/null | grep .'
 
 step "a job that runs out of memory"
 printf '[Service]\nMemoryMax=64M\nMemorySwapMax=0\n' | dropin triton test
@@ -250,7 +251,7 @@ main=$(prop poseidon MainPID)
 ok "it does not run as root" not inside sh -c "grep -q '^Uid:.0' /proc/$main/status"
 is "it has no rights" 0000000000000000 "$(inside sed -n 's/^CapEff:.//p' "/proc/$main/status")"
 is "only root sees its data" 700 "$(inside stat -c %a /var/lib/private/poseidon)"
-holds "no other warnings" "-$(inside journalctl -u poseidon -p warning --no-pager --quiet -o cat)-" "--"
+ok "nothing in its log is a warning" not inside journalctl -u poseidon --no-pager --quiet --grep 'WARN|ERROR|Failed'
 
 step "agent and Poseidon"
 central() { inside poseidon --data /var/lib/poseidon "$@"; }
@@ -279,14 +280,16 @@ eventually "the agent is back" status_holds triton "connected to"
 is "and still registered" 0 "$(central run attic -- id -u)"
 
 step "poseidon: a certificate as a credential"
-inside install -m 600 -D -t /etc/letsencrypt/live/poseidon.example.com /debs/key.pem
-inside install -m 644 /debs/key.pem /etc/letsencrypt/live/poseidon.example.com/privkey.pem
-inside chmod 600 /etc/letsencrypt/live/poseidon.example.com/privkey.pem
-inside install -m 644 /debs/cert.pem /etc/letsencrypt/live/poseidon.example.com/fullchain.pem
+live=/etc/letsencrypt/live/poseidon.example.com
+inside mkdir -p $live
+inside install -m 600 /debs/key.pem $live/privkey.pem
+inside install -m 600 /debs/cert.pem $live/fullchain.pem
 inside cat /usr/share/doc/poseidon/examples/poseidon-tls.conf | dropin poseidon tls
 ok "it starts" inside systemctl restart poseidon
 holds "its status" "$(prop poseidon StatusText)" "listens on https://[::]:8787"
-printf 'url = "wss://localhost:8787"\n[tls]\nca_file = "/debs/cert.pem"\n' | inside tee /etc/triton/triton.toml > /dev/null
+pin=sha256//$(openssl x509 -in "$work/seen/cert.pem" -noout -pubkey | openssl pkey -pubin -outform der \
+    | openssl dgst -sha256 -binary | openssl base64)
+printf 'url = "wss://localhost:8787"\n[tls]\npins = ["%s"]\n' "$pin" | inside tee /etc/triton/triton.toml > /dev/null
 inside systemctl reload triton
 eventually "the agent connects by TLS" status_holds triton "connected to wss://localhost:8787"
 no_dropin poseidon tls
@@ -299,6 +302,7 @@ step "an upgrade by a job of the agent itself"
 main=$(prop triton MainPID)
 upgraded=$(central run attic -- dpkg --force-confold -i /debs/newer.deb) || fail "the job fails: $upgraded"
 holds "it ends well" "$upgraded" "Setting up triton"
+# shellcheck disable=SC2016
 is "the package is whole" "ii " "$(inside dpkg-query -W -f '${db:Status-Abbrev}' triton)"
 eventually "then the agent is started anew" main_is_new triton "$main"
 eventually "and connects" status_holds triton "connected to ws://"

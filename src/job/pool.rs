@@ -478,3 +478,33 @@ impl Shared {
         lock(&self.unreaped).retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal;
+
+    #[test]
+    fn a_lock_that_is_held_is_no_sign_of_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&journal::Settings {
+            folder: folder.path().join("journal"),
+            state: folder.path().to_owned(),
+            bytes: 65_536,
+            memory_bytes: 32_768,
+            sync: false,
+        });
+        let crew = Crew::new(|name| panic!("{name} panicked"));
+        let pool = Pool::start(Settings::default(), &crew, Arc::new(journal.unwrap()));
+        let looked = || {
+            pool.ask();
+            pool.silent(Instant::now())
+        };
+        assert_eq!(looked(), None);
+        let held = lock(&pool.shared.registry);
+        let silent = std::thread::scope(|scope| scope.spawn(looked).join().unwrap());
+        assert!(silent.unwrap().contains("its lock"));
+        drop(held);
+        assert_eq!(looked(), None);
+    }
+}

@@ -145,6 +145,8 @@ impl Drop for Socket {
 pub struct Handle {
     stopping: AtomicBool,
     wake: Wake,
+    /// Whether there is a server to ask.
+    serving: AtomicBool,
     pulse: Pulse,
 }
 
@@ -154,6 +156,7 @@ impl Handle {
         Ok(Self {
             stopping: AtomicBool::new(false),
             wake: Wake::new()?,
+            serving: AtomicBool::new(false),
             pulse: Pulse::default(),
         })
     }
@@ -172,9 +175,8 @@ impl Part for Handle {
     }
 
     fn silent(&self, now: Instant) -> Option<String> {
-        self.pulse
-            .is_silent(now)
-            .then(|| "the thread local".to_owned())
+        let silent = self.serving.load(Ordering::Acquire) && self.pulse.is_silent(now);
+        silent.then(|| "the thread local".to_owned())
     }
 }
 
@@ -186,6 +188,7 @@ pub fn serve(
     pool: &Pool,
     handle: &Handle,
 ) {
+    handle.serving.store(true, Ordering::Release);
     let mut clients: Vec<Client> = Vec::new();
     let mut accept_after: Option<Instant> = None;
     let mut farewell: Option<Instant> = None;

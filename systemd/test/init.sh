@@ -31,6 +31,7 @@ mount --bind "$(tty)" "$root/dev/console"
 
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+echo 127.0.0.1 localhost > "$root/etc/hosts"
 mkdir -p "$root/debs"
 mount --bind "$debs" "$root/debs"
 mount -o remount,bind,ro "$root/debs"
@@ -55,5 +56,10 @@ else
 fi
 
 ip link set lo up
-exec env -i container=triton-test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    chroot "$root" /lib/systemd/systemd "$layout"
+# Not chroot: in one, no user namespaces could be made, and poseidon.service wants one. And systemd hands credentials
+# over by mounts that have to reach the services' namespaces, so they are shared.
+mkdir "$root/.old"
+cd "$root"
+pivot_root . .old
+exec env -i container=triton-test PATH=/usr/sbin:/usr/bin:/sbin:/bin LAYOUT="$layout" \
+    sh -c 'umount -l /.old && rmdir /.old && mount --make-rshared / && exec env -u LAYOUT /lib/systemd/systemd "$LAYOUT"' < /dev/console > /dev/console 2>&1
