@@ -1,4 +1,4 @@
-//! What a service manager is told (sd_notify(3)): that the agent is ready, what it does, that it lives.
+//! What a service manager is told (`sd_notify(3)`): that the agent is ready, what it does, that it lives.
 //!
 //! Without `NOTIFY_SOCKET` in the environment (procd, a terminal) all of it is silent.
 
@@ -32,7 +32,8 @@ impl Notify {
                 open(&name)
                     .inspect_err(|e| {
                         log::warn!(
-                            "the service manager is told nothing: NOTIFY_SOCKET {name:?} cannot be used: {e}"
+                            "the service manager is told nothing: NOTIFY_SOCKET {} cannot be used: {e}",
+                            name.display()
                         );
                     })
                     .ok()
@@ -139,7 +140,10 @@ pub fn watchdog(variable: &dyn Fn(&str) -> Option<OsString>, pid: u32) -> Option
     }
     let Some(Some(micros)) = number("WATCHDOG_USEC").filter(|micros| *micros != Some(0)) else {
         if let Some(text) = variable("WATCHDOG_USEC") {
-            log::warn!("no watchdog: WATCHDOG_USEC {text:?} is no number of microseconds");
+            log::warn!(
+                "no watchdog: WATCHDOG_USEC {} is no number of microseconds",
+                text.display()
+            );
         }
         return None;
     };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The manager is told so often within its period: twice, as sd_watchdog_enabled(3) wants it.
+/// The manager is told so often within its period: twice, as `sd_watchdog_enabled(3)` wants it.
 const A_PERIOD: u32 = 2;
 /// While someone is silent, it is looked so often within a period whether that has changed.
 const LOOKS: u32 = 8;
