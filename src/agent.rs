@@ -17,6 +17,7 @@ use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
 use crate::plugin::history::History;
+use crate::service::{self, Service, notify::Notify};
 use crate::sys;
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::process;
@@ -78,7 +79,10 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
     let pool = Pool::start(job_settings(config), &crew, Arc::clone(&journal));
-    let status = Arc::new(LinkStatus::default());
+    let variable = |name: &str| std::env::var_os(name);
+    let notify = Notify::new(&variable);
+    let bell = service::bell(&notify).map_err(io("create a wake-up"))?;
+    let status = Arc::new(LinkStatus::with_bell(bell));
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
         Box::new(History::new(
@@ -134,7 +138,7 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
         outbox,
         dispatcher,
         heartbeat: Arc::clone(&heartbeat),
-        status,
+        status: Arc::clone(&status),
         control: Arc::clone(&control),
         journal: Arc::clone(&journal),
         instance,
@@ -147,7 +151,15 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
     });
     threads.push(link_thread.map_err(io("start the thread link"))?);
 
-    let outcome = wait(&signals, &alarm, &control, reload);
+    // Ready without a connection: a device without network boots all the same.
+    let mut service = Service::begin(
+        notify,
+        status,
+        vec![&*control, &*heartbeat, &*local, &*pool],
+        &variable,
+    );
+    let outcome = wait(&signals, &alarm, &control, &mut service, reload);
+    service.stopping();
     // First what makes work, then what reports its end.
     pool.stop(JOB_GRACE);
     heartbeat.stop();
@@ -186,13 +198,18 @@ fn wait(
     signals: &Signals,
     alarm: &Alarm,
     control: &Control,
+    service: &mut Service<'_>,
     reload: &dyn Fn() -> Result<Config>,
 ) -> Outcome {
     loop {
+        service.turn();
         let mut set = PollSet::new();
         set.add(signals.as_fd(), IN);
         set.add(alarm.wake.as_fd(), IN);
-        if let Err(e) = set.wait(None) {
+        if let Some(changed) = service.changed() {
+            set.add(changed, IN);
+        }
+        if let Err(e) = set.wait(service.deadline()) {
             log::error!("poll fails: {e}; stopping");
             return Outcome::Broken;
         }
@@ -203,6 +220,7 @@ fn wait(
         }
         match signals.next() {
             Some(SIGHUP) => {
+                service.reloading();
                 let settings = reload().and_then(|config| {
                     log::set_max_level(config.log);
                     LinkSettings::from_config(&config)
@@ -211,8 +229,12 @@ fn wait(
                     Ok(settings) => {
                         log::info!("configuration read anew");
                         control.reload(settings);
+                        service.reloaded(None);
                     }
-                    Err(e) => log::error!("the old configuration stays in force: {e}"),
+                    Err(e) => {
+                        log::error!("the old configuration stays in force: {e}");
+                        service.reloaded(Some(e.to_string()));
+                    }
                 }
             }
             Some(signal) => {
@@ -403,7 +425,9 @@ mod tests {
         let control = Control::new(settings).unwrap();
         let thread = crew.spawn("weak", SMALL_STACK, || panic!("wanted by the test"));
         let reload = || Ok(Config::default());
-        assert_eq!(wait(&signals, &alarm, &control, &reload), Outcome::Broken);
+        let mut service = Service::begin(Notify::default(), Arc::default(), vec![], &|_| None);
+        let outcome = wait(&signals, &alarm, &control, &mut service, &reload);
+        assert_eq!(outcome, Outcome::Broken);
         assert_eq!(*alarm.thread.lock().unwrap(), "weak");
         thread.unwrap().join().unwrap();
     }

@@ -8,6 +8,7 @@ use crate::message::Message;
 use crate::message::payload::{self, AgentHealth};
 use crate::outbox::Outbox;
 use crate::plugin::health::{self, Health};
+use crate::service::watchdog::{Part, Pulse};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub struct Heartbeat {
     state: Mutex<State>,
     changed: Condvar,
+    pulse: Pulse,
 }
 
 #[derive(Default)]
@@ -72,6 +74,7 @@ impl Heartbeat {
     fn wait(&self) -> bool {
         let mut state = self.state();
         loop {
+            self.pulse.beat();
             if state.stopping {
                 return false;
             }
@@ -117,5 +120,21 @@ impl Heartbeat {
                 .outbox
                 .set_heartbeat(Message::with(payload::HEARTBEAT, &beat));
         }
+    }
+}
+
+impl Part for Heartbeat {
+    fn ask(&self) {
+        // Under the lock: between the look at the state and the wait nobody could be woken.
+        let state = self.state();
+        self.pulse.ask();
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn silent(&self, now: Instant) -> Option<String> {
+        self.pulse
+            .is_silent(now)
+            .then(|| "the thread heartbeat".to_owned())
     }
 }

@@ -16,5 +16,6 @@ pub mod message;
 pub mod outbox;
 pub mod plugin;
 pub mod secret;
+pub mod service;
 pub mod sys;
 pub mod thread;

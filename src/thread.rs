@@ -11,6 +11,11 @@ pub const SMALL_STACK: usize = 128 * 1024;
 /// Stack of a thread that shakes hands over TLS.
 pub const LARGE_STACK: usize = 512 * 1024;
 
+/// How long a thread that panicked waits for the orderly stop, which takes 5 s at most, in builds in which its own end
+/// is everyone's.
+#[cfg(panic = "abort")]
+const STOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 type Alarm = dyn Fn(&str) + Send + Sync;
 
 /// Starts threads; a panic in any of them sounds the alarm, which stops the whole agent in order.
@@ -48,7 +53,8 @@ impl Crew {
     }
 
     /// Sends panics to the log, and, in builds in which a panic aborts, gives the agent the time for its orderly
-    /// stop: the panicking thread sounds the alarm and sleeps until the process has ended.
+    /// stop: the panicking thread sounds the alarm and sleeps until the process has ended. It may hold a lock that the
+    /// stop waits for, so it does not sleep for ever.
     pub fn install_panic_hook(&self) {
         #[cfg(panic = "abort")]
         let alarm = Arc::clone(&self.alarm);
@@ -63,9 +69,8 @@ impl Crew {
             #[cfg(panic = "abort")]
             if name != "main" {
                 alarm(name);
-                loop {
-                    std::thread::park();
-                }
+                std::thread::sleep(STOP_PATIENCE);
+                log::error!("the orderly stop does not come to its end; aborting");
             }
         }));
     }

@@ -8,12 +8,13 @@ use crate::journal::{Acceptance, Journal, Refusal, Standing};
 use crate::message::Message;
 use crate::message::payload::{self, Accepted, Cancel, ErrorCode, JobResult, Record, Status};
 use crate::outbox::Outbox;
+use crate::service::watchdog::Part;
 use crate::sys::{clock, process, wake::Wake};
 use crate::thread::Crew;
 use serde::Serialize;
 use std::io;
 use std::process::Child;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ const CLOCK_TRUST: Duration = Duration::from_secs(30);
 const MAX_STOP_GRACE: Duration = Duration::from_millis(3500);
 /// ...and so much for killing and reporting what is left.
 const STOP_REST: Duration = Duration::from_secs(1);
+/// How long the watchdog tries to look at the workers; nobody holds their lock for longer than a moment.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs jobs.
 pub struct Pool {
@@ -270,6 +273,35 @@ impl Pool {
     }
 }
 
+impl Part for Pool {
+    fn ask(&self) {
+        if let Some(mut registry) = lock_soon(&self.shared.registry) {
+            registry.ask();
+        }
+    }
+
+    fn silent(&self, _: Instant) -> Option<String> {
+        let Some(registry) = lock_soon(&self.shared.registry) else {
+            return Some("the pool of workers (its lock)".to_owned());
+        };
+        let silent = registry.silent();
+        (!silent.is_empty()).then(|| format!("the worker of job {}", silent.join(", of job ")))
+    }
+}
+
+/// Does not wait for ever, since it is for finding out whether somebody does.
+fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    let deadline = Instant::now() + LOOK_PATIENCE;
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
 impl Asker {
     fn tell<T: Serialize>(&self, kind: &str, payload: &T) {
         let message = Message::within(&self.conversation_id, kind, payload);
@@ -444,5 +476,35 @@ impl Shared {
     /// Takes away processes that have ended long after they should have.
     fn reap(&self) {
         lock(&self.unreaped).retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal;
+
+    #[test]
+    fn a_lock_that_is_held_is_no_sign_of_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&journal::Settings {
+            folder: folder.path().join("journal"),
+            state: folder.path().to_owned(),
+            bytes: 65_536,
+            memory_bytes: 32_768,
+            sync: false,
+        });
+        let crew = Crew::new(|name| panic!("{name} panicked"));
+        let pool = Pool::start(Settings::default(), &crew, Arc::new(journal.unwrap()));
+        let looked = || {
+            pool.ask();
+            pool.silent(Instant::now())
+        };
+        assert_eq!(looked(), None);
+        let held = lock(&pool.shared.registry);
+        let silent = std::thread::scope(|scope| scope.spawn(looked).join().unwrap());
+        assert!(silent.unwrap().contains("its lock"));
+        drop(held);
+        assert_eq!(looked(), None);
     }
 }

@@ -100,6 +100,8 @@ struct Entry {
     wake: Option<Arc<Wake>>,
     started_at: Option<f64>,
     followers: Vec<Asker>,
+    /// Asked by the watchdog, and not answered yet.
+    awaited: bool,
 }
 
 impl Entry {
@@ -216,6 +218,7 @@ impl Registry {
             wake: None,
             started_at: None,
             followers: Vec::new(),
+            awaited: false,
         });
         Admission::New(job)
     }
@@ -315,12 +318,32 @@ impl Registry {
         }
     }
 
-    /// The order that a worker's job has got.
-    pub fn order_of(&self, token: &str) -> Option<Order> {
-        self.entries
-            .iter()
-            .find(|e| e.job.token == token)
-            .and_then(|e| e.order)
+    /// The order that a worker's job has got. The worker asks at each of its turns, so it lives.
+    pub fn order_of(&mut self, token: &str) -> Option<Order> {
+        let entry = self.find(token)?;
+        entry.awaited = false;
+        entry.order
+    }
+
+    /// Asks the workers that have a job for a sign of life. An idle one has given it by waiting.
+    pub fn ask(&mut self) {
+        for entry in self.entries.iter_mut().filter(|e| e.runs()) {
+            entry.awaited = true;
+            // Whose end is being recorded answers by going.
+            if let Some(wake) = entry
+                .wake
+                .as_ref()
+                .filter(|_| entry.phase == Phase::Running)
+            {
+                wake.ring();
+            }
+        }
+    }
+
+    /// Jobs whose workers have not answered.
+    pub fn silent(&self) -> Vec<&str> {
+        let silent = self.entries.iter().filter(|e| e.awaited);
+        silent.map(|e| e.job.token.as_str()).collect()
     }
 
     /// A job has come to its end. Who gets the job records the end and then calls [`Registry::remove`]; a second

@@ -3,6 +3,7 @@
 use super::Settings;
 use super::request::Plan;
 use crate::message::payload::{self, ErrorCode};
+use crate::service;
 use crate::sys::process::{self, Nice, Pid, Setup, Step};
 use crate::sys::user::{self, Identity, LookupError};
 use std::ffi::OsString;
@@ -132,6 +133,9 @@ fn set_environment(
         if name.as_bytes().starts_with(b"TRITON_") {
             command.env_remove(name);
         }
+    }
+    for name in service::VARIABLES {
+        command.env_remove(name);
     }
     if std::env::var_os("PATH").is_none_or(|path| path.is_empty()) {
         command.env("PATH", DEFAULT_PATH);

@@ -1,9 +1,11 @@
 //! Orders to the thread `link`.
 
 use super::settings::LinkSettings;
+use crate::service::watchdog::{Part, Pulse};
 use crate::sys::wake::Wake;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// What the thread is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,9 @@ pub enum Order {
 pub struct Control {
     state: Mutex<State>,
     wake: Arc<Wake>,
+    pulse: Pulse,
+    /// Rung by the watchdog. Not `wake`: that one interrupts an attempt to connect.
+    question: Wake,
 }
 
 struct State {
@@ -40,6 +45,8 @@ impl Control {
                 settings: Arc::new(settings),
             }),
             wake: Arc::new(Wake::new()?),
+            pulse: Pulse::default(),
+            question: Wake::new()?,
         })
     }
 
@@ -50,6 +57,16 @@ impl Control {
     /// Rung as long as an order stands: it interrupts connecting, speaking and waiting alike.
     pub fn wake(&self) -> &Arc<Wake> {
         &self.wake
+    }
+
+    /// The thread's sign of life.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Rung when the watchdog asks for it; whoever waits for orders waits for this too.
+    pub fn question(&self) -> &Wake {
+        &self.question
     }
 
     /// Orders the end.
@@ -110,5 +127,18 @@ impl Control {
     pub fn wants_retry(&self) -> bool {
         let state = self.state();
         state.retry || state.reload || state.stop
+    }
+}
+
+impl Part for Control {
+    fn ask(&self) {
+        self.pulse.ask();
+        self.question.ring();
+    }
+
+    fn silent(&self, now: Instant) -> Option<String> {
+        self.pulse
+            .is_silent(now)
+            .then(|| "the thread link".to_owned())
     }
 }

@@ -143,6 +143,7 @@ impl Session<'_> {
 
     /// Reads, decides, writes, waits. `Err` is why the connection is lost.
     fn turn(&mut self) -> Result<Option<End>, String> {
+        self.context.control.pulse().beat();
         let more_to_read = self.read()?;
         self.obey();
         let now = Instant::now();
@@ -206,6 +207,7 @@ impl Session<'_> {
         let work = set.add(outbox.wake().as_fd(), IN);
         let journal = self.context.journal.wake();
         let records = set.add(journal.as_fd(), IN);
+        let question = set.add(self.context.control.question().as_fd(), IN);
         // An order that is being carried out needs no second hearing.
         if self.leaving.is_none() {
             set.add(self.context.control.wake().as_fd(), IN);
@@ -220,6 +222,9 @@ impl Session<'_> {
         }
         if set.ready(records) != 0 {
             journal.clear();
+        }
+        if set.ready(question) != 0 {
+            self.context.control.question().clear();
         }
         Ok(())
     }

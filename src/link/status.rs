@@ -1,8 +1,10 @@
 //! What the connection does, for `triton status`, the log and the heartbeat.
 
 use crate::sys::clock;
+use crate::sys::wake::Wake;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The states of the connection.
@@ -52,11 +54,35 @@ pub struct Snapshot {
 
 /// Shared between the thread `link` and who asks.
 #[derive(Debug, Default)]
-pub struct LinkStatus(Mutex<Snapshot>);
+pub struct LinkStatus {
+    snapshot: Mutex<Snapshot>,
+    /// Rung when another state is entered, where somebody wants to know.
+    bell: Option<Wake>,
+}
 
 impl LinkStatus {
     fn lock(&self) -> MutexGuard<'_, Snapshot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that rings `bell`, if any, when another state is entered.
+    pub fn with_bell(bell: Option<Wake>) -> Self {
+        Self {
+            snapshot: Mutex::default(),
+            bell,
+        }
+    }
+
+    /// Readable after another state was entered, until [`LinkStatus::seen`].
+    pub fn changed(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(Wake::as_fd)
+    }
+
+    /// Silences the bell; call it before [`LinkStatus::get`].
+    pub fn seen(&self) {
+        if let Some(bell) = &self.bell {
+            bell.clear();
+        }
     }
 
     /// How it is now.
@@ -72,7 +98,8 @@ impl LinkStatus {
     /// Enters `state` and changes what else is known.
     pub fn enter(&self, state: State, change: impl FnOnce(&mut Snapshot)) {
         let mut snapshot = self.lock();
-        if snapshot.state != state {
+        let changed = snapshot.state != state;
+        if changed {
             snapshot.state = state;
             snapshot.since = clock::now();
         }
@@ -84,6 +111,10 @@ impl LinkStatus {
             snapshot.plain = false;
         }
         change(&mut snapshot);
+        drop(snapshot);
+        if let Some(bell) = self.bell.as_ref().filter(|_| changed) {
+            bell.ring();
+        }
     }
 
     /// Changes what is known, in the same state.

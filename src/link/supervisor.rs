@@ -5,7 +5,7 @@ use super::control::{Control, Order};
 use super::session::{self, Context, End};
 use super::settings::LinkSettings;
 use super::status::{LinkStatus, State};
-use super::{ConnectError, Connection, Kind, Resolver, connect};
+use super::{ConnectError, Connection, Deadlines, Kind, Outcome, Resolver, Step, connect};
 use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
 use crate::identity::Instance;
@@ -14,7 +14,7 @@ use crate::message::payload::{AgentVersion, Hello};
 use crate::outbox::Outbox;
 use crate::sys::clock;
 use crate::sys::clock_watch::ClockWatch;
-use crate::sys::poll::{IN, PollSet};
+use crate::sys::poll::{IN, PollSet, after};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +50,7 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
         .inspect_err(|e| log::debug!("the clock cannot be watched: {e}"))
         .ok();
     loop {
+        parts.control.pulse().beat();
         let settings = parts.control.settings();
         if parts.control.order() == Order::Stop {
             return;
@@ -77,7 +78,10 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
             &settings.options,
             &mut resolver,
             parts.control.wake(),
-            &mut |step| log::debug!("{}: {}", step.phase, step.text),
+            &mut |step| {
+                excuse(&parts.control, &settings.options.deadlines, &step);
+                log::debug!("{}: {}", step.phase, step.text);
+            },
         );
         let pause = match attempt {
             Ok(connection) => {
@@ -150,15 +154,21 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
 /// Sleeps until the deadline, or until the control desk or a set clock wants an attempt at once.
 fn wait(control: &Control, deadline: Option<Instant>, clock: Option<BorrowedFd<'_>>) {
     while !control.wants_retry() {
+        control.pulse().beat();
         let mut set = PollSet::new();
         set.add(control.wake().as_fd(), IN);
+        let question = set.add(control.question().as_fd(), IN);
         let clock = clock.map(|clock| set.add(clock, IN));
         match set.wait(deadline) {
             Ok(true) if clock.is_some_and(|clock| set.ready(clock) & IN != 0) => {
                 log::info!("the clock was set: trying again");
                 return;
             }
-            Ok(true) => {}
+            Ok(true) => {
+                if set.ready(question) != 0 {
+                    control.question().clear();
+                }
+            }
             Ok(false) => return,
             Err(e) => {
                 // poll fails only for lack of kernel memory: wait without it.
@@ -168,6 +178,14 @@ fn wait(control: &Control, deadline: Option<Instant>, clock: Option<BorrowedFd<'
             }
         }
     }
+}
+
+/// While a phase lasts, the thread waits for the server and not for questions; each ends at its own deadline.
+fn excuse(control: &Control, deadlines: &Deadlines, step: &Step) {
+    let begun = step.outcome == Outcome::Begun;
+    let until = begun.then(|| after(deadlines.of(step.phase)));
+    control.pulse().busy_until(until);
+    control.pulse().beat();
 }
 
 fn report(error: &ConnectError, settings: &LinkSettings) {

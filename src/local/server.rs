@@ -8,6 +8,7 @@ use crate::message::payload::{self, ErrorCode};
 use crate::message::{DecodeError, Message};
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::{Origin, Peer};
+use crate::service::watchdog::{Part, Pulse};
 use crate::sys::poll::{GONE, IN, OUT, PollSet};
 use crate::sys::socket::peer_credentials;
 use crate::sys::user;
@@ -144,6 +145,9 @@ impl Drop for Socket {
 pub struct Handle {
     stopping: AtomicBool,
     wake: Wake,
+    /// Whether there is a server to ask.
+    serving: AtomicBool,
+    pulse: Pulse,
 }
 
 impl Handle {
@@ -152,6 +156,8 @@ impl Handle {
         Ok(Self {
             stopping: AtomicBool::new(false),
             wake: Wake::new()?,
+            serving: AtomicBool::new(false),
+            pulse: Pulse::default(),
         })
     }
 
@@ -159,6 +165,18 @@ impl Handle {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.wake.ring();
+    }
+}
+
+impl Part for Handle {
+    fn ask(&self) {
+        self.pulse.ask();
+        self.wake.ring();
+    }
+
+    fn silent(&self, now: Instant) -> Option<String> {
+        let silent = self.serving.load(Ordering::Acquire) && self.pulse.is_silent(now);
+        silent.then(|| "the thread local".to_owned())
     }
 }
 
@@ -170,10 +188,12 @@ pub fn serve(
     pool: &Pool,
     handle: &Handle,
 ) {
+    handle.serving.store(true, Ordering::Release);
     let mut clients: Vec<Client> = Vec::new();
     let mut accept_after: Option<Instant> = None;
     let mut farewell: Option<Instant> = None;
     loop {
+        handle.pulse.beat();
         if handle.stopping.load(Ordering::Acquire) {
             let end = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
             if Instant::now() >= end || clients.iter().all(|c| !c.has_output()) {

@@ -96,10 +96,19 @@ pub fn boot_id() -> Option<String> {
 
 /// Time since boot, suspended time included (which `Instant` leaves out).
 pub fn since_boot() -> Option<Duration> {
+    read(libc::CLOCK_BOOTTIME)
+}
+
+/// The clock by which the service manager orders what it is told.
+pub fn monotonic() -> Option<Duration> {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+fn read(clock: libc::clockid_t) -> Option<Duration> {
     // SAFETY: `timespec` is plain numbers.
     let mut time: libc::timespec = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a live `timespec`.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     if result != 0 {
         return None;
     }

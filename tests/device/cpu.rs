@@ -78,7 +78,8 @@ fn an_answer_comes_while_all_jobs_burn_the_processor() {
     let (poseidon, mut agent) = pair(configure(Agent::new(), "[jobs]\nworkers = 8\n"));
     agent.start();
     agent.wait_for_link("connected");
-    let burn = "while :; do :; done";
+    // Bounded: it would burn on if this test died.
+    let burn = "ulimit -t 30; while :; do :; done";
     let jobs: Vec<_> = (0..8)
         .map(|_| agent.command(&["exec", "--shell", burn]).spawn().unwrap())
         .collect();

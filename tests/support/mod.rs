@@ -8,6 +8,7 @@ pub mod api;
 pub mod fake;
 pub mod ledger;
 pub mod local;
+pub mod manager;
 pub mod place;
 pub mod port;
 pub mod poseidon;

@@ -1,11 +1,12 @@
 //! `poseidon serve`.
 
-use crate::server::{self, Settings};
+use crate::server::{self, Settings, life};
 use clap::Args;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use triton::service::notify::{self, Notify};
 
 #[derive(Args)]
 pub(super) struct Serve {
@@ -40,6 +41,8 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self, data: PathBuf) -> Result<ExitCode, String> {
+        let variable = |name: &str| std::env::var_os(name);
+        let mut notify = Notify::new(&variable);
         let broken = |e| format!("cannot wait for signals: {e}");
         let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
@@ -69,10 +72,24 @@ impl Serve {
             server.data.token_path().display()
         )
         .and_then(|()| out.flush());
-        tokio::select! {
-            _ = terminate.recv() => log::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => log::info!("SIGINT: stopping"),
+        notify.ready(&format!("listens on {scheme}://{}", server.address));
+        let period = notify
+            .is_heard()
+            .then(|| notify::watchdog(&variable, std::process::id()))
+            .flatten();
+        let mut signs = period.map(|period| life::signs(server.app().db.clone(), period));
+        let mut sign = async || match &mut signs {
+            Some(signs) => signs.recv().await,
+            None => std::future::pending().await,
+        };
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break log::info!("SIGTERM: stopping"),
+                _ = interrupt.recv() => break log::info!("SIGINT: stopping"),
+                Some(()) = sign() => notify.alive(),
+            }
         }
+        notify.stopping();
         server.stop().await;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,6 +1,7 @@
 //! The server: listens, answers, stops in order.
 
 pub mod data;
+pub mod life;
 pub mod limits;
 pub mod page;
 pub mod tls;

@@ -1,0 +1,95 @@
+# shellcheck shell=bash
+# A Debian with a real systemd in namespaces, for test.sh, which sources this. Needs root, and no service on this
+# machine: only namespaces, control groups and a folder of its own. Both layouts of control groups will do.
+#
+#   container_start IMAGE WORK DEBS   WORK/console.log says how it boots; DEBS is seen as /debs
+#   inside COMMAND [ARG]...           run a command in it
+#   container_stop
+
+container_pid=
+container_starter=
+container_groups=()
+container_init=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/init.sh
+
+# The folder of this process in each hierarchy of control groups, or the root of the only one.
+container_folders() {
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+        echo /sys/fs/cgroup
+        return
+    fi
+    local names path mount
+    while IFS=: read -r _ names path; do
+        for mount in "/sys/fs/cgroup/${names#name=}" "/sys/fs/cgroup/unified"; do
+            if [ -d "$mount" ] && { [ -n "$names" ] || [ "$mount" = /sys/fs/cgroup/unified ]; }; then
+                echo "$mount${path%/}"
+                break
+            fi
+        done
+    done < /proc/self/cgroup
+}
+
+container_start() {
+    local image=$1 work=$2 debs=$3 folder group
+    mkdir -p "$work"
+    for folder in $(container_folders); do
+        group=$folder/triton-test-$$
+        mkdir "$group"
+        container_groups+=("$group")
+        if [ -e "$group/cpuset.cpus" ] && [ ! -e "$group/cgroup.controllers" ]; then
+            cat "$folder/cpuset.cpus" > "$group/cpuset.cpus"
+            cat "$folder/cpuset.mems" > "$group/cpuset.mems"
+        fi
+    done
+    local starter="$work/start"
+    {
+        printf 'for group in'
+        printf ' %q' "${container_groups[@]}"
+        # shellcheck disable=SC2016
+        printf '; do echo $$ > "$group/cgroup.procs"; done\necho $$ > %q\n' "$work/pid"
+        printf 'exec unshare --mount --pid --fork --kill-child --net --uts --ipc --cgroup --propagation private'
+        printf ' sh %q %q %q %q\n' "$container_init" "$image" "$work/mounts" "$debs"
+    } > "$starter"
+    mkdir -p "$work/mounts"
+    # systemd wants a terminal for its console.
+    script -qfc "sh $starter" "$work/console.log" < /dev/null > /dev/null 2>&1 &
+    local tries=0 starter_pid
+    until [ -n "$container_pid" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 200 ] || die "the container does not start: $(cat "$work/console.log")"
+        sleep 0.05
+        starter_pid=$(cat "$work/pid" 2> /dev/null) || continue
+        container_pid=$(tr -d ' ' < "/proc/$starter_pid/task/$starter_pid/children" 2> /dev/null) || continue
+        container_starter=$starter_pid
+    done
+    tries=0
+    # 'degraded' is a boot too: a container lacks this and that.
+    until inside systemctl is-system-running 2> /dev/null | grep -qE '^(running|degraded)$'; do
+        tries=$((tries + 1))
+        [ $tries -lt 300 ] || die "systemd does not come up: $(cat "$work/console.log")"
+        [ -d "/proc/$container_pid" ] || die "systemd ended: $(cat "$work/console.log")"
+        sleep 0.2
+    done
+}
+
+inside() {
+    nsenter --target "$container_pid" --mount --pid --net --uts --ipc --cgroup --root --wd -- \
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 "$@"
+}
+
+container_stop() {
+    if [ -n "$container_pid" ]; then
+        kill -KILL "$container_starter" 2> /dev/null || true
+        local tries=0
+        while [ -d "/proc/$container_pid" ] && [ $tries -lt 200 ]; do
+            tries=$((tries + 1))
+            sleep 0.05
+        done
+        container_pid=
+    fi
+    local group folder
+    for group in "${container_groups[@]}"; do
+        # From the leaves on.
+        find "$group" -depth -type d 2> /dev/null | while read -r folder; do rmdir "$folder" 2> /dev/null || true; done
+    done
+    container_groups=()
+}
