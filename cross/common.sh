@@ -57,7 +57,7 @@ need_zig() {
 
 # The C library of the target of the table, made by zig once, into $sysroot.
 need_sysroot() {
-    sysroot=$cache/sysroot-$(hash "$cross/requirements.txt" "$cross/sysroot.sh" "$cross/unwind.c")/$triple
+    sysroot=$cache/sysroot-$(hash "$cross/requirements.txt" "$cross/sysroot.sh" "$cross/shim.c")/$triple
     export TRITON_CROSS_SYSROOT=$sysroot
     [ -e "$sysroot/complete" ] || "$cross/sysroot.sh" "$zig" "$cpu" "$pie" "$sysroot"
 }

@@ -30,10 +30,11 @@ for file in start.o libc.a libzigc.a libcompiler_rt.a; do
     [ -s "$folder/$file" ] || { cat log >&2; say "zig did not say where its $file is"; exit 1; }
 done
 "$TRITON_CROSS_ZIG" -m ziglang cc -target "$zig" "-mcpu=$cpu" -Os -g0 -fno-sanitize=all -ffunction-sections \
-    -c "$cross/unwind.c" -o unwind.o
-"$TRITON_CROSS_ZIG" -m ziglang ar crsD "$folder/libunwind.a" unwind.o
+    -Wno-builtin-requires-header -c "$cross/shim.c" -o shim.o
+"$TRITON_CROSS_ZIG" -m ziglang ar crsD "$folder/libunwind.a" shim.o
+cp "$folder/libunwind.a" "$folder/libatomic.a"
 # Asked for by name, and not needed: what they have is in the others.
-for file in libgcc_eh.a libatomic.a libpthread.a libdl.a libm.a; do
+for file in libgcc_eh.a libpthread.a libdl.a libm.a; do
     printf '!<arch>\n' >"$folder/$file"
 done
 touch "$folder/complete"
