@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Static binaries for small devices: target/TRIPLE/small/triton. See cross/README.md.
+# shellcheck disable=SC2154 # The variables of a line of the table.
 set -euo pipefail
+# shellcheck source=cross/common.sh
 . "$(dirname "$0")/common.sh"
+# shellcheck source=cross/openssl.sh
+. "$cross/openssl.sh"
 
 usage() {
     cat <<'EOF'
@@ -70,15 +74,7 @@ choose_rust() {
 need_rust() {
     choose_rust && return
     if [ -n "$install" ]; then
-        say "installing the standard library's source"
-        local sudo=''
-        [ "$(id -u)" = 0 ] || sudo=sudo
-        if command -v apt-get >/dev/null && {
-            $sudo apt-get update -qq
-            DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq rustc-web cargo-web rust-web-src
-        } >/dev/null && choose_rust; then
-            return
-        fi
+        if command -v apt-get >/dev/null && need_packages rustc-web cargo-web rust-web-src && choose_rust; then return; fi
         if command -v rustup >/dev/null && rustup component add rust-src && choose_rust; then return; fi
     fi
     say "no compiler here has the standard library of $triple. One of these helps:"
@@ -99,9 +95,7 @@ need_tools() {
     if [ "$tls" = native ]; then need_tool perl perl; need_tool make make; fi
     [ ${#missing[@]} -gt 0 ] || return 0
     [ -n "$install" ] || fail "missing: apt-get install ${missing[*]}"
-    local sudo=''
-    [ "$(id -u)" = 0 ] || sudo=sudo
-    { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}"; } >/dev/null
+    need_packages "${missing[@]}"
 }
 
 # build SOURCE OUTPUT: the target of the table, from a checkout, into a folder of cargo's.
@@ -123,7 +117,7 @@ build() {
     if [ "$how" = source ]; then
         # No unwinder: panics abort, and without std's backtrace feature nobody reads the tables.
         rustflags+=(-Cforce-unwind-tables=no)
-        arguments+=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
+        arguments+=('-Zbuild-std=std,panic_abort' -Zbuild-std-features=optimize_for_size)
     else
         # The prebuilt library has backtraces; its unwinder is beside it.
         rustflags+=("-Lnative=$root/lib/rustlib/$triple/lib/self-contained")
@@ -164,7 +158,7 @@ for one in "${wanted[@]}"; do
     target "$one"
     need_rust
     need_sysroot
-    if [ "$tls" = native ]; then . "$cross/openssl.sh"; need_openssl; fi
+    [ "$tls" != native ] || need_openssl
     build "$checkout" "$(target_folder)"
     ls -l "$(target_folder)/$triple/small/triton"
 done

@@ -61,3 +61,12 @@ need_sysroot() {
     export TRITON_CROSS_SYSROOT=$sysroot
     [ -e "$sysroot/complete" ] || "$cross/sysroot.sh" "$zig" "$cpu" "$pie" "$sysroot"
 }
+
+# need_packages NAME…: Debian packages, installed now.
+need_packages() {
+    local sudo=''
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    command -v apt-get >/dev/null || fail "this is not Debian; install what corresponds to: $*"
+    say "installing $*"
+    { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "$@"; } >/dev/null
+}
