@@ -164,7 +164,8 @@ fn what_the_journal_refuses_is_said() {
 #[test]
 fn a_job_stores_values_under_its_own_token() {
     let agent = Agent::offline();
-    let triton = env!("CARGO_BIN_EXE_triton");
+    let triton = support::agent::program();
+    let triton = triton.display();
     let line =
         format!("echo $TRITON_JOB; {triton} put '{{\"step\":1}}'; echo done | {triton} put -");
     let said = good(&agent.run(&["exec", "--shell", &line]));

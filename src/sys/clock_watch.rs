@@ -22,8 +22,10 @@ impl ClockWatch {
         let watch = Self(unsafe { OwnedFd::from_raw_fd(fd) });
         // SAFETY: `itimerspec` is plain numbers.
         let mut due: libc::itimerspec = unsafe { std::mem::zeroed() };
-        // Zero would disarm it.
-        due.it_value.tv_sec = libc::time_t::MAX;
+        // Zero would disarm it. The type is deprecated with musl only because it will grow, and its end grows with it.
+        #[allow(deprecated)]
+        let end = libc::time_t::MAX;
+        due.it_value.tv_sec = end;
         // SAFETY: a live `itimerspec`; the old value is not asked for.
         let result = unsafe {
             libc::timerfd_settime(

@@ -16,9 +16,15 @@ pub struct Agent {
     place: Place,
 }
 
+/// The program under test: cargo's, or one for another processor with what runs it (`cross/emulate.sh`).
+pub fn program() -> PathBuf {
+    std::env::var_os("TRITON_TEST_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_triton").into(), PathBuf::from)
+}
+
 /// A `triton` command without what the environment of the tests may hold.
 pub fn triton() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_triton"));
+    let mut command = Command::new(program());
     remove_settings(&mut command);
     command
 }
@@ -105,7 +111,7 @@ impl Agent {
 
     /// The daemon, where it belongs.
     fn daemon(&self) -> Command {
-        let mut command = self.place.command(Path::new(env!("CARGO_BIN_EXE_triton")));
+        let mut command = self.place.command(&program());
         remove_settings(&mut command);
         self.prepare(command, &["run"])
     }

@@ -6,7 +6,7 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
     PublicKeyData,
 };
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -53,9 +53,14 @@ fn params(names: &[&str], valid: Valid) -> CertificateParams {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::with(KeyPair::generate().unwrap())
+    }
+
+    /// One that signs with a key of another kind.
+    pub fn with(key: KeyPair) -> Self {
         let mut params = params(&[], Valid::Now);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
     pub fn file(&self) -> NamedTempFile {
@@ -63,10 +68,19 @@ impl Authority {
     }
 
     pub fn sign(&self, names: &[&str], valid: Valid) -> Identity {
-        let key = KeyPair::generate().unwrap();
+        self.sign_key(names, valid, KeyPair::generate().unwrap())
+    }
+
+    pub fn sign_key(&self, names: &[&str], valid: Valid, key: KeyPair) -> Identity {
         let certificate = params(names, valid).signed_by(&key, &self.0).unwrap();
         identity(&certificate, key)
     }
+}
+
+/// The library cannot make RSA keys here, so this one is kept: `openssl genpkey -algorithm RSA`. It guards nothing.
+pub fn rsa_key() -> KeyPair {
+    let pem = include_str!("rsa-2048.pem");
+    KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_RSA_SHA256).unwrap()
 }
 
 pub fn self_signed(names: &[&str], valid: Valid) -> Identity {
@@ -151,10 +165,21 @@ impl Server {
         versions: &[&'static SupportedProtocolVersion],
         speak: impl Fn(Counted) + Send + Sync + 'static,
     ) -> Self {
+        Self::offering(ring::default_provider(), chain, key, versions, speak)
+    }
+
+    /// One that offers certain ciphers and key exchanges.
+    pub fn offering(
+        provider: CryptoProvider,
+        chain: Vec<CertificateDer<'static>>,
+        key: &KeyPair,
+        versions: &[&'static SupportedProtocolVersion],
+        speak: impl Fn(Counted) + Send + Sync + 'static,
+    ) -> Self {
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let key = ring::sign::any_supported_type(&key).unwrap();
         let shown = Arc::new(Shown(Arc::new(CertifiedKey::new(chain, key))));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_no_client_auth()

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# The tests of the agent against Poseidon, with the agent of another processor under qemu. See cross/README.md.
+# shellcheck disable=SC2154 # The variables of a line of the table.
+set -euo pipefail
+# shellcheck source=cross/common.sh
+. "$(dirname "$0")/common.sh"
+
+usage() {
+    cat <<'EOF'
+cross/emulate.sh [OPTION…] [TARGET…]
+
+  --quick          leaves out the tests that take minutes: crash, faults, namespaces, resources
+  --tls native     the binary with the small OpenSSL instead of rustls
+  --no-build       the binary that is there already
+  --install        installs what is missing (apt-get, rustup)
+  --test NAME      only this file of tests/ (may be given several times)
+  --units          also the library's tests of messages, journal and health, compiled for the target (mips is big-endian)
+
+Without a target: armv7 aarch64 mipsel mips. Poseidon and the tests themselves are native.
+EOF
+}
+
+# What starts the program. tests/connect.rs, jobs and reconnects.rs ask the library, and soak.rs measures memory.
+tests=(local history doctor session records poseidon tls tls_program)
+slow=(crash faults namespaces resources)
+
+# What cannot mean anything under qemu, and why. "file:test: reason".
+skipped='
+'
+
+quick='' build=1 options=() units='' only=() wanted=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --quick) quick=1 ;;
+        --tls) options+=(--tls "${2:-}"); shift ;;
+        --no-build) build='' ;;
+        --install) options+=(--install) ;;
+        --test) only+=("${2:-}"); shift ;;
+        --units) units=1 ;;
+        --help | -h) usage; exit ;;
+        -*) usage >&2; fail "no option '$1'" ;;
+        *) wanted+=("$1") ;;
+    esac
+    shift
+done
+[ ${#wanted[@]} -gt 0 ] || wanted=(armv7 aarch64 mipsel mips)
+for one in "${wanted[@]}"; do target "$one"; done
+[ -n "$quick" ] || tests+=("${slow[@]}")
+[ ${#only[@]} -eq 0 ] || tests=("${only[@]}")
+
+# need_qemu NAME: its path, in $emulator.
+need_qemu() {
+    emulator=$(command -v "qemu-$1-static" || command -v "qemu-$1" || true)
+    [ -z "$emulator" ] || return 0
+    case " ${options[*]} " in
+        *' --install '*) need_packages qemu-user-static ;;
+        *) fail "qemu-$1-static is not installed: apt-get install qemu-user-static" ;;
+    esac
+    emulator=$(command -v "qemu-$1-static")
+}
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+# Jobs and agents of other users read it, too.
+chmod 755 "$folder"
+skips=()
+while IFS=: read -r test _; do [ -z "$test" ] || skips+=(--skip "$test"); done <<<"$skipped"
+arguments=()
+for test in "${tests[@]}"; do arguments+=(--test "$test"); done
+
+for one in "${wanted[@]}"; do
+    target "$one"
+    need_qemu "$qemu"
+    [ -z "$build" ] || "$cross/build.sh" "${options[@]}" "$name"
+    built=$(target_folder)/$triple/small/triton
+    [ -x "$built" ] || fail "there is no $built: leave out --no-build"
+    # A copy, since another build may replace it while the tests run.
+    cp "$built" "$folder/triton-$name"
+    # exec keeps the process id, so that signals and kill -9 reach the agent. Each start is counted: a run that passes
+    # because some other binary was tested would say nothing.
+    starts=$folder/starts-$name
+    : >"$starts"
+    chmod 666 "$starts"
+    cat >"$folder/run-$name" <<EOF
+#!/bin/sh
+echo >>"$starts"
+exec "$emulator" "$folder/triton-$name" "\$@"
+EOF
+    chmod 755 "$folder/run-$name"
+    said=$("$folder/run-$name" --version) || fail "$built does not run under $emulator"
+    say "$name: $said, $(stat -c %s "$built") bytes, under $("$emulator" --version | head -n 1)"
+    (
+        cd "$checkout"
+        export TRITON_TEST_BINARY=$folder/run-$name
+        cargo test --locked --package triton "${arguments[@]}" -- "${skips[@]}"
+    )
+    say "$name: passed; the agent was started $(wc -l <"$starts") times"
+done
