@@ -75,14 +75,18 @@ fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
-pub(super) fn encode(message: &Message) -> Result<String, EncodeError> {
+pub(super) fn encode(message: &Message, briefly: bool) -> Result<String, EncodeError> {
     let payload = message.payload.as_deref();
     let mut out = String::with_capacity(200 + payload.map_or(0, |p| p.len() + p.len() / 8));
     out.push_str("<tritonMessage>");
     element(&mut out, "type", &message.kind)?;
-    element(&mut out, "version", &message.version.to_string())?;
+    if !(briefly && message.version == VERSION) {
+        element(&mut out, "version", &message.version.to_string())?;
+    }
     element(&mut out, "id", &message.id)?;
-    element(&mut out, "conversationId", &message.conversation_id)?;
+    if !(briefly && message.conversation_id == message.id) {
+        element(&mut out, "conversationId", &message.conversation_id)?;
+    }
     if let Some(payload) = payload {
         element(&mut out, "payload", payload)?;
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// No file is read further. The longest here, the list of mounts, has about 150 bytes a line.
 const FILE_LIMIT: u64 = 256 * 1024;
+/// Read at first. Nearly every file here is shorter.
+const FIRST_READ: usize = 2048;
 /// No folder is listed further.
 const FOLDER_LIMIT: usize = 100_000;
 
@@ -37,7 +39,8 @@ impl Source {
 
     /// Content of a file, as far as the limit goes; none where it cannot be read.
     pub fn text(&self, path: &str) -> Option<String> {
-        let mut bytes = Vec::new();
+        // From nothing it would grow by a call at a time: each file of /proc is made anew for each of them.
+        let mut bytes = Vec::with_capacity(FIRST_READ);
         let file = File::open(self.path(path)).ok()?;
         file.take(FILE_LIMIT).read_to_end(&mut bytes).ok()?;
         Some(match String::from_utf8(bytes) {
