@@ -317,6 +317,11 @@ class Process:
             return self.switches() == before
         wait_for("the process comes to rest", rests, 90)
 
+    def seconds(self):
+        """Processor time of the process and of those below it that have ended."""
+        fields = self.text("stat").rsplit(")", 1)[1].split()
+        return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
     def stacks(self):
         """Of each thread: name, reserved and touched bytes of the mapping that its stack pointer is in."""
         areas, area = [], None

@@ -39,6 +39,11 @@ def tree(pid):
         return [pid] + [p for child in file.read().split() for p in tree(int(child))]
 
 
+def spent(pid):
+    """Processor time of a server, its processes that live and those that have ended."""
+    return sum(Process(p).seconds() for p in tree(pid))
+
+
 class Ssh:
     """A client of OpenSSH at some server, with a connection for each command or with one for all."""
 
@@ -229,10 +234,11 @@ def measure(world, program, rounds):
     sshd, ssh_port = openssh_server(world, key)
     dropbear, dropbear_port = dropbear_server(world, key)
     poseidon = Poseidon(world, "poseidon", HEARTBEAT, True)
-    agent = Agent(world, program, "agent", poseidon)
+    # Each from a file of its own, so that no page of it counts for two.
+    agent = Agent(world, shutil.copy(program, world.path("triton")), "agent", poseidon)
     peer = Peer(certificate, certificate_key)
     state = world.path("raw-state")
-    world.start("raw-agent", [program, "run", "--url", f"wss://127.0.0.1:{peer.port}", "--ca-file", ca, "--state", state,
+    raw, _ = world.start("raw-agent", [shutil.copy(program, world.path("triton-raw")), "run", "--url", f"wss://127.0.0.1:{peer.port}", "--ca-file", ca, "--state", state,
                               "--socket", world.path("raw.sock")])
     peer.accept()
 
@@ -246,18 +252,22 @@ def measure(world, program, rounds):
         "dropbear by ssh, warm (ControlMaster)": Ssh(world, dropbear_port, key, "warm-dropbear", True),
         "dropbear by dbclient, cold": Dbclient(world, dropbear_port, key),
     }
-    trips, rates = {name: [] for name in contestants}, {name: [] for name in contestants}
+    servers = dict(zip(contestants, [raw.pid, agent.process.pid, agent.process.pid, sshd.pid, sshd.pid, dropbear.pid, dropbear.pid]))
+    trips, rates, trip_costs, byte_costs = ({name: [] for name in contestants} for _ in range(4))
     for contestant in contestants.values():
         contestant.trip()
     for _ in range(rounds):
         for name, contestant in contestants.items():
+            before = spent(servers[name])
             trips[name].append(1000 * statistics.median(seconds_of(contestant.trip) for _ in range(TRIPS)))
+            trip_costs[name].append(1000 * (spent(servers[name]) - before) / TRIPS)
     for _ in range(rounds):
         for name, contestant in contestants.items():
-            begin = time.perf_counter()
+            before, begin = spent(servers[name]), time.perf_counter()
             count = contestant.output(text)
             rates[name].append(count / 1e6 / (time.perf_counter() - begin))
-            # JSON escapes the line's end in the raw protocol.
+            byte_costs[name].append((spent(servers[name]) - before) * 1e9 / BYTES)
+            # JSON escapes the line's end in the raw protocol, so it may be more.
             if count < BYTES:
                 raise Failed(f"{name}: {count} of {BYTES} bytes arrived")
 
@@ -266,6 +276,9 @@ def measure(world, program, rounds):
         print(subprocess.run(old, capture_output=True, text=True).stderr.strip())
     compared("round trip of `true`", f"ms, medians of {TRIPS}", trips, [protocol, api])
     compared(f"output, {BYTES / 1e6:.0f} MB of text", "MB/s", rates, [protocol, command], True)
+
+    compared("the device's processor for a round trip, the job's own included", "ms, means of the rounds, in steps of 0.5", trip_costs, [protocol, api])
+    compared("the device's processor for 1 GB of output", "s", byte_costs, [protocol, command])
 
     # What it is to hold one idle connection: all processes that are there for it, the listener too.
     groups = {
