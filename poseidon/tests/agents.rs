@@ -149,16 +149,20 @@ async fn heartbeats_and_deltas_make_health() {
     assert_eq!(shown["state"], "up");
     assert_eq!(shown["hello"]["future"], true);
     assert_eq!(shown["attributes"], json!({"site": "attic"}));
-    let whole = json!({"uptime": 1, "processes": 7, "loadAverage": [1, 2, 3], "extra": "kept"});
+    let whole = json!({"uptime": 1, "processes": 7, "loadAverage": [1, 2, 3], "extra": "kept",
+        "interfaces": [{"name": "eth0", "rxBytes": 1, "up": true}, {"name": "ppp0", "up": true}],
+        "agent": {"rss": 1, "jobs": 0}});
     agent.send(&Message::with("heartbeat", &whole)).await;
-    let delta = json!({"delta": true, "uptime": 2, "loadAverage": [4, 5, 6]});
+    let delta = json!({"delta": true, "uptime": 2, "loadAverage": [4, 5, 6],
+        "interfaces": [{"name": "eth0", "rxBytes": 9}], "agent": {"jobs": 1}});
     agent.send(&Message::with("heartbeat", &delta)).await;
     let health = eventually("health", async || {
         let shown = rig.show("box").await;
         (shown["health"]["uptime"] == 2).then(|| shown["health"].clone())
     })
     .await;
-    let merged = json!({"uptime": 2, "processes": 7, "loadAverage": [4, 5, 6], "extra": "kept"});
+    let merged = json!({"uptime": 2, "processes": 7, "loadAverage": [4, 5, 6], "extra": "kept",
+        "interfaces": [{"name": "eth0", "rxBytes": 9, "up": true}], "agent": {"rss": 1, "jobs": 1}});
     assert_eq!(health, merged);
     drop(agent);
     eventually("down", async || {

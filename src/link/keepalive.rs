@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 /// Traffic proves life; silence is asked about; no answer is death.
+///
+/// The question goes along with a heartbeat, so that it wakes nobody for itself: a router's processor sleeps deeper
+/// the less often it is woken.
 #[derive(Debug)]
 pub struct KeepAlive {
-    silence: Duration,
+    heartbeat: Duration,
     patience: Duration,
     heard: Instant,
     asked: Option<Instant>,
@@ -14,19 +17,24 @@ pub struct KeepAlive {
 /// What to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing before this time.
-    Wait(Instant),
+    /// Nothing yet.
+    Wait,
     /// Send a ping.
     Ask,
     /// The path is dead.
     Dead,
 }
 
+/// Heartbeat intervals of silence after which a heartbeat asks. More than one, else each heartbeat would.
+const ASK_ALONG: f64 = 1.25;
+/// And after which a ping goes though there was no heartbeat. More than two, else it would come before the second.
+const ASK: f64 = 2.25;
+
 impl KeepAlive {
-    /// Asks after 1.5 heartbeat intervals of silence and waits `patience` for the answer.
+    /// Waits `patience` for the answer to a ping.
     pub fn new(heartbeat: Duration, patience: Duration, now: Instant) -> Self {
         Self {
-            silence: heartbeat.mul_f64(1.5),
+            heartbeat,
             patience,
             heard: now,
             asked: None,
@@ -35,7 +43,7 @@ impl KeepAlive {
 
     /// Another heartbeat interval.
     pub fn set_heartbeat(&mut self, heartbeat: Duration) {
-        self.silence = heartbeat.mul_f64(1.5);
+        self.heartbeat = heartbeat;
     }
 
     /// Something was received.
@@ -44,22 +52,33 @@ impl KeepAlive {
         self.asked = None;
     }
 
+    /// When [`KeepAlive::check`] will say something else than to wait.
+    pub fn next(&self) -> Instant {
+        match self.asked {
+            Some(asked) => asked + self.patience,
+            None => self.heard + self.heartbeat.mul_f64(ASK),
+        }
+    }
+
     /// What to do at `now`. After [`Verdict::Ask`] the ping counts as sent.
     pub fn check(&mut self, now: Instant) -> Verdict {
-        if let Some(asked) = self.asked {
-            let end = asked + self.patience;
-            return if now >= end {
-                Verdict::Dead
-            } else {
-                Verdict::Wait(end)
-            };
+        if now < self.next() {
+            return Verdict::Wait;
         }
-        let end = self.heard + self.silence;
-        if now < end {
-            return Verdict::Wait(end);
+        if self.asked.is_some() {
+            return Verdict::Dead;
         }
         self.asked = Some(now);
         Verdict::Ask
+    }
+
+    /// A heartbeat is sent at `now`: whether a ping should go with it. If so it counts as sent.
+    pub fn ask_along(&mut self, now: Instant) -> bool {
+        let asks = self.asked.is_none() && now >= self.heard + self.heartbeat.mul_f64(ASK_ALONG);
+        if asks {
+            self.asked = Some(now);
+        }
+        asks
     }
 }
 
@@ -72,14 +91,34 @@ mod tests {
         let start = Instant::now();
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
         let mut life = KeepAlive::new(Duration::from_secs(10), Duration::from_secs(3), start);
-        assert_eq!(life.check(at(0.0)), Verdict::Wait(at(15.0)));
+        assert_eq!(life.check(at(0.0)), Verdict::Wait);
+        assert_eq!(life.next(), at(22.5));
         life.heard(at(5.0));
-        assert_eq!(life.check(at(15.0)), Verdict::Wait(at(20.0)));
-        assert_eq!(life.check(at(20.0)), Verdict::Ask);
-        assert_eq!(life.check(at(21.0)), Verdict::Wait(at(23.0)));
-        life.heard(at(22.0));
-        assert_eq!(life.check(at(23.0)), Verdict::Wait(at(37.0)));
-        assert_eq!(life.check(at(37.0)), Verdict::Ask);
-        assert_eq!(life.check(at(40.0)), Verdict::Dead);
+        assert_eq!(life.check(at(22.5)), Verdict::Wait);
+        assert_eq!(life.check(at(27.5)), Verdict::Ask);
+        assert_eq!(life.next(), at(30.5));
+        assert_eq!(life.check(at(28.0)), Verdict::Wait);
+        life.heard(at(29.0));
+        assert_eq!(life.check(at(30.5)), Verdict::Wait);
+        assert_eq!(life.check(at(51.5)), Verdict::Ask);
+        assert_eq!(life.check(at(54.5)), Verdict::Dead);
+    }
+
+    #[test]
+    fn every_second_heartbeat_asks_where_nothing_else_is_heard() {
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let mut life = KeepAlive::new(Duration::from_secs(10), Duration::from_secs(3), start);
+        for round in 0..3 {
+            let begun = f64::from(round) * 20.0;
+            life.heard(at(begun + 0.1));
+            assert!(!life.ask_along(at(begun + 10.0)));
+            assert_eq!(life.check(at(begun + 19.9)), Verdict::Wait);
+            assert!(life.ask_along(at(begun + 20.0)));
+            // Asked once, and nothing more to ask until the answer.
+            assert!(!life.ask_along(at(begun + 20.0)));
+            assert_eq!(life.check(at(begun + 20.1)), Verdict::Wait);
+        }
+        assert_eq!(life.check(at(63.0)), Verdict::Dead);
     }
 }

@@ -153,19 +153,16 @@ impl Session<'_> {
             );
             self.begin(&Welcome::default(), true);
         }
-        let alive = match self.life.check(now) {
-            Verdict::Wait(until) => until,
-            Verdict::Ask => {
-                self.connection.ping().map_err(|e| e.to_string())?;
-                now + self.context.pong
-            }
+        match self.life.check(now) {
+            Verdict::Wait => {}
+            Verdict::Ask => self.connection.ping().map_err(|e| e.to_string())?,
             Verdict::Dead => {
                 return Err(format!(
                     "no sign of life from the server: the ping was not answered within {} s",
                     self.context.pong.as_secs()
                 ));
             }
-        };
+        }
         let journal = self.context.journal;
         if journal.sync_due().is_some_and(|at| now >= at) {
             journal.sync();
@@ -183,7 +180,7 @@ impl Session<'_> {
         let deadline = [self.welcome_by, leave, journal.sync_due()]
             .into_iter()
             .flatten()
-            .fold(alive, Instant::min);
+            .fold(self.life.next(), Instant::min);
         self.wait(if more_to_read {
             Instant::now()
         } else {
@@ -407,6 +404,9 @@ impl Session<'_> {
                 return Ok(());
             };
             self.send(&message)?;
+            if message.kind == payload::HEARTBEAT && self.life.ask_along(Instant::now()) {
+                self.connection.ping().map_err(|e| e.to_string())?;
+            }
         }
     }
 
@@ -424,7 +424,13 @@ impl Session<'_> {
     }
 
     fn send(&mut self, message: &Message) -> Result<(), String> {
-        match message.encode() {
+        // Who takes deltas knows this protocol, so that what a reader assumes anyway need not be said each time.
+        let text = if self.deltas && message.kind == payload::HEARTBEAT {
+            message.encode_briefly()
+        } else {
+            message.encode()
+        };
+        match text {
             Ok(text) => self.connection.send(text).map_err(|e| e.to_string()),
             Err(e) => {
                 log::error!("a {} cannot be sent: {e}", message.kind);

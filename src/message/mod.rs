@@ -98,7 +98,13 @@ impl Message {
 
     /// Writes the message as one line of XML.
     pub fn encode(&self) -> Result<String, EncodeError> {
-        xml::encode(self)
+        xml::encode(self, false)
+    }
+
+    /// The same without what is assumed where it is absent: version 1, and the id as the conversation's. Not every
+    /// reader of the first Triton's format knows that.
+    pub fn encode_briefly(&self) -> Result<String, EncodeError> {
+        xml::encode(self, true)
     }
 
     /// Reads a message from XML of at most `limit` bytes.

@@ -75,14 +75,18 @@ fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
-pub(super) fn encode(message: &Message) -> Result<String, EncodeError> {
+pub(super) fn encode(message: &Message, briefly: bool) -> Result<String, EncodeError> {
     let payload = message.payload.as_deref();
     let mut out = String::with_capacity(200 + payload.map_or(0, |p| p.len() + p.len() / 8));
     out.push_str("<tritonMessage>");
     element(&mut out, "type", &message.kind)?;
-    element(&mut out, "version", &message.version.to_string())?;
+    if !(briefly && message.version == VERSION) {
+        element(&mut out, "version", &message.version.to_string())?;
+    }
     element(&mut out, "id", &message.id)?;
-    element(&mut out, "conversationId", &message.conversation_id)?;
+    if !(briefly && message.conversation_id == message.id) {
+        element(&mut out, "conversationId", &message.conversation_id)?;
+    }
     if let Some(payload) = payload {
         element(&mut out, "payload", payload)?;
     }
@@ -90,32 +94,41 @@ pub(super) fn encode(message: &Message) -> Result<String, EncodeError> {
     Ok(out)
 }
 
+/// Whether a character that begins with this byte may have to be escaped or refused: control characters, markup, and
+/// 0xEF, with which U+FFFE and U+FFFF begin.
+fn may_need_care(byte: u8) -> bool {
+    byte < 0x20 || matches!(byte, b'<' | b'>' | b'&' | 0xEF)
+}
+
 fn element(out: &mut String, field: &'static str, text: &str) -> Result<(), EncodeError> {
     out.push('<');
     out.push_str(field);
     out.push('>');
-    let mut plain = 0;
-    for (at, c) in text.char_indices() {
-        let reference = match c {
-            '<' => "&lt;",
-            '>' => "&gt;",
-            '&' => "&amp;",
+    let mut rest = text;
+    // By bytes up to where a character may need care: output comes through here by the megabyte.
+    while let Some(at) = rest.bytes().position(may_need_care) {
+        out.push_str(&rest[..at]);
+        // Such a byte begins a character.
+        let mut characters = rest[at..].chars();
+        let Some(c) = characters.next() else { break };
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
             // One message per line on sockets and pipes; CR would also be read back as LF.
-            '\n' => "&#10;",
-            '\r' => "&#13;",
-            _ if is_xml_char(c) => continue,
+            '\n' => out.push_str("&#10;"),
+            '\r' => out.push_str("&#13;"),
+            _ if is_xml_char(c) => out.push(c),
             _ => {
                 return Err(EncodeError {
                     field,
                     character: c,
                 });
             }
-        };
-        out.push_str(&text[plain..at]);
-        out.push_str(reference);
-        plain = at + c.len_utf8();
+        }
+        rest = characters.as_str();
     }
-    out.push_str(&text[plain..]);
+    out.push_str(rest);
     out.push_str("</");
     out.push_str(field);
     out.push('>');

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use triton::message::payload::{self, ErrorCode, code};
 use triton::message::{DEFAULT_LIMIT, Message, VERSION};
+use triton::plugin::health::apply as apply_delta;
 
 /// Largest part of a plain Triton's answer that is kept with the job.
 const TAIL: usize = 4096;
@@ -211,7 +212,7 @@ impl Session<'_> {
             && let Some(last) = self.app.registry.health(key)
             && let Ok(mut whole) = serde_json::from_str::<Map<_, _>>(last.get())
         {
-            whole.append(&mut fields);
+            apply_delta(&mut whole, fields);
             fields = whole;
         }
         let health = raw(&Value::Object(fields));

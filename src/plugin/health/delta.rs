@@ -1,33 +1,137 @@
-//! Heartbeats that leave out what has not changed.
+//! Heartbeats that leave out what has not changed, and what they mean to who has the one before.
 
 use serde_json::{Map, Value};
 
+type Fields = Map<String, Value>;
+
 const MARK: &str = "delta";
+/// Lists whose entries are told apart by a member, so that an entry need not repeat what has not changed in it.
+const NAMED: [(&str, &str); 3] = [
+    ("fileSystems", "mount"),
+    ("interfaces", "name"),
+    ("temperatures", "label"),
+];
 
 /// The fields of `current` that differ from `previous`, the last whole or composed heartbeat, marked as a delta. The
-/// whole of `current` where a delta cannot say it: a field that has vanished.
+/// whole of `current` where a delta cannot say it: something that was in an object has vanished.
 pub fn delta(previous: &Value, current: &Value) -> Value {
-    let (Value::Object(previous), Value::Object(current)) = (previous, current) else {
+    let changed = match (previous, current) {
+        (Value::Object(previous), Value::Object(current)) => changed(previous, current),
+        _ => None,
+    };
+    let Some(mut changed) = changed else {
         return current.clone();
     };
-    let has_vanished = |name: &String| name != MARK && !current.contains_key(name);
-    if previous.keys().any(has_vanished) {
-        return Value::Object(current.clone());
-    }
-    let mut changed: Map<String, Value> = current
-        .iter()
-        .filter(|(name, value)| *name != MARK && previous.get(*name) != Some(value))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
     changed.insert(MARK.to_owned(), Value::Bool(true));
     Value::Object(changed)
+}
+
+/// Makes `whole`, the last heartbeat, the one that `delta` stands for.
+pub fn apply(whole: &mut Fields, delta: Fields) {
+    for (name, new) in delta {
+        if name == MARK {
+            continue;
+        }
+        let new = match (whole.remove(&name), new) {
+            (Some(Value::Object(mut old)), Value::Object(new)) => {
+                old.extend(new);
+                Value::Object(old)
+            }
+            (Some(Value::Array(old)), Value::Array(new)) => match key(&name) {
+                Some(key) => {
+                    Value::Array(new.into_iter().map(|e| completed(&old, e, key)).collect())
+                }
+                None => Value::Array(new),
+            },
+            (_, new) => new,
+        };
+        whole.insert(name, new);
+    }
+}
+
+/// None where a delta cannot say it.
+fn changed(previous: &Fields, current: &Fields) -> Option<Fields> {
+    let mut changed = Map::new();
+    for (name, new) in current.iter().filter(|(name, _)| *name != MARK) {
+        let new = match (previous.get(name), new) {
+            (Some(old), new) if old == new => continue,
+            (Some(Value::Object(old)), Value::Object(new)) => Value::Object(differences(old, new)?),
+            (Some(Value::Array(old)), Value::Array(new)) => match key(name) {
+                Some(key) => {
+                    let entries = new.iter().map(|entry| shortened(old, entry, key));
+                    Value::Array(entries.collect::<Option<_>>()?)
+                }
+                None => Value::Array(new.clone()),
+            },
+            (_, new) => new.clone(),
+        };
+        changed.insert(name.clone(), new);
+    }
+    let has_vanished = |name: &String| name != MARK && !current.contains_key(name);
+    (!previous.keys().any(has_vanished)).then_some(changed)
+}
+
+/// The members of `new` that `old` does not have like this. None where one has vanished.
+fn differences(old: &Fields, new: &Fields) -> Option<Fields> {
+    if old.keys().any(|name| !new.contains_key(name)) {
+        return None;
+    }
+    let differs = |(name, value): &(&String, &Value)| old.get(*name) != Some(*value);
+    let differing = new.iter().filter(differs);
+    Some(differing.map(|(n, v)| (n.clone(), v.clone())).collect())
+}
+
+fn key(list: &str) -> Option<&'static str> {
+    let mut named = NAMED.iter();
+    named.find(|(name, _)| *name == list).map(|(_, key)| *key)
+}
+
+/// The entry of the list that has the same name.
+fn namesake<'a>(list: &'a [Value], entry: &Value, key: &str) -> Option<&'a Fields> {
+    let name = entry.get(key)?;
+    let mut entries = list.iter();
+    entries.find(|e| e.get(key) == Some(name))?.as_object()
+}
+
+/// An entry without what it has in common with its namesake in `old`, except for the name.
+fn shortened(old: &[Value], entry: &Value, key: &str) -> Option<Value> {
+    let (Some(old), Some(new)) = (namesake(old, entry, key), entry.as_object()) else {
+        return Some(entry.clone());
+    };
+    let mut short = differences(old, new)?;
+    short.insert(key.to_owned(), entry[key].clone());
+    Some(Value::Object(short))
+}
+
+/// The reverse.
+fn completed(old: &[Value], entry: Value, key: &str) -> Value {
+    match (namesake(old, &entry, key).cloned(), entry) {
+        (Some(mut old), Value::Object(new)) => {
+            old.extend(new);
+            Value::Object(old)
+        }
+        (_, entry) => entry,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::payload::Heartbeat;
+    use proptest::prelude::*;
     use serde_json::json;
+
+    fn applied(previous: &Value, delta: &Value) -> Value {
+        let (Value::Object(previous), Value::Object(delta)) = (previous, delta) else {
+            panic!("a heartbeat is an object");
+        };
+        if delta.get(MARK) != Some(&Value::Bool(true)) {
+            return Value::Object(delta.clone());
+        }
+        let mut whole = previous.clone();
+        apply(&mut whole, delta.clone());
+        Value::Object(whole)
+    }
 
     #[test]
     fn only_changes_travel() {
@@ -50,5 +154,72 @@ mod tests {
         // A mark of its own is no field.
         let marked = json!({"uptime": 1.0, "delta": true});
         assert_eq!(delta(&marked, &current), json!({"delta": true}));
+    }
+
+    #[test]
+    fn entries_and_objects_say_only_what_changed_in_them() {
+        let previous = json!({
+            "interfaces": [
+                {"name": "eth0", "rxBytes": 1, "txBytes": 1, "addresses": ["192.0.2.1"]},
+                {"name": "wlan0", "rxBytes": 5, "addresses": []},
+            ],
+            "agent": {"rss": 1, "jobs": 0},
+        });
+        let current = json!({
+            "interfaces": [
+                {"name": "eth0", "rxBytes": 2, "txBytes": 1, "addresses": ["192.0.2.1"]},
+                {"name": "ppp0", "rxBytes": 0, "addresses": []},
+            ],
+            "agent": {"rss": 1, "jobs": 3},
+        });
+        let short = delta(&previous, &current);
+        let expected = json!({
+            "delta": true,
+            "interfaces": [
+                {"name": "eth0", "rxBytes": 2},
+                {"name": "ppp0", "rxBytes": 0, "addresses": []},
+            ],
+            "agent": {"jobs": 3},
+        });
+        assert_eq!(short, expected);
+        assert_eq!(applied(&previous, &short), current);
+        // What vanished in an entry makes all of it whole.
+        let less = json!({"interfaces": [{"name": "eth0", "rxBytes": 2}], "agent": {}});
+        assert_eq!(delta(&previous, &less), less);
+    }
+
+    /// Heartbeats of a few small names and values, so that all kinds of changes come up; entries may share a name.
+    fn heartbeats() -> impl Strategy<Value = Value> {
+        let object = || prop::collection::btree_map("[ab]", 0..3_u8, 0..3);
+        let entry = (prop::option::of("[xy]"), object()).prop_map(|(name, fields)| {
+            let mut entry = json!(fields);
+            if let Some(name) = name {
+                entry["name"] = json!(name);
+            }
+            entry
+        });
+        let list = || prop::collection::vec(entry.clone(), 0..4);
+        (
+            prop::option::of(list()),
+            prop::option::of(object()),
+            object(),
+        )
+            .prop_map(|(interfaces, agent, fields)| {
+                let mut beat = json!(fields);
+                if let Some(interfaces) = interfaces {
+                    beat["interfaces"] = json!(interfaces);
+                }
+                if let Some(agent) = agent {
+                    beat["agent"] = json!(agent);
+                }
+                beat
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_delta_means_what_it_was_made_from(previous in heartbeats(), current in heartbeats()) {
+            prop_assert_eq!(applied(&previous, &delta(&previous, &current)), current);
+        }
     }
 }

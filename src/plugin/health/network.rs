@@ -25,9 +25,19 @@ pub(super) fn read(source: &Source) -> Option<Vec<Interface>> {
         }
         let count = |what: &str| source.number::<u64>(&format!("{path}/statistics/{what}"));
         let up = is_up(source, &path);
+        // An interface that does not count (or a file that is none, such as bonding_masters) is left out.
         let (received, sent) = (count("rx_bytes")?, count("tx_bytes")?);
-        let interface = Interface {
-            // An interface that does not count (or a file that is none, such as bonding_masters) is left out.
+        let own = |(owner, _): &&(String, _)| *owner == name;
+        // The kernel makes some that nobody uses (ifb0, sit0, dummy0). A real port without a cable stays.
+        let is_idle = !up
+            && received == 0
+            && sent == 0
+            && !addresses.iter().any(|entry| own(&entry))
+            && !source.exists(&format!("{path}/device"));
+        if is_idle {
+            return None;
+        }
+        Some(Interface {
             rx_bytes: Some(received),
             tx_bytes: Some(sent),
             rx_errors: count("rx_errors"),
@@ -35,19 +45,12 @@ pub(super) fn read(source: &Source) -> Option<Vec<Interface>> {
             up: Some(up),
             addresses: addresses
                 .iter()
-                .filter(|(owner, _)| *owner == name)
+                .filter(own)
                 .take(ADDRESS_LIMIT)
                 .map(|(_, address)| address.to_string())
                 .collect(),
             name,
-        };
-        // The kernel makes some that nobody uses (ifb0, sit0, dummy0). A real port without a cable stays.
-        let is_idle = !up
-            && interface.addresses.is_empty()
-            && received == 0
-            && sent == 0
-            && !source.exists(&format!("{path}/device"));
-        (!is_idle).then_some(interface)
+        })
     });
     Some(interfaces.take(LIST_LIMIT).collect())
 }

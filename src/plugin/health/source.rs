@@ -1,11 +1,13 @@
 //! Files of `/proc` and `/sys`, read with a bound.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// No file is read further. The longest here, the list of mounts, has about 150 bytes a line.
 const FILE_LIMIT: u64 = 256 * 1024;
+/// Read at a time.
+const PIECE: usize = 2048;
 /// No folder is listed further.
 const FOLDER_LIMIT: usize = 100_000;
 
@@ -37,9 +39,18 @@ impl Source {
 
     /// Content of a file, as far as the limit goes; none where it cannot be read.
     pub fn text(&self, path: &str) -> Option<String> {
+        let mut file = File::open(self.path(path)).ok()?.take(FILE_LIMIT);
+        // Through the stack: nearly every file here is short, and a vector would grow by a call at a time.
+        let mut piece = [0; PIECE];
         let mut bytes = Vec::new();
-        let file = File::open(self.path(path)).ok()?;
-        file.take(FILE_LIMIT).read_to_end(&mut bytes).ok()?;
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => bytes.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
         Some(match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
