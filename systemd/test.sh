@@ -180,7 +180,7 @@ inside mkdir -p /tmp/monitor/triton.service.d
 inside cp $units/triton.service /tmp/monitor
 inside cp /usr/share/doc/triton/examples/monitor-only.conf /tmp/monitor/triton.service.d
 ok "exposure of the monitor-only agent" \
-    inside systemd-analyze security --offline=yes --threshold=15 /tmp/monitor/triton.service
+    inside systemd-analyze security --offline=yes --threshold=14 /tmp/monitor/triton.service
 
 step "reload"
 main=$(prop triton MainPID)
@@ -246,7 +246,7 @@ is "it is active" active "$(prop poseidon ActiveState)"
 is "it is enabled" enabled "$(inside systemctl is-enabled poseidon.service)"
 holds "its status" "$(prop poseidon StatusText)" "listens on http://127.0.0.1:8787"
 is "systemd-analyze verify has nothing to say" "" "$(inside systemd-analyze verify --man=no poseidon.service 2>&1)"
-ok "exposure of poseidon.service" inside systemd-analyze security --offline=yes --threshold=14 $units/poseidon.service
+ok "exposure of poseidon.service" inside systemd-analyze security --offline=yes --threshold=12 $units/poseidon.service
 main=$(prop poseidon MainPID)
 ok "it does not run as root" not inside sh -c "grep -q '^Uid:.0' /proc/$main/status"
 is "it has no rights" 0000000000000000 "$(inside sed -n 's/^CapEff:.//p' "/proc/$main/status")"

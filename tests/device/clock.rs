@@ -36,7 +36,6 @@ fn certificate(folder: &Path) -> [PathBuf; 3] {
     files
 }
 
-#[cfg(any(feature = "tls", feature = "rustls"))]
 #[test]
 fn in_1970_tls_waits_for_the_time_and_says_so() {
     let Some(library) = library() else {

@@ -3,6 +3,7 @@
 //! Most of it needs root and namespaces; where they are missing a test says that it is skipped, and with
 //! `TRITON_REQUIRE_NAMESPACES` it fails.
 
+#[cfg(any(feature = "tls", feature = "rustls"))]
 mod clock;
 mod cpu;
 mod flash;
