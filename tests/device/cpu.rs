@@ -98,4 +98,8 @@ fn an_answer_comes_while_all_jobs_burn_the_processor() {
         job.kill().unwrap();
         job.wait().unwrap();
     }
+    // Their ends first: an agent that is killed cannot end its jobs.
+    eventually("all have ended", || {
+        (agent.status()["jobs"]["running"] == 0).then_some(())
+    });
 }
