@@ -5,17 +5,15 @@
 
 use crate::config::LogTo;
 use crate::sys::syslog::{SOCKET, Syslog};
-use log::{Level, LevelFilter, Log, Metadata, Record};
-use std::io::Write as _;
+use env_logger::{Builder, Target};
+use log::{Level, LevelFilter};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Crates that show what goes over the wire, frame by frame: not for a log that may be shown to others.
-const WORDY: [&str; 2] = ["tungstenite", "rustls"];
-
-/// The one log of this process.
-struct Logger {
+/// Where the one log of this process goes.
+struct Sink {
     /// journald reads a priority in front of each line (sd-daemon(3)).
     journal: OnceLock<bool>,
     syslog: OnceLock<Syslog>,
@@ -25,7 +23,7 @@ struct Logger {
     missed: AtomicUsize,
 }
 
-static LOGGER: Logger = Logger {
+static SINK: Sink = Sink {
     journal: OnceLock::new(),
     syslog: OnceLock::new(),
     to_syslog: AtomicBool::new(false),
@@ -34,55 +32,55 @@ static LOGGER: Logger = Logger {
 
 /// Starts the log once, to standard error; later calls change the level only.
 pub fn start(level: LevelFilter) {
-    LOGGER
-        .journal
+    SINK.journal
         .get_or_init(|| std::env::var_os("JOURNAL_STREAM").is_some());
-    let _ = log::set_logger(&LOGGER);
+    let _ = Builder::new()
+        .filter_level(LevelFilter::Trace)
+        // Frame by frame, with content: not for a log that may be shown to others.
+        .filter_module("tungstenite", LevelFilter::Info)
+        .filter_module("rustls", LevelFilter::Info)
+        // The level as one byte: what takes the line needs it apart.
+        .format(|out, record| write!(out, "{}{}", record.level() as u8, record.args()))
+        .target(Target::Pipe(Box::new(&SINK)))
+        .try_init();
     log::set_max_level(level);
 }
 
 /// Says where the log goes from now on.
 pub fn direct(to: LogTo) {
-    if to == LogTo::Syslog && LOGGER.syslog.get().is_none() {
+    if to == LogTo::Syslog && SINK.syslog.get().is_none() {
         match Syslog::new(Path::new(SOCKET), "triton") {
             Ok(syslog) => {
-                let _ = LOGGER.syslog.set(syslog);
+                let _ = SINK.syslog.set(syslog);
             }
             Err(e) => log::error!("the log stays on standard error: no socket for {SOCKET}: {e}"),
         }
     }
-    LOGGER
-        .to_syslog
-        .store(to == LogTo::Syslog, Ordering::Relaxed);
+    SINK.to_syslog.store(to == LogTo::Syslog, Ordering::Relaxed);
 }
 
-impl Log for Logger {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let name = metadata.target().split("::").next().unwrap_or_default();
-        let most = if WORDY.contains(&name) {
-            LevelFilter::Info
-        } else {
-            LevelFilter::Trace
-        };
-        metadata.level() <= most
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let text = record.args().to_string();
+impl Write for &Sink {
+    /// Takes one whole message, as the logger gives it.
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(message);
+        let number = text.chars().next().and_then(|c| c.to_digit(10));
+        let level = Level::iter().find(|level| Some(*level as u32) == number);
+        let text = if level.is_some() { &text[1..] } else { &text };
+        let level = level.unwrap_or(Level::Info);
         let syslog = self.syslog.get();
         match syslog.filter(|_| self.to_syslog.load(Ordering::Relaxed)) {
-            None => self.to_stderr(record.level(), &text),
-            Some(syslog) => self.to_syslog(syslog, record.level(), &text),
+            None => self.to_stderr(level, text),
+            Some(syslog) => self.to_syslog(syslog, level, text),
         }
+        Ok(message.len())
     }
 
-    fn flush(&self) {}
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-impl Logger {
+impl Sink {
     fn to_stderr(&self, level: Level, text: &str) {
         let mut line = format!("{level:<5} {text}\n");
         if self.journal.get() == Some(&true) {
