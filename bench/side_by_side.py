@@ -162,25 +162,30 @@ PrintMotd no
 MaxSessions 100
 ClientAliveInterval {HEARTBEAT}
 """)
-    process, _ = world.start("sshd", [sshd, "-D", "-e", "-f", config])
+    process, _ = world.start("sshd", in_empty_home(world, [sshd, "-D", "-e", "-f", config]))
     wait_for("sshd listens", lambda: listens(process, port))
     return process, port
 
 
+def in_empty_home(world, command):
+    """The command in a mount namespace in which the user's home is a folder of ours: dropbear takes keys from there only, and no
+    start-up file of the user's shell, which ssh runs for each command, makes one slower than the other."""
+    home = world.path("home")
+    os.makedirs(os.path.join(home, ".ssh"), mode=0o700, exist_ok=True)
+    mine = pwd.getpwuid(os.getuid()).pw_dir
+    return [need("unshare", "util-linux"), "--mount", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', home, mine, *command]
+
+
 def dropbear_server(world, key):
-    dropbear = need("dropbear", "dropbear-bin")
-    host_key, home = world.path("dropbear-key"), world.path("home")
+    dropbear, port = need("dropbear", "dropbear-bin"), free_port()
+    host_key = world.path("dropbear-key")
     done = subprocess.run([need("dropbearkey", "dropbear-bin"), "-t", "ecdsa", "-f", host_key], capture_output=True, text=True)
     if done.returncode != 0:
         raise Failed(f"dropbearkey fails: {done.stderr}")
-    os.makedirs(os.path.join(home, ".ssh"), mode=0o700)
-    shutil.copy(key + ".pub", os.path.join(home, ".ssh", "authorized_keys"))
-    port = free_port()
-    # It reads the keys of the user's own home only: in a mount namespace of its own that is another folder.
-    mine = pwd.getpwuid(os.getuid()).pw_dir
-    process, _ = world.start("dropbear", [need("unshare", "util-linux"), "--mount", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"',
-                                          home, mine, dropbear, "-F", "-E", "-s", "-P", world.path("dropbear.pid"), "-r", host_key,
-                                          "-p", f"127.0.0.1:{port}", "-K", str(HEARTBEAT)])
+    command = in_empty_home(world, [dropbear, "-F", "-E", "-s", "-P", world.path("dropbear.pid"), "-r", host_key,
+                                    "-p", f"127.0.0.1:{port}", "-K", str(HEARTBEAT)])
+    shutil.copy(key + ".pub", os.path.join(world.path("home"), ".ssh", "authorized_keys"))
+    process, _ = world.start("dropbear", command)
     wait_for("dropbear listens", lambda: listens(process, port))
     return process, port
 

@@ -75,7 +75,7 @@ pub(crate) fn to_json<T: Serialize>(payload: &T) -> String {
 
 /// JSON with references in place of the two characters that JSON may hold as they are and XML cannot carry.
 pub(crate) fn carriable(json: String) -> String {
-    if !json.contains(['\u{FFFE}', '\u{FFFF}']) {
+    if !super::text::has_noncharacters(&json) {
         return json;
     }
     // They can stand in a text only, where a reference means the same.

@@ -52,9 +52,13 @@ impl Data {
 /// Whether XML 1.0 can carry `text` inside JSON, which escapes the other control characters. NUL is refused
 /// everywhere: too many programs end a string there.
 fn is_clean(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    // Both of the others begin with 0xEF, and finding a byte is much faster than going by characters.
-    !bytes.contains(&0) && !(bytes.contains(&0xEF) && text.contains(['\u{FFFE}', '\u{FFFF}']))
+    !text.as_bytes().contains(&0) && !has_noncharacters(text)
+}
+
+/// Whether there are U+FFFE or U+FFFF in it, which XML 1.0 cannot carry.
+pub(super) fn has_noncharacters(text: &str) -> bool {
+    // Both begin with 0xEF, and output comes through here by the megabyte: a byte is found much faster.
+    text.as_bytes().contains(&0xEF) && text.contains(['\u{FFFE}', '\u{FFFF}'])
 }
 
 /// Length of the longest prefix of `bytes` that does not cut a UTF-8 character in two. Where the rest cannot
