@@ -151,14 +151,21 @@ check() {
     done
 }
 
-need_tools
-one_at_a_time tools
-need_zig
-for one in "${wanted[@]}"; do
-    target "$one"
+# What goes into the cache, for this target: made if it is not there.
+prepare() {
+    target "$1"
     need_rust
     need_sysroot
     [ "$tls" != native ] || need_openssl
+}
+
+need_tools
+one_at_a_time
+need_zig
+for one in "${wanted[@]}"; do prepare "$one"; done
+let_others_go_on
+for one in "${wanted[@]}"; do
+    prepare "$one"
     build "$checkout" "$(target_folder)"
     ls -l "$(target_folder)/$triple/small/triton"
 done
