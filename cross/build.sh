@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Static binaries for small devices: target/TRIPLE/small/triton. See cross/README.md.
-# shellcheck disable=SC2154 # The variables of a line of the table.
+# shellcheck disable=SC2154,SC2031 # The variables of a line of the table; what a subshell exports is for its programs.
 set -euo pipefail
 # shellcheck source=cross/common.sh
 . "$(dirname "$0")/common.sh"
@@ -16,6 +16,7 @@ cross/build.sh [OPTION…] TARGET…|all
   --check-reproducible       builds twice in different folders and compares (cross/reproducible.sh)
   --install                  installs what is missing (apt-get, rustup) instead of naming it
   --lib-tests                builds the library's tests instead, unoptimised, and prints the path of each (cross/emulate.sh)
+  --prebuilt                 rustup's prebuilt standard library also where there is its source: builds faster, larger
   --list                     the targets
 
 A target is a name of --list (mipsel) or a triple (mipsel-unknown-linux-musl).
@@ -29,7 +30,7 @@ for argument; do
         exec "$cross/reproducible.sh" "${others[@]}"
     fi
 done
-tls=rustls features='' install='' lib_tests='' wanted=()
+tls=rustls features='' install='' lib_tests='' prebuilt='' wanted=()
 while [ $# -gt 0 ]; do
     case $1 in
         --tls) tls=${2:-}; shift ;;
@@ -37,6 +38,7 @@ while [ $# -gt 0 ]; do
         --features) features=${2:-}; shift ;;
         --features=*) features=${1#*=} ;;
         --install) install=1 ;;
+        --prebuilt) prebuilt=1 ;;
         --lib-tests) lib_tests=1 ;;
         --list) awk '!/^#/ && NF { printf "%-8s %s\n", $1, $2 }' "$cross/targets"; exit ;;
         --help | -h) usage; exit ;;
@@ -72,8 +74,8 @@ choose_rust() {
     # What rustup has chosen for this folder, or whatever else comes first in PATH.
     rustc=$(command -v rustc || true)
     cargo=$(command -v cargo || true)
-    if [ -n "$rustc" ] && has_source "$rustc"; then how=source; return; fi
-    if [ -x /usr/bin/cargo ] && has_source /usr/bin/rustc; then
+    if [ -z "$prebuilt" ] && [ -n "$rustc" ] && has_source "$rustc"; then how=source; return; fi
+    if [ -z "$prebuilt" ] && [ -x /usr/bin/cargo ] && has_source /usr/bin/rustc; then
         rustc=/usr/bin/rustc cargo=/usr/bin/cargo how=source
         return
     fi

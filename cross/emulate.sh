@@ -105,8 +105,8 @@ EOF
     )
     if [ -n "$units" ]; then
         # Only what reads and writes bytes: the rest is about this machine's processes.
-        tests=$("$cross/build.sh" "${options[@]}" --lib-tests "$name" | tail -n 1)
-        "$emulator" "$tests" -Zunstable-options --force-run-in-process --test-threads 1 message:: journal:: plugin::health \
+        library=$("$cross/build.sh" "${options[@]}" --lib-tests "$name" | tail -n 1)
+        "$emulator" "$library" -Zunstable-options --force-run-in-process --test-threads 1 message:: journal:: plugin::health \
             link::head link::backoff config:: dates:: || fail "$name: the test that was begun last has failed"
     fi
     say "$name: passed; the agent was started $(wc -l <"$starts") times"
