@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Static binaries for small devices: target/TRIPLE/small/triton. See cross/README.md.
-# shellcheck disable=SC2154 # The variables of a line of the table.
+# shellcheck disable=SC2154,SC2031 # The variables of a line of the table; what a subshell exports is for its programs.
 set -euo pipefail
 # shellcheck source=cross/common.sh
 . "$(dirname "$0")/common.sh"
@@ -13,14 +13,24 @@ cross/build.sh [OPTION…] TARGET…|all
 
   --tls rustls|native|none   rustls (default); native: a small OpenSSL, built once for each target; none: ws:// only
   --features LIST            other features of the package, in place of what --tls chooses
+  --check-reproducible       builds twice in different folders and compares (cross/reproducible.sh)
   --install                  installs what is missing (apt-get, rustup) instead of naming it
+  --lib-tests                builds the library's tests instead, unoptimised, and prints the path of each (cross/emulate.sh)
+  --prebuilt                 rustup's prebuilt standard library also where there is its source: builds faster, larger
   --list                     the targets
 
 A target is a name of --list (mipsel) or a triple (mipsel-unknown-linux-musl).
 EOF
 }
 
-tls=rustls features='' install='' wanted=()
+for argument; do
+    if [ "$argument" = --check-reproducible ]; then
+        others=()
+        for one; do [ "$one" = --check-reproducible ] || others+=("$one"); done
+        exec "$cross/reproducible.sh" "${others[@]}"
+    fi
+done
+tls=rustls features='' install='' lib_tests='' prebuilt='' wanted=()
 while [ $# -gt 0 ]; do
     case $1 in
         --tls) tls=${2:-}; shift ;;
@@ -28,6 +38,8 @@ while [ $# -gt 0 ]; do
         --features) features=${2:-}; shift ;;
         --features=*) features=${1#*=} ;;
         --install) install=1 ;;
+        --prebuilt) prebuilt=1 ;;
+        --lib-tests) lib_tests=1 ;;
         --list) awk '!/^#/ && NF { printf "%-8s %s\n", $1, $2 }' "$cross/targets"; exit ;;
         --help | -h) usage; exit ;;
         -*) usage >&2; fail "no option '$1'" ;;
@@ -62,8 +74,8 @@ choose_rust() {
     # What rustup has chosen for this folder, or whatever else comes first in PATH.
     rustc=$(command -v rustc || true)
     cargo=$(command -v cargo || true)
-    if [ -n "$rustc" ] && has_source "$rustc"; then how=source; return; fi
-    if [ -x /usr/bin/cargo ] && has_source /usr/bin/rustc; then
+    if [ -z "$prebuilt" ] && [ -n "$rustc" ] && has_source "$rustc"; then how=source; return; fi
+    if [ -z "$prebuilt" ] && [ -x /usr/bin/cargo ] && has_source /usr/bin/rustc; then
         rustc=/usr/bin/rustc cargo=/usr/bin/cargo how=source
         return
     fi
@@ -137,9 +149,18 @@ build() {
         # -Zbuild-std and the linker flavour are for nightly compilers; this makes a stable one take them.
         export RUSTC_BOOTSTRAP=1 RUSTC=$rustc CARGO_INCREMENTAL=0 CARGO_ENCODED_RUSTFLAGS=$encoded
         if [ "$tls" = native ]; then export OPENSSL_DIR=$openssl_folder OPENSSL_STATIC=1 OPENSSL_NO_VENDOR=1; fi
-        "$cargo" build --locked --target-dir "$output" --profile small --package triton --bin triton --target "$triple" \
-            --no-default-features --features "$features" "${arguments[@]}"
+        arguments+=(--locked --target-dir "$output" --package triton --target "$triple")
+        arguments+=(--no-default-features --features "$features")
+        if [ -n "$lib_tests" ]; then
+            # Tests abort like the program, so nothing unwinds here either.
+            export CARGO_PROFILE_DEV_PANIC=abort CARGO_PROFILE_DEV_DEBUG=0
+            "$cargo" test "${arguments[@]//std,panic_abort/std,panic_abort,proc_macro,test}" -Zpanic-abort-tests --lib --no-run \
+                --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
+        else
+            "$cargo" build "${arguments[@]}" --profile small --bin triton
+        fi
     )
+    [ -z "$lib_tests" ] || return 0
     check "$output/$triple/small/triton" "$source"
 }
 
@@ -151,14 +172,21 @@ check() {
     done
 }
 
-need_tools
-one_at_a_time tools
-need_zig
-for one in "${wanted[@]}"; do
-    target "$one"
+# What goes into the cache, for this target: made if it is not there.
+prepare() {
+    target "$1"
     need_rust
     need_sysroot
     [ "$tls" != native ] || need_openssl
+}
+
+need_tools
+one_at_a_time
+need_zig
+for one in "${wanted[@]}"; do prepare "$one"; done
+let_others_go_on
+for one in "${wanted[@]}"; do
+    prepare "$one"
     build "$checkout" "$(target_folder)"
-    ls -l "$(target_folder)/$triple/small/triton"
+    [ -n "$lib_tests" ] || ls -l "$(target_folder)/$triple/small/triton"
 done

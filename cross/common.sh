@@ -29,20 +29,21 @@ target_folder() {
     esac
 }
 
-# hash FILE…: a name for what is made from these files.
-hash() { cat "$@" | sha256sum | cut -c 1-12; }
+# hash FILE…: a name for what is made from these files with this line of the table.
+hash() { { cat "$@" && echo "${zig:-} ${cpu:-} ${pie:-} ${openssl:-}"; } | sha256sum | cut -c 1-12; }
 
-# one_at_a_time NAME: holds a lock until this script ends, so that two builds do not fill the cache at once.
+# Two builds do not fill the cache at once.
 one_at_a_time() {
     mkdir -p "$cache"
-    exec 9>"$cache/$1.lock"
+    exec 9>"$cache/lock"
     flock 9
 }
+let_others_go_on() { exec 9>&-; }
 
 # zig, at the version of requirements.txt, in a folder of its own.
 need_zig() {
     local folder
-    folder=$cache/tools-$(hash "$cross/requirements.txt")
+    folder=$cache/tools-$(sha256sum <"$cross/requirements.txt" | cut -c 1-12)
     zig_python=$folder/bin/python
     export TRITON_CROSS_ZIG=$zig_python
     export ZIG_GLOBAL_CACHE_DIR=$cache/zig ZIG_LOCAL_CACHE_DIR=$cache/zig

@@ -29,7 +29,7 @@ for package in json.load(sys.stdin)["packages"]:
         print(package["manifest_path"])')
     [ -n "$manifest" ] || fail "Cargo.lock has no openssl-src"
     source=$(dirname "$manifest")/openssl
-    key=$(basename "$(dirname "$manifest")")-$(hash "$cross/openssl.sh" "$cross/cc" "$cross/requirements.txt" "$cross/targets")
+    key=$(basename "$(dirname "$manifest")")-$(hash "$cross/openssl.sh" "$cross/cc" "$cross/requirements.txt")
     openssl_folder=$cache/$key/$triple
     [ ! -e "$openssl_folder/complete" ] || return 0
     say "building OpenSSL for $triple from $(basename "$(dirname "$manifest")"), some minutes"

@@ -85,6 +85,6 @@ for package in "${wanted[@]}"; do
         binaries=$target
     fi
     [ -f "$binaries/$triple/small/triton" ] || die "there is no $binaries/$triple/small/triton"
-    CARGO_TARGET_DIR=$binaries pack --package triton --target "$triple" --profile small
+    CARGO_TARGET_DIR=$binaries pack --no-strip --package triton --target "$triple" --profile small
 done
 ls -l "$out"/*_"$version"_*.deb

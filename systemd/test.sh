@@ -39,6 +39,8 @@ clean() {
     [ $code = 0 ] || echo "FAILED: $step" >&2
 }
 trap clean EXIT
+trap 'exit 143' TERM HUP
+trap 'exit 130' INT
 
 checks=0
 step() { step=$*; printf '=== %s (%s s)\n' "$*" "$SECONDS"; }

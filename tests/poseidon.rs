@@ -7,6 +7,7 @@ use std::process::Stdio;
 use support::agent::Agent;
 use support::eventually;
 use support::poseidon::Poseidon;
+use support::random::setting;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -231,7 +232,7 @@ fn several_instances_share_an_identifier() {
 fn a_large_output_leaves_the_agent_small() {
     let (poseidon, agent) = pair();
     // `bench/output` does the same with a gigabyte and the release build.
-    let megabytes = 100;
+    let megabytes = setting("TRITON_TEST_MEGABYTES").unwrap_or(100);
     let line = format!("head -c {megabytes}000000 /dev/zero | tr '\\0' x");
     let mut child = poseidon
         .command(&["run", "router", "--", "sh", "-c", &line])

@@ -61,5 +61,6 @@ ip link set lo up
 mkdir "$root/.old"
 cd "$root"
 pivot_root . .old
+# shellcheck disable=SC2016 # The inner shell expands it.
 exec env -i container=triton-test PATH=/usr/sbin:/usr/bin:/sbin:/bin LAYOUT="$layout" \
     sh -c 'umount -l /.old && rmdir /.old && mount --make-rshared / && exec env -u LAYOUT /lib/systemd/systemd "$LAYOUT"' < /dev/console > /dev/console 2>&1
