@@ -151,9 +151,11 @@ async fn heartbeats_and_deltas_make_health() {
     assert_eq!(shown["attributes"], json!({"site": "attic"}));
     let whole = json!({"uptime": 1, "processes": 7, "loadAverage": [1, 2, 3], "extra": "kept",
         "interfaces": [{"name": "eth0", "rxBytes": 1, "up": true}, {"name": "ppp0", "up": true}],
-        "agent": {"rss": 1, "jobs": 0}});
+        "agent": {"rss": 1, "jobs": 0, "queue": 0}});
     agent.send(&Message::with("heartbeat", &whole)).await;
-    let delta = json!({"delta": true, "uptime": 2, "loadAverage": [4, 5, 6],
+    let plain = json!({"delta": true, "uptime": 1.5, "agent": {"rss": 1}});
+    agent.send(&Message::with("heartbeat", &plain)).await;
+    let delta = json!({"delta": true, "nested": true, "uptime": 2, "loadAverage": [4, 5, 6],
         "interfaces": [{"name": "eth0", "rxBytes": 9}], "agent": {"jobs": 1}});
     agent.send(&Message::with("heartbeat", &delta)).await;
     let health = eventually("health", async || {

@@ -87,7 +87,7 @@ impl Sink {
             line.insert_str(0, &format!("<{}>", priority(level)));
         }
         // One write: lines of several threads do not mix.
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        let _ = io::stderr().lock().write_all(line.as_bytes());
     }
 
     fn to_syslog(&self, syslog: &Syslog, level: Level, text: &str) {

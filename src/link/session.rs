@@ -11,7 +11,7 @@ use crate::journal::Journal;
 use crate::message::payload::{self, Ack, Bye, Hello, Welcome};
 use crate::message::{ErrorCode, Message, VERSION};
 use crate::outbox::Outbox;
-use crate::plugin::health::delta;
+use crate::plugin::health::{Depth, delta};
 use crate::plugin::{Origin, Peer};
 use crate::sys::poll::{GONE, IN, OUT, PollSet};
 use std::os::fd::AsFd as _;
@@ -75,8 +75,9 @@ struct Session<'a> {
     feed: Feed<'a>,
     /// Until when `welcome` is waited for; `None` once messages flow.
     welcome_by: Option<Instant>,
-    /// The last heartbeat sent, where the server takes deltas.
-    deltas: bool,
+    /// What the server takes in place of whole heartbeats.
+    deltas: Option<Depth>,
+    /// The last heartbeat sent, where it takes such.
     last_beat: Option<serde_json::Value>,
     beats: u32,
     /// An end that is being carried out.
@@ -107,7 +108,7 @@ pub fn run(connection: Connection, hello: &Hello, context: &Context<'_>) -> End 
         },
         feed: Feed::new(context.journal),
         welcome_by: Some(now + context.hello),
-        deltas: false,
+        deltas: None,
         last_beat: None,
         beats: 0,
         leaving: None,
@@ -331,7 +332,11 @@ impl Session<'_> {
     /// Messages flow from now on.
     fn begin(&mut self, welcome: &Welcome, plain: bool) {
         self.welcome_by = None;
-        self.deltas = welcome.deltas;
+        self.deltas = match (welcome.deltas, welcome.nested_deltas) {
+            (_, true) => Some(Depth::Nested),
+            (true, false) => Some(Depth::Fields),
+            (false, false) => None,
+        };
         self.last_beat = None;
         let interval = welcome
             .heartbeat_seconds
@@ -424,8 +429,8 @@ impl Session<'_> {
     }
 
     fn send(&mut self, message: &Message) -> Result<(), String> {
-        // Who takes deltas knows this protocol, so that what a reader assumes anyway need not be said each time.
-        let text = if self.deltas && message.kind == payload::HEARTBEAT {
+        // Who takes the shortest deltas knows what a reader assumes anyway, so that it need not be said each time.
+        let text = if self.deltas == Some(Depth::Nested) && message.kind == payload::HEARTBEAT {
             message.encode_briefly()
         } else {
             message.encode()
@@ -441,16 +446,16 @@ impl Session<'_> {
 
     /// Leaves out of a heartbeat what the server knows already.
     fn compact(&mut self, message: Message) -> Message {
-        if !self.deltas || message.kind != payload::HEARTBEAT {
+        let Some(depth) = self.deltas.filter(|_| message.kind == payload::HEARTBEAT) else {
             return message;
-        }
+        };
         let Ok(current) = message.read_json::<serde_json::Value>() else {
             return message;
         };
         let whole = self.beats.is_multiple_of(WHOLE_EVERY);
         self.beats = self.beats.wrapping_add(1);
         let shorter = match &self.last_beat {
-            Some(last) if !whole => Some(delta(last, &current).to_string()),
+            Some(last) if !whole => Some(delta(last, &current, depth).to_string()),
             _ => None,
         };
         self.last_beat = Some(current);

@@ -193,6 +193,7 @@ impl Registry {
             attributes: row.map(|row| row.attributes.clone()).unwrap_or_default(),
             heartbeat_seconds: Some(self.heartbeat_seconds),
             deltas: true,
+            nested_deltas: true,
             acked,
             time: Some(now()),
         };

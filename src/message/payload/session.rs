@@ -108,6 +108,12 @@ pub struct Welcome {
         deserialize_with = "loose::null_is_default"
     )]
     pub deltas: bool,
+    /// And, inside of what has changed, what has not.
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "loose::null_is_default"
+    )]
+    pub nested_deltas: bool,
     /// The last journal sequence that the server has stored. Absent: it acknowledges nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acked: Option<u64>,

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 type Fields = Map<String, Value>;
 
 const MARK: &str = "delta";
+/// The second mark of a delta inside of whose lists and objects only changes stand.
+const NESTED: &str = "nested";
 /// Lists whose entries are told apart by a member, so that an entry need not repeat what has not changed in it.
 const NAMED: [(&str, &str); 3] = [
     ("fileSystems", "mount"),
@@ -12,22 +14,39 @@ const NAMED: [(&str, &str); 3] = [
     ("temperatures", "label"),
 ];
 
+/// How deep a delta goes; the server says what it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// A field that has changed is there with all that is in it.
+    Fields,
+    /// Of a list's entries and an object's members only what has changed is there.
+    Nested,
+}
+
 /// The fields of `current` that differ from `previous`, the last whole or composed heartbeat, marked as a delta. The
-/// whole of `current` where a delta cannot say it: something that was in an object has vanished.
-pub fn delta(previous: &Value, current: &Value) -> Value {
+/// whole of `current` where a delta cannot say it: something has vanished.
+pub fn delta(previous: &Value, current: &Value, depth: Depth) -> Value {
     let changed = match (previous, current) {
-        (Value::Object(previous), Value::Object(current)) => changed(previous, current),
+        (Value::Object(previous), Value::Object(current)) => changed(previous, current, depth),
         _ => None,
     };
     let Some(mut changed) = changed else {
         return current.clone();
     };
     changed.insert(MARK.to_owned(), Value::Bool(true));
+    if depth == Depth::Nested {
+        changed.insert(NESTED.to_owned(), Value::Bool(true));
+    }
     Value::Object(changed)
 }
 
 /// Makes `whole`, the last heartbeat, the one that `delta` stands for.
-pub fn apply(whole: &mut Fields, delta: Fields) {
+pub fn apply(whole: &mut Fields, mut delta: Fields) {
+    if delta.remove(NESTED) != Some(Value::Bool(true)) {
+        delta.remove(MARK);
+        whole.extend(delta);
+        return;
+    }
     for (name, new) in delta {
         if name == MARK {
             continue;
@@ -50,11 +69,12 @@ pub fn apply(whole: &mut Fields, delta: Fields) {
 }
 
 /// None where a delta cannot say it.
-fn changed(previous: &Fields, current: &Fields) -> Option<Fields> {
+fn changed(previous: &Fields, current: &Fields, depth: Depth) -> Option<Fields> {
     let mut changed = Map::new();
     for (name, new) in current.iter().filter(|(name, _)| *name != MARK) {
         let new = match (previous.get(name), new) {
             (Some(old), new) if old == new => continue,
+            (_, new) if depth == Depth::Fields => new.clone(),
             (Some(Value::Object(old)), Value::Object(new)) => Value::Object(differences(old, new)?),
             (Some(Value::Array(old)), Value::Array(new)) => match key(name) {
                 Some(key) => {
@@ -138,9 +158,12 @@ mod tests {
         let previous = json!({"uptime": 1.0, "processes": 5, "loadAverage": [0.1, 0.0]});
         let current =
             json!({"uptime": 2.0, "processes": 5, "loadAverage": [0.1, 0.0], "agent": {}});
-        let changes = delta(&previous, &current);
+        let changes = delta(&previous, &current, Depth::Fields);
         assert_eq!(changes, json!({"delta": true, "uptime": 2.0, "agent": {}}));
-        assert_eq!(delta(&current, &current), json!({"delta": true}));
+        assert_eq!(
+            delta(&current, &current, Depth::Fields),
+            json!({"delta": true})
+        );
         let read: Heartbeat = serde_json::from_value(changes).unwrap();
         assert!(read.delta && read.processes.is_none());
     }
@@ -149,11 +172,16 @@ mod tests {
     fn what_vanished_makes_it_whole() {
         let previous = json!({"uptime": 1.0, "temperatures": []});
         let current = json!({"uptime": 1.0});
-        assert_eq!(delta(&previous, &current), current);
-        assert_eq!(delta(&Value::Null, &current), current);
+        for depth in [Depth::Fields, Depth::Nested] {
+            assert_eq!(delta(&previous, &current, depth), current);
+            assert_eq!(delta(&Value::Null, &current, depth), current);
+        }
         // A mark of its own is no field.
         let marked = json!({"uptime": 1.0, "delta": true});
-        assert_eq!(delta(&marked, &current), json!({"delta": true}));
+        assert_eq!(
+            delta(&marked, &current, Depth::Fields),
+            json!({"delta": true})
+        );
     }
 
     #[test]
@@ -172,9 +200,10 @@ mod tests {
             ],
             "agent": {"rss": 1, "jobs": 3},
         });
-        let short = delta(&previous, &current);
+        let short = delta(&previous, &current, Depth::Nested);
         let expected = json!({
             "delta": true,
+            "nested": true,
             "interfaces": [
                 {"name": "eth0", "rxBytes": 2},
                 {"name": "ppp0", "rxBytes": 0, "addresses": []},
@@ -183,9 +212,14 @@ mod tests {
         });
         assert_eq!(short, expected);
         assert_eq!(applied(&previous, &short), current);
+        // Who does not take such gets each changed field with all that is in it.
+        let plain = delta(&previous, &current, Depth::Fields);
+        assert_eq!(plain["interfaces"], current["interfaces"]);
+        assert_eq!(plain["agent"], current["agent"]);
+        assert_eq!(applied(&previous, &plain), current);
         // What vanished in an entry makes all of it whole.
         let less = json!({"interfaces": [{"name": "eth0", "rxBytes": 2}], "agent": {}});
-        assert_eq!(delta(&previous, &less), less);
+        assert_eq!(delta(&previous, &less, Depth::Nested), less);
     }
 
     /// Heartbeats of a few small names and values, so that all kinds of changes come up; entries may share a name.
@@ -219,7 +253,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_delta_means_what_it_was_made_from(previous in heartbeats(), current in heartbeats()) {
-            prop_assert_eq!(applied(&previous, &delta(&previous, &current)), current);
+            for depth in [Depth::Fields, Depth::Nested] {
+                prop_assert_eq!(&applied(&previous, &delta(&previous, &current, depth)), &current);
+            }
         }
     }
 }

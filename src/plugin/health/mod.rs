@@ -12,7 +12,7 @@ mod processors;
 mod sensors;
 mod source;
 
-pub use delta::{apply, delta};
+pub use delta::{Depth, apply, delta};
 
 use crate::message::payload::Heartbeat;
 use processors::Processors;
