@@ -24,6 +24,7 @@ use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,21 +104,21 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
         message_limit: config.limits.message_bytes,
         queues,
     };
-    let socket = Socket::bind(&local_settings)?;
+    let socket = listen(&local_settings, config.url.is_empty())?;
     let local = Arc::new(server::Handle::new().map_err(io("create a wake-up"))?);
 
     let mut threads = Vec::new();
-    let local_thread = {
+    if let Some(socket) = socket {
         let (local, dispatcher, pool) = (
             Arc::clone(&local),
             Arc::clone(&dispatcher),
             Arc::clone(&pool),
         );
-        crew.spawn("local", SMALL_STACK, move || {
+        let thread = crew.spawn("local", SMALL_STACK, move || {
             server::serve(&socket, &local_settings, &dispatcher, &pool, &local);
-        })
-    };
-    threads.push(local_thread.map_err(io("start the thread local"))?);
+        });
+        threads.push(thread.map_err(io("start the thread local"))?);
+    }
     let beat_thread = {
         let heartbeat = Arc::clone(&heartbeat);
         let sources = Sources {
@@ -271,6 +272,29 @@ fn lock(state: &Path) -> Result<Option<File>> {
         ))),
         Err(TryLockError::Error(e)) => Err(Error::at("lock", &path, e)),
     }
+}
+
+/// The local socket. None where its disk takes nothing: a device with such a fault has to be reachable all the more.
+/// Whoever is `offline` would not be.
+fn listen(settings: &server::Settings, offline: bool) -> Result<Option<Socket>> {
+    match Socket::bind(settings) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(e) if !offline && is_the_disks(&e) => {
+            log::error!(
+                "there is no local socket, so 'triton status', 'exec', 'put' and 'history' do not work here until the \
+                 next start; repair its folder, or name a socket in memory with --socket: {e}"
+            );
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn is_the_disks(error: &Error) -> bool {
+    matches!(
+        error.io_kind(),
+        Some(ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    )
 }
 
 /// When memory runs out the agent should be among the last to go: it is the means of repair. Where its service

@@ -38,6 +38,14 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What the operating system says, where it is the cause.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        let cause = self.cause.as_ref()?.downcast_ref::<io::Error>()?;
+        Some(cause.kind())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;

@@ -6,6 +6,7 @@ use crate::message::payload::{self, ErrorCode};
 use crate::sys::process::{self, Nice, Pid, Setup, Step};
 use crate::sys::user::{self, Identity, LookupError};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -42,7 +43,7 @@ pub(super) fn spawn(
         .stdin(if plan.stdin.is_some() {
             Stdio::piped()
         } else {
-            Stdio::null()
+            nothing()
         })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -81,6 +82,15 @@ pub(super) fn spawn(
                 format!("the pipes of the process cannot be used: {error}"),
             ))
         }
+    }
+}
+
+/// What a program reads that is given nothing.
+fn nothing() -> Stdio {
+    match File::open("/dev/null") {
+        Ok(null) => null.into(),
+        // A device whose /dev is broken has to be repaired: a pipe that nobody writes to is as empty.
+        Err(_) => io::pipe().map_or_else(|_| Stdio::null(), |(reader, _)| reader.into()),
     }
 }
 

@@ -29,6 +29,14 @@ impl Place {
         place
     }
 
+    /// A place within this one.
+    pub fn then(&self, inner: &Self) -> Self {
+        let mut place = self.clone();
+        place.prefix.extend(inner.prefix.iter().cloned());
+        place.holder = inner.holder.or(self.holder);
+        place
+    }
+
     /// A program here.
     pub fn command(&self, program: &Path) -> Command {
         match self.prefix.split_first() {
