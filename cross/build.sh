@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Static binaries for small devices: target/TRIPLE/small/triton. See cross/README.md.
+# Static binaries for small devices: target/TRIPLE/small/triton (small-native, small-plain with --tls native, none). See cross/README.md.
 # shellcheck disable=SC2154,SC2031 # The variables of a line of the table; what a subshell exports is for its programs.
 set -euo pipefail
 # shellcheck source=cross/common.sh
@@ -187,6 +187,23 @@ for one in "${wanted[@]}"; do prepare "$one"; done
 let_others_go_on
 for one in "${wanted[@]}"; do
     prepare "$one"
+    small=$(target_folder)/$triple/small/triton
+    # What other builds leave is put beside: small/ keeps what devices get.
+    case $tls in
+        native) kept=$(target_folder)/$triple/small-native/triton ;;
+        none) kept=$(target_folder)/$triple/small-plain/triton ;;
+        *) kept=$small ;;
+    esac
+    if [ -n "$lib_tests" ]; then
+        build "$checkout" "$(target_folder)"
+        continue
+    fi
+    if [ "$kept" != "$small" ] && [ -e "$small" ]; then mv "$small" "$small.kept"; fi
     build "$checkout" "$(target_folder)"
-    [ -n "$lib_tests" ] || ls -l "$(target_folder)/$triple/small/triton"
+    if [ "$kept" != "$small" ]; then
+        mkdir -p "$(dirname "$kept")"
+        mv "$small" "$kept"
+        [ ! -e "$small.kept" ] || mv "$small.kept" "$small"
+    fi
+    ls -l "$kept"
 done

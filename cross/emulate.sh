@@ -29,11 +29,15 @@ skipped='
 failed_reconnects_cost_nothing: resident memory is that of qemu, which keeps what it has translated
 '
 
-quick='' build=1 options=() units='' only=() wanted=()
+quick='' build=1 variant=small options=() units='' only=() wanted=()
 while [ $# -gt 0 ]; do
     case $1 in
         --quick) quick=1 ;;
-        --tls) options+=(--tls "${2:-}"); shift ;;
+        --tls)
+            options+=(--tls "${2:-}")
+            case ${2:-} in rustls) variant=small ;; native) variant=small-native ;; *) fail "--tls is rustls or native" ;; esac
+            shift
+            ;;
         --no-build) build='' ;;
         --install) options+=(--install) ;;
         --test) only+=("${2:-}"); shift ;;
@@ -78,7 +82,7 @@ for one in "${wanted[@]}"; do
     target "$one"
     need_qemu "$qemu"
     [ -z "$build" ] || "$cross/build.sh" "${options[@]}" "$name"
-    built=$(target_folder)/$triple/small/triton
+    built=$(target_folder)/$triple/$variant/triton
     [ -x "$built" ] || fail "there is no $built: leave out --no-build"
     # A copy, since another build may replace it while the tests run.
     cp "$built" "$folder/triton-$name"
