@@ -471,6 +471,21 @@ mod tests {
     }
 
     #[test]
+    fn the_read_me_names_every_setting() {
+        let table = include_str!("../README.md");
+        for setting in SETTINGS {
+            let former = matches!(setting.kind, setting::Kind::Former(_));
+            // Those of `connect` share a line.
+            if !former && !setting.key.starts_with("connect.") {
+                let name = format!("`{}`", setting.key);
+                assert!(table.contains(&name), "{name}");
+            }
+            let outside = setting.outside.as_ref();
+            assert!(outside.is_none_or(|o| table.contains(o.variable)));
+        }
+    }
+
+    #[test]
     fn a_named_file_must_exist() {
         let said = Config::load(Some(Path::new("/nonexistent/t.toml")), &|_| None, &[])
             .err()
