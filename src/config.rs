@@ -344,9 +344,12 @@ mod tests {
                 "nothing = 1",
                 &["`socket_group`, `heartbeat_seconds`, `tls`, `proxy`, `log`, "],
             ),
-            ("\njobs = 1", &["2: ", "a table"]),
+            ("\njobs = 1", &["2: jobs: ", "a table", "integer"]),
             ("[jobs.workers]\nx = 1", &["1: ", "from 1 to 64"]),
-            ("[jobs]\nworkers = 1.5", &["2: ", "from 1 to 64"]),
+            (
+                "[jobs]\nworkers = 1.5",
+                &["2: jobs.workers: ", "from 1 to 64", "float"],
+            ),
             (
                 "[jobs]\nworkers = 99999999999999999999",
                 &["2: ", "from 1 to 64"],
