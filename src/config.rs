@@ -344,9 +344,12 @@ mod tests {
                 "nothing = 1",
                 &["`socket_group`, `heartbeat_seconds`, `tls`, `proxy`, `log`, "],
             ),
-            ("\njobs = 1", &["2: ", "a table"]),
+            ("\njobs = 1", &["2: jobs: ", "a table", "integer"]),
             ("[jobs.workers]\nx = 1", &["1: ", "from 1 to 64"]),
-            ("[jobs]\nworkers = 1.5", &["2: ", "from 1 to 64"]),
+            (
+                "[jobs]\nworkers = 1.5",
+                &["2: jobs.workers: ", "from 1 to 64", "float"],
+            ),
             (
                 "[jobs]\nworkers = 99999999999999999999",
                 &["2: ", "from 1 to 64"],
@@ -468,6 +471,21 @@ mod tests {
             numbers += 1;
         }
         assert!(numbers > 10);
+    }
+
+    #[test]
+    fn the_read_me_names_every_setting() {
+        let table = include_str!("../README.md");
+        for setting in SETTINGS {
+            let former = matches!(setting.kind, setting::Kind::Former(_));
+            // Those of `connect` share a line.
+            if !former && !setting.key.starts_with("connect.") {
+                let name = format!("`{}`", setting.key);
+                assert!(table.contains(&name), "{name}");
+            }
+            let outside = setting.outside.as_ref();
+            assert!(outside.is_none_or(|o| table.contains(o.variable)));
+        }
     }
 
     #[test]

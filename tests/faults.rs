@@ -96,7 +96,8 @@ fn what_happens_while_nobody_listens_arrives_later() {
     under_load(&rig, |rig| {
         rig.proxy().set(Fault::Refuse);
         rig.proxy().cut(Cut::Reset);
-        wait_for_trouble(rig, "refused");
+        // The reason is left out: qemu 7.2 gives MIPS programs the numbers of this machine for errors of a connect.
+        wait_for_trouble(rig, "cannot connect: tcp: ");
         rig.pass(ms(1000));
     });
 }

@@ -37,13 +37,16 @@ fn table(config: &mut Config, prefix: &str, section: &DeTable<'_>) -> Result<(),
     for (name, value) in section {
         let key = format!("{prefix}{}", name.get_ref());
         if let Some(setting) = SETTINGS.iter().find(|s| s.key == key) {
-            set(config, setting, value)?;
+            set(config, setting, value).map_err(|(start, why)| (start, format!("{key}: {why}")))?;
             continue;
         }
-        let inner = key + ".";
+        let inner = format!("{key}.");
         if prefix.is_empty() && SETTINGS.iter().any(|s| s.key.starts_with(&inner)) {
             let DeValue::Table(section) = value.get_ref() else {
-                return Err((value.span().start, "expected a table".to_owned()));
+                return Err((
+                    value.span().start,
+                    format!("{key}: {}", not("a table", value)),
+                ));
             };
             table(config, &inner, section)?;
         } else {
@@ -57,7 +60,10 @@ fn table(config: &mut Config, prefix: &str, section: &DeTable<'_>) -> Result<(),
 fn unknown(prefix: &str, name: &str) -> String {
     let mut text = format!("unknown field `{name}`, expected one of ");
     let mut last = "";
-    let known = SETTINGS.iter().filter_map(|s| s.key.strip_prefix(prefix));
+    let known = SETTINGS
+        .iter()
+        .filter(|s| !matches!(s.kind, Kind::Former(_)))
+        .filter_map(|s| s.key.strip_prefix(prefix));
     for known in known.map(|key| key.split('.').next().unwrap_or(key)) {
         // The settings of a section stand together.
         if known != last {
@@ -73,22 +79,29 @@ fn unknown(prefix: &str, name: &str) -> String {
     text
 }
 
+/// What was wanted, and what stands there instead: its kind only, for it may be a secret.
+fn not(wanted: &str, value: &Spanned<DeValue<'_>>) -> String {
+    let found = value.get_ref().type_str();
+    format!("expected {wanted}, but the value is of type {found}")
+}
+
 /// Sets one setting. What stands there is not repeated: it may be a secret.
 fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
     let fault = |why| (value.span().start, why);
     match (&setting.kind, value.get_ref()) {
-        (Kind::Number(least, most, number), value) => {
-            let n = match value {
-                DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).ok(),
-                _ => None,
-            };
+        (Kind::Number(least, most, number), DeValue::Integer(n)) => {
+            let n = i64::from_str_radix(n.as_str(), n.radix()).ok();
             set_number(config, number, n, *least, *most).map_err(fault)
+        }
+        (Kind::Number(least, most, _), _) => {
+            let wanted = format!("a whole number from {least} to {most}");
+            Err(fault(not(&wanted, value)))
         }
         (Kind::Switch(place), DeValue::Boolean(on)) => {
             *place(config) = *on;
             Ok(())
         }
-        (Kind::Switch(_), _) => Err(fault("expected true or false".to_owned())),
+        (Kind::Switch(_), _) => Err(fault(not("true or false", value))),
         (Kind::Text(set), _) => set(config, text(value)?).map_err(fault),
         (Kind::Path(set), _) => {
             let path = PathBuf::from(text(value)?);
@@ -108,10 +121,8 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
         (Kind::List(One::OrMore, set), DeValue::String(one)) => {
             set(config, vec![one.to_string()]).map_err(fault)
         }
-        (Kind::List(One::OrMore, _), _) => {
-            Err(fault("expected a string, or a list of them".to_owned()))
-        }
-        (Kind::List(One::IsNoList, _), _) => Err(fault("expected a list of strings".to_owned())),
+        (Kind::List(One::OrMore, _), _) => Err(fault(not("a string, or a list of them", value))),
+        (Kind::List(One::IsNoList, _), _) => Err(fault(not("a list of strings", value))),
         (Kind::Labels, DeValue::Table(table)) => {
             let mut labels = BTreeMap::new();
             for (name, value) in table {
@@ -121,7 +132,7 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
             config.labels = labels;
             Ok(())
         }
-        (Kind::Labels, _) => Err(fault("expected a table".to_owned())),
+        (Kind::Labels, _) => Err(fault(not("a table", value))),
         (Kind::Former(place), _) => {
             *place(config) = true;
             Ok(())
@@ -132,6 +143,6 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
 fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Fault> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text),
-        _ => Err((value.span().start, "expected a string".to_owned())),
+        _ => Err((value.span().start, not("a string", value))),
     }
 }
