@@ -52,10 +52,15 @@ pub enum Outcome {
     Broken,
 }
 
-/// Runs the daemon until a signal or an internal error ends it. `reload` reads the configuration anew.
+/// Runs the daemon until a signal or an internal error ends it. `reload` reads the configuration anew,
+/// and `apply_log` has the log go by it.
 ///
 /// Call it before any thread is started: it blocks the signals that it waits for.
-pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outcome> {
+pub fn run(
+    config: &Config,
+    reload: &dyn Fn() -> Result<Config>,
+    apply_log: &dyn Fn(&Config),
+) -> Result<Outcome> {
     let signals = Signals::receive(&[SIGTERM, SIGINT, SIGHUP])
         .map_err(|e| Error::because("cannot receive signals", e))?;
     let alarm = Arc::new(Alarm::new()?);
@@ -158,7 +163,7 @@ pub fn run(config: &Config, reload: &dyn Fn() -> Result<Config>) -> Result<Outco
         vec![&*control, &*heartbeat, &*local, &*pool],
         &variable,
     );
-    let outcome = wait(&signals, &alarm, &control, &mut service, reload);
+    let outcome = wait(&signals, &alarm, &control, &mut service, reload, apply_log);
     service.stopping();
     // First what makes work, then what reports its end.
     pool.stop(JOB_GRACE);
@@ -200,6 +205,7 @@ fn wait(
     control: &Control,
     service: &mut Service<'_>,
     reload: &dyn Fn() -> Result<Config>,
+    apply_log: &dyn Fn(&Config),
 ) -> Outcome {
     loop {
         service.turn();
@@ -222,11 +228,12 @@ fn wait(
             Some(SIGHUP) => {
                 service.reloading();
                 let settings = reload().and_then(|config| {
-                    log::set_max_level(config.log);
-                    LinkSettings::from_config(&config)
+                    let settings = LinkSettings::from_config(&config)?;
+                    Ok((config, settings))
                 });
                 match settings {
-                    Ok(settings) => {
+                    Ok((config, settings)) => {
+                        apply_log(&config);
                         log::info!("configuration read anew");
                         control.reload(settings);
                         service.reloaded(None);
@@ -313,10 +320,13 @@ fn listen(settings: &server::Settings, offline: bool) -> Result<Option<Socket>> 
 }
 
 fn is_the_disks(error: &Error) -> bool {
-    matches!(
-        error.io_kind(),
-        Some(ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-    )
+    // What a wrong setting or another user leads to is told at once; all else, an I/O error above all, is the device's.
+    error.io_kind().is_some_and(|kind| {
+        !matches!(
+            kind,
+            ErrorKind::PermissionDenied | ErrorKind::NotADirectory | ErrorKind::InvalidInput
+        )
+    })
 }
 
 /// When memory runs out the agent should be among the last to go: it is the means of repair. Where its service
@@ -426,7 +436,7 @@ mod tests {
         let thread = crew.spawn("weak", SMALL_STACK, || panic!("wanted by the test"));
         let reload = || Ok(Config::default());
         let mut service = Service::begin(Notify::default(), Arc::default(), vec![], &|_| None);
-        let outcome = wait(&signals, &alarm, &control, &mut service, &reload);
+        let outcome = wait(&signals, &alarm, &control, &mut service, &reload, &|_| {});
         assert_eq!(outcome, Outcome::Broken);
         assert_eq!(*alarm.thread.lock().unwrap(), "weak");
         thread.unwrap().join().unwrap();

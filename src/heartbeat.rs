@@ -109,7 +109,11 @@ impl Heartbeat {
         let mut health = Health::new();
         while self.wait() {
             sources.journal.tend();
+            // A sensor or a disk that hangs takes the heartbeats, and nothing else: an agent that still runs commands
+            // is the means of repair, and a new one would hang there again.
+            self.pulse.busy_until(Some(Instant::now() + NO_END));
             let mut beat = health.read();
+            self.pulse.busy_until(None);
             beat.agent = Some(AgentHealth {
                 rss: health::agent_rss().unwrap_or_default(),
                 queue: sources.outbox.len() as u64 + sources.journal.report().waiting,
@@ -122,6 +126,9 @@ impl Heartbeat {
         }
     }
 }
+
+/// Longer than any agent runs.
+const NO_END: Duration = Duration::from_hours(24 * 365 * 100);
 
 impl Part for Heartbeat {
     fn ask(&self) {

@@ -14,7 +14,7 @@ pub const LARGE_STACK: usize = 512 * 1024;
 /// How long a thread that panicked waits for the orderly stop, which takes 5 s at most, in builds in which its own end
 /// is everyone's.
 #[cfg(panic = "abort")]
-const STOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const STOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 type Alarm = dyn Fn(&str) + Send + Sync;
 

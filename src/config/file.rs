@@ -36,7 +36,9 @@ pub(super) fn read(text: &str) -> Result<Config, String> {
 fn table(config: &mut Config, prefix: &str, section: &DeTable<'_>) -> Result<(), Fault> {
     for (name, value) in section {
         let key = format!("{prefix}{}", name.get_ref());
-        if let Some(setting) = SETTINGS.iter().find(|s| s.key == key) {
+        // `"jobs.workers"` in quotes is a name of its own.
+        let is_name = !name.get_ref().contains('.');
+        if let Some(setting) = SETTINGS.iter().find(|s| is_name && s.key == key) {
             set(config, setting, value).map_err(|(start, why)| (start, format!("{key}: {why}")))?;
             continue;
         }

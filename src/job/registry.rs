@@ -328,6 +328,11 @@ impl Registry {
     /// Asks the workers that have a job for a sign of life. An idle one has given it by waiting.
     pub fn ask(&mut self) {
         for entry in self.entries.iter_mut().filter(|e| e.runs()) {
+            // While it is being started the kernel may wait for its folder or program, on a disk or server that is
+            // gone: that is one job's trouble.
+            if entry.phase == Phase::Running && entry.started_at.is_none() {
+                continue;
+            }
             entry.awaited = true;
             // Whose end is being recorded answers by going.
             if let Some(wake) = entry

@@ -169,10 +169,12 @@ impl Directory {
     }
 }
 
-/// Whether a folder at `path` would not be on any disk.
-fn would_be_in_memory(path: &Path) -> bool {
-    let nearest = path.ancestors().find(|folder| folder.exists());
-    nearest.is_some_and(space::is_in_memory)
+/// Whether a missing parent of `path` may be made: one, in memory, as after each boot. Two are more likely a disk that
+/// is not mounted yet.
+fn parent_is_lost_at_boot(path: &Path) -> bool {
+    let mut above = path.ancestors().skip(1);
+    let is_missing = above.next().is_some_and(|parent| !parent.exists());
+    is_missing && above.next().is_some_and(space::is_in_memory)
 }
 
 impl Folder for Directory {
@@ -184,7 +186,7 @@ impl Folder for Directory {
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700);
         match builder
-            .recursive(would_be_in_memory(&self.path))
+            .recursive(parent_is_lost_at_boot(&self.path))
             .create(&self.path)
         {
             Ok(()) => {

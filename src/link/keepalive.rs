@@ -27,6 +27,9 @@ pub enum Verdict {
 
 /// Heartbeat intervals of silence after which a heartbeat asks. More than one, else each heartbeat would.
 const ASK_ALONG: f64 = 1.25;
+/// Longest silence between heartbeats that nobody asks about: proxies acknowledge what nobody reads, and cut what is
+/// silent.
+const LONGEST: Duration = Duration::from_mins(15);
 /// And after which a ping goes though there was no heartbeat. More than two, else it would come before the second.
 const ASK: f64 = 2.25;
 
@@ -56,7 +59,7 @@ impl KeepAlive {
     pub fn next(&self) -> Instant {
         match self.asked {
             Some(asked) => asked + self.patience,
-            None => self.heard + self.heartbeat.mul_f64(ASK),
+            None => self.heard + self.heartbeat.mul_f64(ASK).min(LONGEST),
         }
     }
 

@@ -230,6 +230,8 @@ impl Session<'_> {
     /// Handles what came; true where more may be there.
     fn read(&mut self) -> Result<bool, String> {
         for _ in 0..READS_A_TURN {
+            // Each message may wait for the disk.
+            self.context.control.pulse().beat();
             if self.context.outbox.is_congested() {
                 return Ok(false);
             }

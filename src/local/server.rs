@@ -226,7 +226,7 @@ pub fn serve(
         clients.retain_mut(|client| {
             let events = ready[at];
             at += 1;
-            let stays = client.turn(events, settings.message_limit, dispatcher);
+            let stays = client.turn(events, settings.message_limit, dispatcher, &handle.pulse);
             if !stays {
                 client.leave(pool);
             }
@@ -243,6 +243,8 @@ pub fn serve(
             }
         }
     }
+    // Nobody is asked for a sign of life who is not there.
+    handle.serving.store(false, Ordering::Release);
     for client in &clients {
         client.leave(pool);
     }
@@ -302,9 +304,10 @@ impl Client {
     }
 
     /// Reads, answers and writes as far as it goes without waiting. False: the client is gone.
-    fn turn(&mut self, events: i16, limit: usize, dispatcher: &Dispatcher) -> bool {
+    fn turn(&mut self, events: i16, limit: usize, dispatcher: &Dispatcher, pulse: &Pulse) -> bool {
         self.outbox.wake().clear();
-        if events & IN != 0 && !self.input_ended && self.read(limit, dispatcher).is_err() {
+        let readable = events & IN != 0 && !self.input_ended;
+        if readable && self.read(limit, dispatcher, pulse).is_err() {
             return false;
         }
         if self.write().is_err() || events & GONE != 0 {
@@ -313,7 +316,7 @@ impl Client {
         !(self.input_ended && self.open.is_empty() && !self.has_output())
     }
 
-    fn read(&mut self, limit: usize, dispatcher: &Dispatcher) -> io::Result<()> {
+    fn read(&mut self, limit: usize, dispatcher: &Dispatcher, pulse: &Pulse) -> io::Result<()> {
         let mut piece = [0; PIECE];
         match self.stream.read(&mut piece) {
             Ok(0) => {
@@ -334,6 +337,8 @@ impl Client {
             origin: Origin::Local,
         };
         while let Some(line) = self.lines.next_line() {
+            // Each message may wait for the disk.
+            pulse.beat();
             let decoded = match line {
                 Line::Whole(bytes) => Message::decode(&bytes, limit),
                 Line::TooLong => Err(too_long(limit)),

@@ -72,6 +72,9 @@ impl<'a> Service<'a> {
 
     /// Tells what has changed, and that the agent lives if it does.
     pub fn turn(&mut self) {
+        if !self.notify.is_heard() {
+            return;
+        }
         self.link.seen();
         let status = self.describe();
         self.notify.status(&status);
@@ -80,7 +83,10 @@ impl<'a> Service<'a> {
             .as_mut()
             .is_some_and(|dog| dog.look(Instant::now()))
         {
-            self.notify.alive();
+            let told = self.notify.alive();
+            if let Some(dog) = self.watchdog.as_mut().filter(|_| !told) {
+                dog.not_told(Instant::now());
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Notify {
     manager: Option<(UnixDatagram, SocketAddr)>,
     /// The status that was told last.
     status: String,
+    /// READY=1 has not arrived yet: it goes again with the next sign of life.
+    owes_ready: bool,
 }
 
 impl Notify {
@@ -41,6 +43,7 @@ impl Notify {
         Self {
             manager,
             status: String::new(),
+            owes_ready: false,
         }
     }
 
@@ -51,7 +54,7 @@ impl Notify {
 
     /// The agent does its work. `status` as in [`Notify::status`].
     pub fn ready(&mut self, status: &str) {
-        self.tell("READY=1", Some(status));
+        self.owes_ready = !self.tell("READY=1", Some(status));
     }
 
     /// The configuration is being read anew; [`Notify::ready`] says that it has been.
@@ -68,38 +71,49 @@ impl Notify {
     }
 
     /// The agent lives.
-    pub fn alive(&mut self) {
-        self.tell("WATCHDOG=1", None);
+    ///
+    /// False: the manager has not read it; say it again soon.
+    pub fn alive(&mut self) -> bool {
+        if !self.owes_ready {
+            return self.tell("WATCHDOG=1", None);
+        }
+        self.owes_ready = !self.tell("READY=1\nWATCHDOG=1", None);
+        !self.owes_ready
     }
 
     /// What the agent does, for `systemctl status`. Told when it differs from the last one.
     pub fn status(&mut self, status: &str) {
         let status = one_line(status);
-        if self.is_heard() && status != self.status {
-            self.send(&format!("STATUS={status}"));
+        if self.is_heard() && status != self.status && self.send(&format!("STATUS={status}")) {
             self.status = status;
         }
     }
 
-    fn tell(&mut self, what: &str, status: Option<&str>) {
+    fn tell(&mut self, what: &str, status: Option<&str>) -> bool {
         if !self.is_heard() {
-            return;
+            return true;
         }
-        match status.map(one_line) {
-            Some(status) => {
-                self.send(&format!("{what}\nSTATUS={status}"));
-                self.status = status;
-            }
-            None => self.send(what),
+        let status = status.map(one_line);
+        let mut text = what.to_owned();
+        if let Some(status) = &status {
+            text.push_str("\nSTATUS=");
+            text.push_str(status);
         }
+        let told = self.send(&text);
+        if let Some(status) = status.filter(|_| told) {
+            self.status = status;
+        }
+        told
     }
 
-    fn send(&self, text: &str) {
+    fn send(&self, text: &str) -> bool {
         if let Some((socket, address)) = &self.manager
             && let Err(e) = socket.send_to_addr(text.as_bytes(), address)
         {
             log::warn!("the service manager cannot be told {text:?}: {e}");
+            return false;
         }
+        true
     }
 }
 

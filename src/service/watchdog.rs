@@ -89,6 +89,11 @@ impl<'a> Watchdog<'a> {
         self.next
     }
 
+    /// The manager could not be told: it will be as soon as it reads again.
+    pub fn not_told(&mut self, now: Instant) {
+        self.next = now + self.period / LOOKS;
+    }
+
     /// Whether all have answered, so that the manager may be told. If so, they are asked again.
     pub fn look(&mut self, now: Instant) -> bool {
         if now < self.next {

@@ -84,7 +84,9 @@ pub struct Setup {
 /// as `setup` says.
 pub fn prepare(command: &mut Command, setup: Setup) {
     command.process_group(0);
-    let score = setup.oom_score_adj.to_string();
+    // A job is never a safer place than the agent that started it.
+    let own = oom_score_adj().unwrap_or(i32::MIN);
+    let score = setup.oom_score_adj.max(own).to_string();
     // SAFETY: `set_up` makes system calls only, on memory made before the fork. It does not allocate, lock or
     // panic, which a child of a process with threads must not do.
     unsafe { command.pre_exec(move || set_up(&setup, score.as_bytes())) };

@@ -201,6 +201,11 @@ impl Session<'_> {
     }
 
     async fn heartbeat(&self, key: &Key, message: &Message) {
+        // Before anything is read: what a heartbeat says is kept.
+        let size = message.payload.as_ref().map_or(0, String::len);
+        if size > STATE_LIMIT {
+            return self.complain(message, "this heartbeat is too large").await;
+        }
         let value = match read_value::<payload::Heartbeat>(message) {
             Ok(value) => value,
             Err(reason) => return self.complain(message, &reason).await,
@@ -212,9 +217,12 @@ impl Session<'_> {
             && let Some(last) = self.app.registry.health(key)
             && let Ok(mut whole) = serde_json::from_str::<Map<_, _>>(last.get())
         {
-            apply_delta(&mut whole, fields);
+            if let Err(reason) = apply_delta(&mut whole, fields) {
+                return self.complain(message, &reason).await;
+            }
             fields = whole;
         }
+        fields.remove("nested");
         let health = raw(&Value::Object(fields));
         if health.get().len() > STATE_LIMIT {
             return self.complain(message, "this heartbeat is too large").await;

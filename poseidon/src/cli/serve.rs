@@ -86,7 +86,7 @@ impl Serve {
             tokio::select! {
                 _ = terminate.recv() => break log::info!("SIGTERM: stopping"),
                 _ = interrupt.recv() => break log::info!("SIGINT: stopping"),
-                Some(()) = sign() => notify.alive(),
+                Some(()) = sign() => { notify.alive(); }
             }
         }
         notify.stopping();

@@ -12,6 +12,8 @@ use serde::{Deserializer, forward_to_deserialize_any};
 
 /// How deep elements may be nested.
 const DEPTH: usize = 64;
+/// Elements in a document at most: each takes far more memory than its few bytes.
+const ELEMENTS: usize = 10_000;
 
 /// Reads `text`, whose root may have any name.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
@@ -32,6 +34,7 @@ fn parse(text: &str) -> Result<Element, String> {
     reader.config_mut().expand_empty_elements = true;
     // Below the elements that are open, one that holds the root.
     let mut open = vec![Element::default()];
+    let mut elements = 0;
     loop {
         let event = reader.read_event().map_err(|e| e.to_string())?;
         let depth = open.len();
@@ -41,12 +44,16 @@ fn parse(text: &str) -> Result<Element, String> {
                 if depth > DEPTH {
                     return Err(format!("more than {DEPTH} elements inside one another"));
                 }
+                elements += 1;
+                if elements > ELEMENTS {
+                    return Err(format!("more than {ELEMENTS} elements"));
+                }
                 // A document with broken ones is no XML.
                 for attribute in tag.attributes() {
                     attribute.map_err(|e| format!("broken attribute: {e}"))?;
                 }
                 open.push(Element {
-                    name: tag.name().as_ref().to_owned(),
+                    name: tag.local_name().as_ref().to_owned(),
                     ..Element::default()
                 });
             }

@@ -7,6 +7,8 @@ type Fields = Map<String, Value>;
 const MARK: &str = "delta";
 /// The second mark of a delta inside of whose lists and objects only changes stand.
 const NESTED: &str = "nested";
+/// Entries in a list of a nested delta at most.
+const ENTRIES: usize = 256;
 /// Lists whose entries are told apart by a member, so that an entry need not repeat what has not changed in it.
 const NAMED: [(&str, &str); 3] = [
     ("fileSystems", "mount"),
@@ -40,17 +42,29 @@ pub fn delta(previous: &Value, current: &Value, depth: Depth) -> Value {
     Value::Object(changed)
 }
 
-/// Makes `whole`, the last heartbeat, the one that `delta` stands for.
-pub fn apply(whole: &mut Fields, mut delta: Fields) {
-    if delta.remove(NESTED) != Some(Value::Bool(true)) {
-        delta.remove(MARK);
+/// Makes `whole`, the last heartbeat, the one that `delta` stands for. An error says why it cannot be; then `whole` is
+/// as it was.
+pub fn apply(whole: &mut Fields, mut delta: Fields) -> Result<(), String> {
+    let nested = delta.remove(NESTED) == Some(Value::Bool(true));
+    delta.remove(MARK);
+    if !nested {
         whole.extend(delta);
-        return;
+        return Ok(());
+    }
+    // Each entry is looked for among the old ones and takes what it leaves out from there: a sender must not make
+    // much of little.
+    for (name, _) in NAMED {
+        let too_long = |list: Option<&Value>| {
+            list.and_then(Value::as_array)
+                .is_some_and(|list| list.len() > ENTRIES)
+        };
+        if too_long(delta.get(name)) || too_long(whole.get(name)) {
+            return Err(format!(
+                "a delta with more than {ENTRIES} entries in {name}"
+            ));
+        }
     }
     for (name, new) in delta {
-        if name == MARK {
-            continue;
-        }
         let new = match (whole.remove(&name), new) {
             (Some(Value::Object(mut old)), Value::Object(new)) => {
                 old.extend(new);
@@ -66,6 +80,7 @@ pub fn apply(whole: &mut Fields, mut delta: Fields) {
         };
         whole.insert(name, new);
     }
+    Ok(())
 }
 
 /// None where a delta cannot say it.
@@ -149,7 +164,7 @@ mod tests {
             return Value::Object(delta.clone());
         }
         let mut whole = previous.clone();
-        apply(&mut whole, delta.clone());
+        apply(&mut whole, delta.clone()).unwrap();
         Value::Object(whole)
     }
 
@@ -220,6 +235,22 @@ mod tests {
         // What vanished in an entry makes all of it whole.
         let less = json!({"interfaces": [{"name": "eth0", "rxBytes": 2}], "agent": {}});
         assert_eq!(delta(&previous, &less, Depth::Nested), less);
+    }
+
+    #[test]
+    fn a_long_list_is_refused() {
+        let list = |n: usize| json!(vec![json!({"name": ""}); n]);
+        let (mut whole, mut delta) = (Map::new(), Map::new());
+        whole.insert("interfaces".to_owned(), list(1));
+        delta.insert(NESTED.to_owned(), Value::Bool(true));
+        delta.insert("interfaces".to_owned(), list(ENTRIES + 1));
+        let before = whole.clone();
+        assert!(apply(&mut whole, delta.clone()).is_err());
+        assert_eq!(whole, before);
+        delta.insert("interfaces".to_owned(), list(ENTRIES));
+        apply(&mut whole, delta.clone()).unwrap();
+        whole.insert("interfaces".to_owned(), list(ENTRIES + 1));
+        assert!(apply(&mut whole, delta).is_err());
     }
 
     /// Heartbeats of a few small names and values, so that all kinds of changes come up; entries may share a name.
