@@ -168,7 +168,7 @@ pub static SETTINGS: &[Setting] = &[
             config.log_to = match text {
                 "stderr" => LogTo::Stderr,
                 "syslog" => LogTo::Syslog,
-                _ => return Err("expected `stderr` or `syslog`".to_owned()),
+                _ => return Err("expected one of stderr, syslog".to_owned()),
             };
             Ok(())
         }),
