@@ -339,6 +339,9 @@ class Init(unittest.TestCase):
             {"url": [URL], "identifier": "two words"},
             {"url": [URL], "identifier_file": "/nonexistent"},
             {"url": [URL, "ws://a/" + "x" * 5000]},
+            {"url": ["ws://a/" + "x" * 5000]},
+            {"url": [URL], "ca_file": "/" + "x" * 5000},
+            {"url": [URL], "pin": ["x" * 5000]},
         ):
             with self.subTest(wrong):
                 self.router.configure(heartbeat_seconds="30", **wrong)
@@ -396,6 +399,50 @@ class Init(unittest.TestCase):
         self.router.configure(url=[URL], pin=["sha256//typo", PIN])
         self.router.init("restart")
         self.assertEqual(self.router.toml(), {**BARE_TOML, "tls": {"pins": [PIN]}}, "the right one of two stays")
+
+    def check_config_fails(self, ends, calls):
+        """From now on some calls of check-config, counted from 1, end in another way than with an answer."""
+        real = self.router.path("usr/bin/triton.real")
+        if not os.path.exists(real):
+            os.rename(self.router.path("usr/bin/triton"), real)
+        self.router.write("calls", "")
+        self.router.write(
+            "usr/bin/triton",
+            "#!/bin/sh\nif [ \"$1\" = check-config ]; then echo x >>/calls\n"
+            f"case \"$(wc -l </calls)\" in {calls}) {ends} ;; esac; fi\nexec /usr/bin/triton.real \"$@\"\n",
+        )
+        os.chmod(self.router.path("usr/bin/triton"), 0o755)
+
+    def test_a_check_without_an_answer_refuses_nothing(self):
+        """As when the memory is full at boot and the check is killed."""
+        full = {**BARE_TOML, "identifier": SECRET}
+        for ends in ("kill -9 $$", "exit 127", "exit 126", "exit 2"):
+            with self.subTest(ends):
+                self.check_config_fails(ends, "*")
+                self.router.configure(url=[URL], identifier=SECRET)
+                actions, log = self.router.init("boot", quiet=False)
+                self.assertEqual((actions, self.router.toml()), (["start"], full))
+                self.assertIn("cannot be checked: /usr/bin/triton check-config ends with exit code", log)
+                self.router.started()
+                # What is in force stays, since a mistake in the new settings would not be seen.
+                self.router.configure(url=["htps://typo"])
+                log = self.router.init("reload", quiet=False)[1]
+                self.assertIn("all settings stay as they were", log)
+                self.assertEqual(self.router.toml(), full)
+                self.router.init("stop")
+                shutil.rmtree(self.router.path("tmp/run/triton"))
+        # Killed once, in the midst of looking for the wrong item: only that one is left out.
+        self.router.configure(url=[URL], identifier=SECRET, heartbeat_seconds="0", pin=[PIN])
+        for killed in range(3, 10):
+            with self.subTest(killed=killed):
+                self.check_config_fails("kill -9 $$", killed)
+                actions, log = self.router.init("boot", quiet=False)
+                toml = self.router.toml()
+                toml.pop("heartbeat_seconds", None)
+                self.assertEqual((actions, toml), (["start"], {**full, "tls": {"pins": [PIN]}}))
+                self.assertIn("cannot be checked and counts as right", log)
+                self.router.init("stop")
+                shutil.rmtree(self.router.path("tmp/run/triton"))
 
     def test_an_authority_file_that_comes_later_is_waited_for(self):
         self.router.configure(url=["wss://127.0.0.1:9"], ca_file="/mnt/not-yet.pem")
