@@ -261,6 +261,10 @@ class Init(unittest.TestCase):
         self.assertFalse(os.path.exists(self.router.path("canary")))
         shutil.rmtree(self.router.path("tmp/run/triton"))
         actions, log = self.router.init("restart")
+        self.assertEqual(self.router.toml()["labels"], labels, "and after a power cut, too")
+        shutil.rmtree(self.router.path("tmp/run/triton"))
+        os.remove(self.router.path("etc/triton/last-good.toml"))
+        actions, log = self.router.init("restart")
         self.assertEqual(self.router.toml().get("url"), None, "pins were wanted, and none is right")
         self.assertEqual(self.router.toml()["state"], "/etc/triton")
         self.router.started()
@@ -291,7 +295,6 @@ class Init(unittest.TestCase):
             log_level="loud",
             label=["good=1", "long=" + "x" * 300, "good=2"],
         )
-        # What the script says to a caller without a terminal goes to the log only.
         actions, log = self.router.init("start")
         self.assertEqual(actions, ["start"])
         toml = self.router.toml()
@@ -347,10 +350,15 @@ class Init(unittest.TestCase):
                 self.router.configure(heartbeat_seconds="30", **wrong)
                 actions, log = self.router.init("reload")
                 self.assertEqual(actions, ["signal HUP", "unchanged"])
+                self.assertEqual(self.router.code, 1, "a job that did this fails")
                 self.assertEqual(self.router.toml(), {**BARE_TOML, "heartbeat_seconds": 20})
                 self.assertIn("all settings stay as they were", log)
                 self.assertNotIn("two words", log)
         self.assertEqual(self.router.started(), pid)
+        # A mistake elsewhere is said, and the rest is in force.
+        self.router.configure(url=[URL], heartbeat_seconds="20", dns_seconds="many")
+        self.assertIn("dns_seconds is no whole number", self.router.init("reload")[1])
+        self.assertEqual(self.router.code, 0)
 
     def test_a_file_that_uci_cannot_read_does_not_stop_a_running_agent(self):
         self.router.configure(url=[URL])
@@ -360,13 +368,66 @@ class Init(unittest.TestCase):
         actions, log = self.router.init("reload")
         self.assertEqual(actions, ["signal HUP", "unchanged"])
         self.assertIn("/etc/config/triton cannot be read", log)
+        self.assertEqual(self.router.code, 1)
         self.assertEqual(self.router.toml(), BARE_TOML)
         self.assertEqual(self.router.started(), pid)
-        # At boot there is nothing to go on with; the triggers wait for a better file.
-        self.router.init("stop")
-        shutil.rmtree(self.router.path("tmp/run/triton"))
+        # After a power cut it goes on with the last settings that were right.
+        self.power_cut()
+        actions, log = self.router.init("boot")
+        self.assertEqual((actions, self.router.toml()), (["start"], BARE_TOML))
+        self.assertIn("daemon.err triton: the agent goes with the last settings that were right", log)
+        self.assertEqual(self.router.mode("tmp/run/triton"), 0o700)
+        self.router.started()
+        # Without them there is nothing to go on with; the triggers wait for a better file.
+        self.power_cut()
+        os.remove(self.router.path("etc/triton/last-good.toml"))
         self.assertEqual(self.router.init("boot")[0], ["nothing"])
         self.assertIn("config.change triton", self.router.read("procd/new/triggers"))
+
+    def power_cut(self):
+        """What is in memory is gone."""
+        self.router.init("stop")
+        shutil.rmtree(self.router.path("tmp/run/triton"))
+
+    def test_a_mistake_from_afar_and_then_a_power_cut(self):
+        self.router.configure(url=[URL], identifier=SECRET, heartbeat_seconds="20", workers="2")
+        self.router.init("start")
+        kept = self.router.path("etc/triton/last-good.toml")
+        good = {**BARE_TOML, "identifier": SECRET, "heartbeat_seconds": 20, "jobs": {"workers": 2}}
+        self.assertEqual(self.router.mode("etc/triton/last-good.toml"), 0o600)
+        self.assertEqual(self.router.read("etc/triton/last-good.toml"), self.router.read("tmp/run/triton/triton.toml"))
+        fixed = self.router.read("tmp/run/triton/fixed")
+        self.assertIn("jobs.workers", fixed)
+        self.router.started()
+        # The flash is written where something changes, and only then.
+        before = os.stat(kept)
+        self.router.init("reload")
+        self.assertEqual((os.stat(kept).st_ino, os.stat(kept).st_mtime_ns), (before.st_ino, before.st_mtime_ns))
+        for wrong in ({"url": "htps://typo"}, {"url": "ws://a/" + "x" * 5000}, {"url": URL, "pin": "sha256//typo"}):
+            with self.subTest(wrong):
+                self.router.configure(heartbeat_seconds="30", **wrong)
+                self.router.init("reload")
+                self.power_cut()
+                actions, log = self.router.init("boot")
+                self.assertEqual((actions, self.router.toml()), (["start"], good))
+                self.assertEqual(self.router.read("tmp/run/triton/fixed"), fixed)
+                self.assertIn("daemon.err triton: the agent goes with the last settings that were right", log)
+                self.router.started()
+                self.assertEqual(self.router.init("reload")[0], ["signal HUP", "unchanged"])
+        # One that this agent does not take is no help.
+        self.power_cut()
+        self.router.write("etc/triton/last-good.toml", "url = 1\n")
+        log = self.router.init("boot")[1]
+        self.assertIn("last-good.toml cannot be used either", log)
+        self.assertNotIn("url", self.router.toml())
+        # What is right again is kept again, and what is switched off leaves nothing.
+        self.router.configure(url=[URL])
+        self.router.init("reload")
+        self.assertEqual(self.router.read("etc/triton/last-good.toml"), self.router.read("tmp/run/triton/triton.toml"))
+        self.router.configure(url=[URL], enabled="0")
+        self.router.init("reload")
+        self.assertEqual(sorted(os.listdir(self.router.path("etc/triton")))[-1], "triton.toml")
+        self.assertFalse(os.path.exists(kept))
 
     def test_the_same_mistake_at_boot_does_not_keep_the_agent_from_running(self):
         self.router.configure(url=["htps://typo", URL], proxy="socks5://x")
@@ -524,11 +585,23 @@ class Init(unittest.TestCase):
         self.assertEqual(self.router.read("tmp/run/triton/triton.toml"), before)
         self.assertEqual(self.router.pid() is not None, True, pid)
 
-    def test_a_person_at_a_terminal_sees_what_is_wrong(self):
-        self.router.configure(url=[URL], workers="many")
-        command = f"chroot {self.router.root} /bin/busybox ash /etc/rc.common /etc/init.d/triton start"
-        done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=60)
-        self.assertIn("triton: /etc/config/triton: workers is no whole number", done.stdout)
+    def test_procd_is_told_nothing_that_is_in_the_log(self):
+        """At boot and for triggers it is procd that calls: here a shell that is process 1 of its namespace."""
+        shell = f"chroot {self.router.root} /bin/busybox ash /etc/rc.common /etc/init.d/triton boot; :"
+        done = subprocess.run(["unshare", "--pid", "--fork", "sh", "-c", shell], capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.assertIn("names no url", self.router.read("procd/log"))
+
+    def test_a_caller_that_reads_no_more_changes_nothing(self):
+        self.router.configure(url=[URL], workers="many", queue="many")
+        read, write = os.pipe()
+        os.close(read)
+        shell = ["chroot", self.router.root, "/bin/busybox", "ash", "/etc/rc.common", "/etc/init.d/triton", "start"]
+        done = subprocess.run(shell, stderr=write, timeout=60)
+        os.close(write)
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(self.router.toml(), BARE_TOML)
+        self.router.started()
 
     def test_validation_names_every_option_once(self):
         self.router.init("start")
