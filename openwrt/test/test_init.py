@@ -212,6 +212,18 @@ class Init(unittest.TestCase):
         for part in ("journal is none of", "state is no absolute path", "there is no group"):
             self.assertIn(part, log)
 
+    def test_the_mode_of_a_folder_that_is_there_is_left_alone(self):
+        os.chmod(self.router.path("tmp"), 0o1777)
+        self.router.configure(url=[URL], state="/tmp")
+        actions, log = self.router.init("start")
+        self.assertEqual(actions, ["start"])
+        self.assertIn("daemon.warn triton: the folder /tmp is open to others", log)
+        self.assertEqual(self.router.mode("tmp"), 0o1777)
+        self.router.started()
+        self.router.configure(url=[URL], state="/root/a/b")
+        self.assertEqual(self.router.init("restart"), (["stop", "start"], ""))
+        self.assertEqual(self.router.mode("root/a/b"), 0o700)
+
     def test_without_a_url_it_runs_where_that_is_wanted(self):
         self.router.configure(offline="1")
         self.assertEqual(self.router.init("start"), (["start"], ""))
