@@ -34,6 +34,8 @@ native=$(dpkg --print-architecture)
 work=$(mktemp -d /var/tmp/triton-test.XXXXXX)
 clean() {
     local code=$?
+    # A second Ctrl-C does not stop the cleaning.
+    trap '' INT TERM HUP
     if [ $code -ne 0 ] && [ -n "$container_pid" ]; then
         echo "--- the end of the container's journal" >&2
         inside journalctl --no-pager -n 60 >&2 || true

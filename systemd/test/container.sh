@@ -30,9 +30,10 @@ container_folders() {
 }
 
 container_start() {
-    local image=$1 work=$2 debs=$3 folder group
-    mkdir -p "$work"
-    container_work=$work
+    # Not a local 'work': the caller's trap, when it runs in here, would see that in place of its own.
+    local image=$1 debs=$3 folder group
+    container_work=$2
+    mkdir -p "$container_work"
     for folder in $(container_folders); do
         group=$folder/triton-test-$$
         mkdir "$group"
@@ -42,33 +43,33 @@ container_start() {
             cat "$folder/cpuset.mems" > "$group/cpuset.mems"
         fi
     done
-    local starter="$work/start"
+    local starter="$container_work/start"
     {
         printf 'for group in'
         printf ' %q' "${container_groups[@]}"
         # shellcheck disable=SC2016
-        printf '; do echo $$ > "$group/cgroup.procs"; done\necho $$ > %q\n' "$work/pid"
+        printf '; do echo $$ > "$group/cgroup.procs"; done\necho $$ > %q\n' "$container_work/pid"
         printf 'exec unshare --mount --pid --fork --kill-child --net --uts --ipc --cgroup --propagation private'
-        printf ' sh %q %q %q %q\n' "$container_init" "$image" "$work/mounts" "$debs"
+        printf ' sh %q %q %q %q\n' "$container_init" "$image" "$container_work/mounts" "$debs"
     } > "$starter"
-    mkdir -p "$work/mounts"
+    mkdir -p "$container_work/mounts"
     # systemd wants a terminal for its console.
-    script -qfc "sh $starter" "$work/console.log" < /dev/null > /dev/null 2>&1 &
+    script -qfc "sh $starter" "$container_work/console.log" < /dev/null > /dev/null 2>&1 &
     container_script=$!
     local tries=0 starter_pid
     until [ -n "$container_pid" ]; do
         tries=$((tries + 1))
-        [ $tries -lt 200 ] || die "the container does not start: $(cat "$work/console.log")"
+        [ $tries -lt 200 ] || die "the container does not start: $(cat "$container_work/console.log")"
         sleep 0.05
-        starter_pid=$(cat "$work/pid" 2> /dev/null) || continue
+        starter_pid=$(cat "$container_work/pid" 2> /dev/null) || continue
         container_pid=$(tr -d ' ' < "/proc/$starter_pid/task/$starter_pid/children" 2> /dev/null) || continue
     done
     tries=0
     # 'degraded' is a boot too: a container lacks this and that.
     until inside systemctl is-system-running 2> /dev/null | grep -qE '^(running|degraded)$'; do
         tries=$((tries + 1))
-        [ $tries -lt 300 ] || die "systemd does not come up: $(cat "$work/console.log")"
-        [ -d "/proc/$container_pid" ] || die "systemd ended: $(cat "$work/console.log")"
+        [ $tries -lt 300 ] || die "systemd does not come up: $(cat "$container_work/console.log")"
+        [ -d "/proc/$container_pid" ] || die "systemd ended: $(cat "$container_work/console.log")"
         sleep 0.2
     done
 }
