@@ -86,8 +86,9 @@ choose_rust() {
 need_rust() {
     choose_rust && return
     if [ -n "$install" ]; then
-        if command -v apt-get >/dev/null && need_packages rustc-web cargo-web rust-web-src && choose_rust; then return; fi
+        # The compiler that is chosen here already, if it is rustup's; Debian's is another one.
         if command -v rustup >/dev/null && rustup component add rust-src && choose_rust; then return; fi
+        if command -v apt-get >/dev/null && need_packages rustc-web cargo-web rust-web-src && choose_rust; then return; fi
     fi
     say "no compiler here has the standard library of $triple. One of these helps:"
     command -v rustup >/dev/null && {
@@ -114,13 +115,14 @@ need_tools() {
 build() {
     local source=$1 output=$2 root cargo_home arguments=() rustflags=() remap=()
     root=$("$rustc" --print sysroot)
-    cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    cargo_home=${CARGO_HOME:-${HOME%/}/.cargo}
     # No path of the builder's in the binary, so that all builders get the same one.
     remap=("$source=/triton" "$output=/target" "$cargo_home=/cargo" "$root/lib/rustlib/src/rust=/rust"
         "$(realpath "$root/lib/rustlib/src/rust" 2>/dev/null || echo /nowhere)=/rust")
     # The last that fits wins.
     rustflags=(-Clinker-flavor=ld.lld -Clink-self-contained=no)
-    for one in "$HOME=/home" "${remap[@]}"; do rustflags+=("--remap-path-prefix=$one"); done
+    [ "${HOME%/}" = '' ] || remap=("${HOME%/}=/home" "${remap[@]}")
+    for one in "${remap[@]}"; do rustflags+=("--remap-path-prefix=$one"); done
     if [ "$pie" = pie ]; then
         rustflags+=(-Crelocation-model=pie -Clink-arg=--pack-dyn-relocs=relr)
     else
@@ -166,8 +168,10 @@ build() {
 
 # check BINARY SOURCE: that it holds nothing of the builder.
 check() {
-    local path
-    for path in "$2" "$HOME/" "${CARGO_HOME:-$HOME/.cargo}"; do
+    local path paths=("$2" "${CARGO_HOME:-${HOME%/}/.cargo}")
+    # Where it is the root, every path begins with it.
+    [ "${HOME%/}" = '' ] || paths+=("${HOME%/}/")
+    for path in "${paths[@]}"; do
         ! grep -qaF -e "$path" "$1" || fail "$1 contains the builder's path $path"
     done
 }

@@ -3,7 +3,12 @@
 
 cross=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 checkout=$(dirname "$cross")
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/triton-cross
+# Unset by cron and some containers; cargo then asks for the same.
+if [ -z "${HOME:-}" ]; then
+    HOME=$(getent passwd "$(id -u)" | cut -d : -f 6 || true)
+    export HOME=${HOME:-/}
+fi
+cache=${XDG_CACHE_HOME:-${HOME%/}/.cache}/triton-cross
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 fail() { say "$@"; exit 1; }

@@ -272,7 +272,9 @@ for arch; do
 	mv "$scratch/package" "$ipk"
 	echo "$ipk: $(wc -c <"$ipk") bytes"
 	if [ -n "$have_apk" ]; then
-		apk="$out/triton-${version}_$arch.apk"
+		# apk looks for NAME-VERSION.apk, so each architecture has a folder.
+		mkdir -p "$out/$arch"
+		apk="$out/$arch/triton-$version.apk"
 		build_apk "$arch" "$scratch/tree" "$scratch/package"
 		mv "$scratch/package" "$apk"
 		echo "$apk: $(wc -c <"$apk") bytes"

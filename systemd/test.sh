@@ -14,6 +14,10 @@ die() { echo "test.sh: $*" >&2; exit 1; }
 need() { command -v "$1" > /dev/null || die "$1 is missing: apt-get install $2"; }
 [ "$(id -u)" = 0 ] || die "it makes namespaces and mounts: run it as root"
 need debootstrap debootstrap
+need gpgv gpgv
+need flock util-linux
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -e $keyring ] || die "$keyring is missing: apt-get install debian-archive-keyring"
 need dpkg-deb dpkg
 need lintian lintian
 need nsenter util-linux
@@ -30,12 +34,14 @@ native=$(dpkg --print-architecture)
 work=$(mktemp -d /var/tmp/triton-test.XXXXXX)
 clean() {
     local code=$?
+    # A second Ctrl-C does not stop the cleaning.
+    trap '' INT TERM HUP
     if [ $code -ne 0 ] && [ -n "$container_pid" ]; then
         echo "--- the end of the container's journal" >&2
         inside journalctl --no-pager -n 60 >&2 || true
     fi
     container_stop
-    rm -rf "$work"
+    rm -rf --one-file-system "$work"
     [ $code = 0 ] || echo "FAILED: $step" >&2
 }
 trap clean EXIT
@@ -132,14 +138,19 @@ step "a Debian"
 suite=bookworm
 cache=${TRITON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/triton}
 image=$cache/debian-$suite-$native-1
+mkdir -p "$cache"
+# Two runs do not make it at once.
+exec 9> "$image.lock"
+flock 9
 if ! [ -d "$image" ]; then
-    mkdir -p "$cache"
-    rm -rf "$image.new"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps "$suite" "$image.new" \
+    rm -rf --one-file-system "$image.new"
+    debootstrap --force-check-gpg --keyring=$keyring --variant=minbase \
+        --include=systemd,systemd-sysv,dbus,procps "$suite" "$image.new" \
         > "$work/debootstrap.log" 2>&1 || die "debootstrap fails: $(tail -n 5 "$work/debootstrap.log")"
     rm -rf "$image.new/var/cache/apt/archives/"*.deb
     mv "$image.new" "$image"
 fi
+exec 9>&-
 
 # What is installed: this version, and another for upgrades.
 mkdir "$work/seen"
@@ -147,6 +158,8 @@ cp "$(one triton "$native")" "$work/seen/triton.deb"
 cp "$(one poseidon "$native")" "$work/seen/poseidon.deb"
 dpkg-deb --raw-extract "$work/seen/triton.deb" "$work/newer"
 sed -i 's/^Version: .*/&+newer/' "$work/newer/DEBIAN/control"
+# With another configuration file, so that dpkg has something to ask about.
+echo '# A newer version.' >> "$work/newer/etc/triton/triton.toml"
 dpkg-deb --build --root-owner-group "$work/newer" "$work/seen/newer.deb" > /dev/null
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
     -addext subjectAltName=DNS:localhost -keyout "$work/seen/key.pem" -out "$work/seen/cert.pem" 2> "$work/openssl.log" \
@@ -302,7 +315,9 @@ eventually "and plain again" status_holds triton "connected to ws://"
 
 step "an upgrade by a job of the agent itself"
 main=$(prop triton MainPID)
-upgraded=$(central run attic -- dpkg --force-confold -i /debs/newer.deb) || fail "the job fails: $upgraded"
+options=(-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold)
+holds "docs/systemd.md says how" "$(< docs/systemd.md)" "apt-get install -y ${options[*]} triton"
+upgraded=$(central run attic -- apt-get install -y "${options[@]}" /debs/newer.deb) || fail "the job fails: $upgraded"
 holds "it ends well" "$upgraded" "Setting up triton"
 # shellcheck disable=SC2016
 is "the package is whole" "ii " "$(inside dpkg-query -W -f '${db:Status-Abbrev}' triton)"
@@ -310,6 +325,7 @@ eventually "then the agent is started anew" main_is_new triton "$main"
 eventually "and connects" status_holds triton "connected to ws://"
 is "the instance is the same" "$instance" "$(inside cat /var/lib/triton/instance)"
 is "so is the configuration" 'url = "ws://127.0.0.1:8787"' "$(inside cat /etc/triton/triton.toml)"
+ok "dpkg had something to ask" inside test -e /etc/triton/triton.toml.dpkg-dist
 ok "and the unit that restarted it is gone" not inside systemctl is-failed triton-restart.service
 
 step "an ordinary upgrade"
@@ -320,6 +336,44 @@ ok "the agent is a new process" main_is_new triton "$main"
 ok "who disabled it finds it so" not inside systemctl is-enabled triton
 is "the instance is the same" "$instance" "$(inside cat /var/lib/triton/instance)"
 inside systemctl enable triton 2> /dev/null
+
+step "an upgrade with a configuration that is wrong"
+main=$(prop triton MainPID)
+right=$(inside cat /etc/triton/triton.toml)
+echo 'url = 7' | inside tee /etc/triton/triton.toml > /dev/null
+said=$(inside dpkg --force-confold -i /debs/newer.deb 2>&1) || fail "it does not install: $said"
+holds "it says why" "$said" "/etc/triton/triton.toml"
+holds "and what it did" "$said" "NOT restarted"
+is "the agent goes on" "$main" "$(prop triton MainPID)"
+holds "connected" "$(prop triton StatusText)" "connected to ws://"
+# The same by a job.
+said=$(central run attic -- dpkg --force-confold -i /debs/triton.deb 2>&1) || fail "the job fails: $said"
+holds "a job says it too" "$said" "NOT restarted"
+ok "and leaves no unit that would do it" not inside systemctl is-active triton-restart.service
+is "and the agent goes on" "$main" "$(prop triton MainPID)"
+# What is wrong may be a variable of the service.
+echo "$right" | inside tee /etc/triton/triton.toml > /dev/null
+echo 'TRITON_LOG=loud' | inside tee /etc/default/triton > /dev/null
+said=$(inside dpkg -i --force-confold /debs/newer.deb 2>&1) || fail "it does not install: $said"
+holds "so is a variable" "$said" "NOT restarted"
+is "and the agent goes on" "$main" "$(prop triton MainPID)"
+inside rm /etc/default/triton
+ok "mended, it installs" inside dpkg --force-confold -i /debs/triton.deb
+ok "and the agent is a new process" main_is_new triton "$main"
+
+step "a journal in memory"
+printf '%s\n[journal]\nfolder = "/run/triton/journal"\n' "$right" | inside tee /etc/triton/triton.toml > /dev/null
+inside systemctl restart triton
+inside triton exec -- true
+ok "it is there" inside sh -c 'ls /run/triton/journal | grep -q .'
+job=$(inside triton history | tail -n 1)
+inside systemctl restart triton
+[ -n "$job" ] || fail "the history is empty"
+holds "it outlives a restart" "$(inside triton history)" "$job"
+inside systemctl stop triton
+ok "and no stop" not inside test -e /run/triton
+echo "$right" | inside tee /etc/triton/triton.toml > /dev/null
+inside systemctl start triton
 
 step "the monitor-only agent"
 inside sh -c 'printf "" > /etc/triton/triton.toml'

@@ -159,15 +159,19 @@ class Router:
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
     def init(self, action, env=None, quiet=True):
-        """Runs /etc/init.d/triton ACTION; returns what procd did and what was logged."""
+        """Runs /etc/init.d/triton ACTION as a person or a job does; returns what procd did and what was logged, which
+        is also what the caller reads, unless not 'quiet'. The exit code is in 'code'."""
         before_actions, before_log = len(self.read("procd/actions")), len(self.read("procd/log"))
         code, out, err = self.run("/bin/busybox", "ash", "/etc/rc.common", "/etc/init.d/triton", action, env=env)
+        log = self.read("procd/log")[before_log:]
         if quiet:
-            assert (out, err) == ("", ""), f"{action} says: {out}{err}"
+            said = "".join(line.split(" ", 1)[1] + "\n" for line in log.splitlines())
+            assert (out, err) == ("", said), f"{action} says: {out}{err}, and logs {log}"
         assert code in (0, 1), f"{action}: exit code {code}"
+        self.code = code
         violations = self.read("procd/violations")
         assert not violations, violations
-        return self.read("procd/actions")[before_actions:].split("\n")[:-1], self.read("procd/log")[before_log:]
+        return self.read("procd/actions")[before_actions:].split("\n")[:-1], log
 
     def param(self, name):
         """A parameter of the instance as procd got it."""

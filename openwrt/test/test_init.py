@@ -212,6 +212,18 @@ class Init(unittest.TestCase):
         for part in ("journal is none of", "state is no absolute path", "there is no group"):
             self.assertIn(part, log)
 
+    def test_the_mode_of_a_folder_that_is_there_is_left_alone(self):
+        os.chmod(self.router.path("tmp"), 0o1777)
+        self.router.configure(url=[URL], state="/tmp")
+        actions, log = self.router.init("start")
+        self.assertEqual(actions, ["start"])
+        self.assertIn("daemon.warn triton: the folder /tmp is open to others", log)
+        self.assertEqual(self.router.mode("tmp"), 0o1777)
+        self.router.started()
+        self.router.configure(url=[URL], state="/root/a/b")
+        self.assertEqual(self.router.init("restart"), (["stop", "start"], ""))
+        self.assertEqual(self.router.mode("root/a/b"), 0o700)
+
     def test_without_a_url_it_runs_where_that_is_wanted(self):
         self.router.configure(offline="1")
         self.assertEqual(self.router.init("start"), (["start"], ""))
@@ -261,6 +273,10 @@ class Init(unittest.TestCase):
         self.assertFalse(os.path.exists(self.router.path("canary")))
         shutil.rmtree(self.router.path("tmp/run/triton"))
         actions, log = self.router.init("restart")
+        self.assertEqual(self.router.toml()["labels"], labels, "and after a power cut, too")
+        shutil.rmtree(self.router.path("tmp/run/triton"))
+        os.remove(self.router.path("etc/triton/last-good.toml"))
+        actions, log = self.router.init("restart")
         self.assertEqual(self.router.toml().get("url"), None, "pins were wanted, and none is right")
         self.assertEqual(self.router.toml()["state"], "/etc/triton")
         self.router.started()
@@ -291,7 +307,6 @@ class Init(unittest.TestCase):
             log_level="loud",
             label=["good=1", "long=" + "x" * 300, "good=2"],
         )
-        # What the script says to a caller without a terminal goes to the log only.
         actions, log = self.router.init("start")
         self.assertEqual(actions, ["start"])
         toml = self.router.toml()
@@ -339,15 +354,23 @@ class Init(unittest.TestCase):
             {"url": [URL], "identifier": "two words"},
             {"url": [URL], "identifier_file": "/nonexistent"},
             {"url": [URL, "ws://a/" + "x" * 5000]},
+            {"url": ["ws://a/" + "x" * 5000]},
+            {"url": [URL], "ca_file": "/" + "x" * 5000},
+            {"url": [URL], "pin": ["x" * 5000]},
         ):
             with self.subTest(wrong):
                 self.router.configure(heartbeat_seconds="30", **wrong)
                 actions, log = self.router.init("reload")
                 self.assertEqual(actions, ["signal HUP", "unchanged"])
+                self.assertEqual(self.router.code, 1, "a job that did this fails")
                 self.assertEqual(self.router.toml(), {**BARE_TOML, "heartbeat_seconds": 20})
                 self.assertIn("all settings stay as they were", log)
                 self.assertNotIn("two words", log)
         self.assertEqual(self.router.started(), pid)
+        # A mistake elsewhere is said, and the rest is in force.
+        self.router.configure(url=[URL], heartbeat_seconds="20", dns_seconds="many")
+        self.assertIn("dns_seconds is no whole number", self.router.init("reload")[1])
+        self.assertEqual(self.router.code, 0)
 
     def test_a_file_that_uci_cannot_read_does_not_stop_a_running_agent(self):
         self.router.configure(url=[URL])
@@ -357,13 +380,66 @@ class Init(unittest.TestCase):
         actions, log = self.router.init("reload")
         self.assertEqual(actions, ["signal HUP", "unchanged"])
         self.assertIn("/etc/config/triton cannot be read", log)
+        self.assertEqual(self.router.code, 1)
         self.assertEqual(self.router.toml(), BARE_TOML)
         self.assertEqual(self.router.started(), pid)
-        # At boot there is nothing to go on with; the triggers wait for a better file.
-        self.router.init("stop")
-        shutil.rmtree(self.router.path("tmp/run/triton"))
+        # After a power cut it goes on with the last settings that were right.
+        self.power_cut()
+        actions, log = self.router.init("boot")
+        self.assertEqual((actions, self.router.toml()), (["start"], BARE_TOML))
+        self.assertIn("daemon.err triton: the agent goes with the last settings that were right", log)
+        self.assertEqual(self.router.mode("tmp/run/triton"), 0o700)
+        self.router.started()
+        # Without them there is nothing to go on with; the triggers wait for a better file.
+        self.power_cut()
+        os.remove(self.router.path("etc/triton/last-good.toml"))
         self.assertEqual(self.router.init("boot")[0], ["nothing"])
         self.assertIn("config.change triton", self.router.read("procd/new/triggers"))
+
+    def power_cut(self):
+        """What is in memory is gone."""
+        self.router.init("stop")
+        shutil.rmtree(self.router.path("tmp/run/triton"))
+
+    def test_a_mistake_from_afar_and_then_a_power_cut(self):
+        self.router.configure(url=[URL], identifier=SECRET, heartbeat_seconds="20", workers="2")
+        self.router.init("start")
+        kept = self.router.path("etc/triton/last-good.toml")
+        good = {**BARE_TOML, "identifier": SECRET, "heartbeat_seconds": 20, "jobs": {"workers": 2}}
+        self.assertEqual(self.router.mode("etc/triton/last-good.toml"), 0o600)
+        self.assertEqual(self.router.read("etc/triton/last-good.toml"), self.router.read("tmp/run/triton/triton.toml"))
+        fixed = self.router.read("tmp/run/triton/fixed")
+        self.assertIn("jobs.workers", fixed)
+        self.router.started()
+        # The flash is written where something changes, and only then.
+        before = os.stat(kept)
+        self.router.init("reload")
+        self.assertEqual((os.stat(kept).st_ino, os.stat(kept).st_mtime_ns), (before.st_ino, before.st_mtime_ns))
+        for wrong in ({"url": "htps://typo"}, {"url": "ws://a/" + "x" * 5000}, {"url": URL, "pin": "sha256//typo"}):
+            with self.subTest(wrong):
+                self.router.configure(heartbeat_seconds="30", **wrong)
+                self.router.init("reload")
+                self.power_cut()
+                actions, log = self.router.init("boot")
+                self.assertEqual((actions, self.router.toml()), (["start"], good))
+                self.assertEqual(self.router.read("tmp/run/triton/fixed"), fixed)
+                self.assertIn("daemon.err triton: the agent goes with the last settings that were right", log)
+                self.router.started()
+                self.assertEqual(self.router.init("reload")[0], ["signal HUP", "unchanged"])
+        # One that this agent does not take is no help.
+        self.power_cut()
+        self.router.write("etc/triton/last-good.toml", "url = 1\n")
+        log = self.router.init("boot")[1]
+        self.assertIn("last-good.toml cannot be used either", log)
+        self.assertNotIn("url", self.router.toml())
+        # What is right again is kept again, and what is switched off leaves nothing.
+        self.router.configure(url=[URL])
+        self.router.init("reload")
+        self.assertEqual(self.router.read("etc/triton/last-good.toml"), self.router.read("tmp/run/triton/triton.toml"))
+        self.router.configure(url=[URL], enabled="0")
+        self.router.init("reload")
+        self.assertEqual(sorted(os.listdir(self.router.path("etc/triton")))[-1], "triton.toml")
+        self.assertFalse(os.path.exists(kept))
 
     def test_the_same_mistake_at_boot_does_not_keep_the_agent_from_running(self):
         self.router.configure(url=["htps://typo", URL], proxy="socks5://x")
@@ -396,6 +472,50 @@ class Init(unittest.TestCase):
         self.router.configure(url=[URL], pin=["sha256//typo", PIN])
         self.router.init("restart")
         self.assertEqual(self.router.toml(), {**BARE_TOML, "tls": {"pins": [PIN]}}, "the right one of two stays")
+
+    def check_config_fails(self, ends, calls):
+        """From now on some calls of check-config, counted from 1, end in another way than with an answer."""
+        real = self.router.path("usr/bin/triton.real")
+        if not os.path.exists(real):
+            os.rename(self.router.path("usr/bin/triton"), real)
+        self.router.write("calls", "")
+        self.router.write(
+            "usr/bin/triton",
+            "#!/bin/sh\nif [ \"$1\" = check-config ]; then echo x >>/calls\n"
+            f"case \"$(wc -l </calls)\" in {calls}) {ends} ;; esac; fi\nexec /usr/bin/triton.real \"$@\"\n",
+        )
+        os.chmod(self.router.path("usr/bin/triton"), 0o755)
+
+    def test_a_check_without_an_answer_refuses_nothing(self):
+        """As when the memory is full at boot and the check is killed."""
+        full = {**BARE_TOML, "identifier": SECRET}
+        for ends in ("kill -9 $$", "exit 127", "exit 126", "exit 2"):
+            with self.subTest(ends):
+                self.check_config_fails(ends, "*")
+                self.router.configure(url=[URL], identifier=SECRET)
+                actions, log = self.router.init("boot", quiet=False)
+                self.assertEqual((actions, self.router.toml()), (["start"], full))
+                self.assertIn("cannot be checked: /usr/bin/triton check-config ends with exit code", log)
+                self.router.started()
+                # What is in force stays, since a mistake in the new settings would not be seen.
+                self.router.configure(url=["htps://typo"])
+                log = self.router.init("reload", quiet=False)[1]
+                self.assertIn("all settings stay as they were", log)
+                self.assertEqual(self.router.toml(), full)
+                self.router.init("stop")
+                shutil.rmtree(self.router.path("tmp/run/triton"))
+        # Killed once, in the midst of looking for the wrong item: only that one is left out.
+        self.router.configure(url=[URL], identifier=SECRET, heartbeat_seconds="0", pin=[PIN])
+        for killed in range(3, 10):
+            with self.subTest(killed=killed):
+                self.check_config_fails("kill -9 $$", killed)
+                actions, log = self.router.init("boot", quiet=False)
+                toml = self.router.toml()
+                toml.pop("heartbeat_seconds", None)
+                self.assertEqual((actions, toml), (["start"], {**full, "tls": {"pins": [PIN]}}))
+                self.assertIn("cannot be checked and counts as right", log)
+                self.router.init("stop")
+                shutil.rmtree(self.router.path("tmp/run/triton"))
 
     def test_an_authority_file_that_comes_later_is_waited_for(self):
         self.router.configure(url=["wss://127.0.0.1:9"], ca_file="/mnt/not-yet.pem")
@@ -477,11 +597,23 @@ class Init(unittest.TestCase):
         self.assertEqual(self.router.read("tmp/run/triton/triton.toml"), before)
         self.assertEqual(self.router.pid() is not None, True, pid)
 
-    def test_a_person_at_a_terminal_sees_what_is_wrong(self):
-        self.router.configure(url=[URL], workers="many")
-        command = f"chroot {self.router.root} /bin/busybox ash /etc/rc.common /etc/init.d/triton start"
-        done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=60)
-        self.assertIn("triton: /etc/config/triton: workers is no whole number", done.stdout)
+    def test_procd_is_told_nothing_that_is_in_the_log(self):
+        """At boot and for triggers it is procd that calls: here a shell that is process 1 of its namespace."""
+        shell = f"chroot {self.router.root} /bin/busybox ash /etc/rc.common /etc/init.d/triton boot; :"
+        done = subprocess.run(["unshare", "--pid", "--fork", "sh", "-c", shell], capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.assertIn("names no url", self.router.read("procd/log"))
+
+    def test_a_caller_that_reads_no_more_changes_nothing(self):
+        self.router.configure(url=[URL], workers="many", queue="many")
+        read, write = os.pipe()
+        os.close(read)
+        shell = ["chroot", self.router.root, "/bin/busybox", "ash", "/etc/rc.common", "/etc/init.d/triton", "start"]
+        done = subprocess.run(shell, stderr=write, timeout=60)
+        os.close(write)
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(self.router.toml(), BARE_TOML)
+        self.router.started()
 
     def test_validation_names_every_option_once(self):
         self.router.init("start")

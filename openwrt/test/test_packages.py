@@ -15,7 +15,7 @@ import tomllib
 import unittest
 
 import feed
-from rootfs import BUSYBOX, OPENWRT, TRITON, Router, wait_for
+from rootfs import BUSYBOX, OPENWRT, PATIENCE, TRITON, Router, wait_for
 
 SCRIPT = os.path.join(OPENWRT, "build-packages.sh")
 EPOCH = 1_700_000_000
@@ -237,7 +237,7 @@ class Packages(unittest.TestCase):
         os.chmod(recorder, 0o755)
         done = build("--out", self.path("out"), "--binary", BUSYBOX, "x86_64", path=self.path("bin"))
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("triton-0.1.0-r1_x86_64.apk", os.listdir(self.path("out")))
+        self.assertEqual(os.listdir(self.path("out", "x86_64")), ["triton-0.1.0-r1.apk"])
         with open(self.path("arguments"), encoding="utf-8") as file:
             arguments = file.read().splitlines()
         self.assertEqual(arguments[0], "mkpkg")
@@ -287,17 +287,21 @@ class Packages(unittest.TestCase):
         os.chmod(router.path("etc/init.d/rpcd"), 0o755)
         router.install_tree(self.path("data"))
 
-        def script(name):
+        def script(name, said=""):
             result = router.run("/bin/busybox", "ash", f"/usr/lib/opkg/info/triton.{name}")
-            self.assertEqual(result, (0, "", ""), name)
+            self.assertEqual(result, (0, "", said), name)
             self.assertEqual(router.read("procd/violations"), "")
 
+        # Of an image's own files, which may have any mode.
+        os.chmod(router.path("etc/config/triton"), 0o644)
+        os.chmod(router.path("etc/triton"), 0o755)
         # A first installation starts nothing, but would after a reboot.
-        script("postinst")
+        script("postinst", "triton: not started: /etc/config/triton names no url (and does not say offline)\n")
         self.assertEqual(router.read("procd/actions"), "nothing\n")
         self.assertEqual(router.read("procd/rpcd"), "rpcd reload\n")
         self.assertEqual(sorted(os.listdir(router.path("etc/rc.d"))), ["K10triton", "S95triton"])
         self.assertEqual(os.listdir(router.path("etc/uci-defaults")), [])
+        self.assertEqual((router.mode("etc/config/triton"), router.mode("etc/triton")), (0o600, 0o700))
         # Configured, it runs.
         router.configure(offline="1")
         self.assertEqual(router.init("reload")[0], ["start"])
@@ -336,6 +340,44 @@ class Packages(unittest.TestCase):
         wait_for("the end of the upgrade", lambda: os.path.exists(router.path("upgraded")))
         self.assertEqual(router.read("upgraded"), "upgrade triton\n")
         self.assertNotEqual(router.started(), first)
+        second = router.pid()
+        shell = "/proc/" + router.read("tmp/run/triton-upgrade.pid").strip() + "/cmdline"
+        self.assertRegex(shell, r"^/proc/\d+/cmdline$")
+
+        def gone():
+            try:
+                with open(shell, "rb") as file:
+                    return not file.read()
+            except (FileNotFoundError, ProcessLookupError):
+                return True
+
+        wait_for("the end of the detached shell", gone)
+
+        # An opkg that stops and disables the agent and then fails, as on a full flash, leaves it running and a word in
+        # the log.
+        import socket
+
+        log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(log.close)
+        log.settimeout(PATIENCE)
+        log.bind(router.path("dev/log"))
+        router.write(
+            "usr/bin/opkg",
+            "#!/bin/sh\n[ \"$1\" = update ] && exit 1\n/etc/init.d/triton disable\n/etc/init.d/triton stop\n"
+            "echo 'No space left on device' >&2\nexit 255\n",
+        )
+        os.chmod(router.path("usr/bin/opkg"), 0o755)
+        code, out, err = router.run("/usr/bin/triton", "exec", "--shell", command)
+        self.assertIn(code, (0, 130), "this opkg is so quick that the agent may stop before it tells the end")
+        said = ""
+        for _ in range(100):
+            said = log.recv(4096).decode()
+            if "triton-upgrade" in said:
+                break
+        self.assertIn("triton-upgrade: No space left on device", said)
+        wait_for("another agent", lambda: router.pid() not in (None, second))
+        router.started()
+        self.assertEqual(sorted(os.listdir(router.path("etc/rc.d"))), ["K10triton", "S95triton"])
 
 
 class Feed(unittest.TestCase):
@@ -352,6 +394,11 @@ class Feed(unittest.TestCase):
             with open(os.path.join(feed.PACKAGE, "Makefile"), encoding="utf-8") as file:
                 self.assertIn(part, file.read())
         self.assertIn("+TRITON_TLS_OPENSSL:libopenssl", default["depends"])
+        # What the feeds' reviewers and opkg want to know.
+        self.assertRegex(default["url"], r"^https://\S+$")
+        self.assertRegex(default["maintainer"], r"^[^<>]+ <\S+@\S+>$")
+        with open(os.path.join(OPENWRT, "..", "Cargo.toml"), "rb") as file:
+            self.assertEqual(default["maintainer"], tomllib.load(file)["package"]["metadata"]["deb"]["maintainer"])
         # A rebuild for each option that Config.in has.
         with open(os.path.join(feed.PACKAGE, "Config.in"), encoding="utf-8") as file:
             options = re.findall(r"^\s*config (\w+)", file.read(), re.M)

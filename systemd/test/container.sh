@@ -7,7 +7,8 @@
 #   container_stop
 
 container_pid=
-container_starter=
+container_work=
+container_script=
 container_groups=()
 container_init=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/init.sh
 
@@ -29,8 +30,10 @@ container_folders() {
 }
 
 container_start() {
-    local image=$1 work=$2 debs=$3 folder group
-    mkdir -p "$work"
+    # Not a local 'work': the caller's trap, when it runs in here, would see that in place of its own.
+    local image=$1 debs=$3 folder group
+    container_work=$2
+    mkdir -p "$container_work"
     for folder in $(container_folders); do
         group=$folder/triton-test-$$
         mkdir "$group"
@@ -40,33 +43,33 @@ container_start() {
             cat "$folder/cpuset.mems" > "$group/cpuset.mems"
         fi
     done
-    local starter="$work/start"
+    local starter="$container_work/start"
     {
         printf 'for group in'
         printf ' %q' "${container_groups[@]}"
         # shellcheck disable=SC2016
-        printf '; do echo $$ > "$group/cgroup.procs"; done\necho $$ > %q\n' "$work/pid"
+        printf '; do echo $$ > "$group/cgroup.procs"; done\necho $$ > %q\n' "$container_work/pid"
         printf 'exec unshare --mount --pid --fork --kill-child --net --uts --ipc --cgroup --propagation private'
-        printf ' sh %q %q %q %q\n' "$container_init" "$image" "$work/mounts" "$debs"
+        printf ' sh %q %q %q %q\n' "$container_init" "$image" "$container_work/mounts" "$debs"
     } > "$starter"
-    mkdir -p "$work/mounts"
+    mkdir -p "$container_work/mounts"
     # systemd wants a terminal for its console.
-    script -qfc "sh $starter" "$work/console.log" < /dev/null > /dev/null 2>&1 &
+    script -qfc "sh $starter" "$container_work/console.log" < /dev/null > /dev/null 2>&1 &
+    container_script=$!
     local tries=0 starter_pid
     until [ -n "$container_pid" ]; do
         tries=$((tries + 1))
-        [ $tries -lt 200 ] || die "the container does not start: $(cat "$work/console.log")"
+        [ $tries -lt 200 ] || die "the container does not start: $(cat "$container_work/console.log")"
         sleep 0.05
-        starter_pid=$(cat "$work/pid" 2> /dev/null) || continue
+        starter_pid=$(cat "$container_work/pid" 2> /dev/null) || continue
         container_pid=$(tr -d ' ' < "/proc/$starter_pid/task/$starter_pid/children" 2> /dev/null) || continue
-        container_starter=$starter_pid
     done
     tries=0
     # 'degraded' is a boot too: a container lacks this and that.
     until inside systemctl is-system-running 2> /dev/null | grep -qE '^(running|degraded)$'; do
         tries=$((tries + 1))
-        [ $tries -lt 300 ] || die "systemd does not come up: $(cat "$work/console.log")"
-        [ -d "/proc/$container_pid" ] || die "systemd ended: $(cat "$work/console.log")"
+        [ $tries -lt 300 ] || die "systemd does not come up: $(cat "$container_work/console.log")"
+        [ -d "/proc/$container_pid" ] || die "systemd ended: $(cat "$container_work/console.log")"
         sleep 0.2
     done
 }
@@ -76,17 +79,22 @@ inside() {
         env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 "$@"
 }
 
+# Also for one whose start was interrupted: then container_pid is not known yet.
 container_stop() {
-    if [ -n "$container_pid" ]; then
-        kill -KILL "$container_starter" 2> /dev/null || true
-        local tries=0
-        while [ -d "/proc/$container_pid" ] && [ $tries -lt 200 ]; do
+    local tries=0 starter_pid group folder
+    if [ -n "$container_script" ]; then
+        # Its end ends the container's first process (--kill-child), and with that all others.
+        if starter_pid=$(cat "$container_work/pid" 2> /dev/null) && [ -n "$starter_pid" ]; then
+            kill -KILL "$starter_pid" 2> /dev/null || true
+        fi
+        # The terminal, and what has not come so far as to write its number.
+        kill -TERM "$container_script" 2> /dev/null || true
+        while { kill -0 "$container_script" || [ -d "/proc/${container_pid:-none}" ]; } 2> /dev/null && [ $tries -lt 200 ]; do
             tries=$((tries + 1))
             sleep 0.05
         done
-        container_pid=
+        container_pid='' container_script=''
     fi
-    local group folder
     for group in "${container_groups[@]}"; do
         # From the leaves on.
         find "$group" -depth -type d 2> /dev/null | while read -r folder; do rmdir "$folder" 2> /dev/null || true; done

@@ -17,6 +17,8 @@ variables:
 	@echo "vars=$$(strip $$(CARGO_PKG_VARS))"
 	@echo "depends=$$(DEPENDS)"
 	@echo "config=$$(strip $$(PKG_CONFIG_DEPENDS))"
+	@echo "url=$$(URL)"
+	@echo 'maintainer=$$(PKG_MAINTAINER)'
 	@echo "section=$$(SECTION)"
 	@echo "title=$$(TITLE)"
 	@echo "conffiles=`echo "$$$$CONFFILES" | tr '\n' ' '`"
