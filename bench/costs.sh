@@ -34,6 +34,9 @@ apart() {
             name = $0
             sub(/^[^ ]+ [^ ]+ [^ ]+ /, "", name)
             gsub(/\[[0-9a-f]+\]/, "", name)
+            # How the older way to write names in rustc comes out of a demangler for C++.
+            gsub(/_\$LT\$|\$LT\$/, "<", name); gsub(/\$GT\$/, ">", name); gsub(/\$u20\$/, " ", name)
+            gsub(/\$RF\$/, "\\&", name); gsub(/\$C\$/, ",", name); gsub(/\.\./, "::", name)
             # A name in C has no path.
             if (name !~ /::/) { own["(C: musl, ring)"] += size; next }
             first = name
