@@ -327,7 +327,7 @@ mod tests {
                 &["2: ", "unknown field `worker`", "`workers`"],
             ),
             ("log = \"loud\"", &["1: ", "error, warn, info"]),
-            ("log_to = \"file\"", &["1: ", "`stderr` or `syslog`"]),
+            ("log_to = \"file\"", &["1: ", "one of stderr, syslog"]),
             ("oom_score_adj = -1001", &["1: ", "from -1000 to 1000"]),
             ("[jobs]\nnice = -1", &["2: ", "from 0 to 19"]),
             ("[jobs]\noom_score_adj = 1001", &["2: ", "from 0 to 1000"]),
