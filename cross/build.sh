@@ -136,7 +136,11 @@ build() {
         # The prebuilt library has backtraces; its unwinder is beside it.
         rustflags+=("-Lnative=$root/lib/rustlib/$triple/lib/self-contained")
     fi
-    [ "$flags" = - ] || rustflags+=("${flags//,/ }")
+    if [ "$flags" != - ]; then
+        local more
+        IFS=, read -ra more <<<"$flags"
+        rustflags+=("${more[@]}")
+    fi
     local encoded variable=${triple//-/_}
     encoded=$(IFS=$'\x1f'; printf '%s' "${rustflags[*]}")
     say "$name: $("$rustc" --version), standard library $how, features '${features}'"

@@ -64,7 +64,7 @@ fn nothing_is_written_between_heartbeats() {
     }
 }
 
-/// A folder in memory is empty after each boot, so whatever stands in its path is made.
+/// A folder in memory is empty after each boot, so the one folder above it is made, too.
 #[test]
 fn the_journal_is_in_memory_by_setting() {
     if !possible("--mount") {
@@ -74,7 +74,7 @@ fn the_journal_is_in_memory_by_setting() {
     let (poseidon, agent) = pair(Agent::new());
     let ram = agent.folder().join("ram");
     let tmpfs = Namespace::with_disk(&ram, 4 << 20);
-    let folder = ram.join("run/triton/journal");
+    let folder = ram.join("triton/journal");
     let state = disk.path().join("state");
     let mut agent = configure(agent, &format!("[journal]\nfolder = {folder:?}\n"))
         .with(&["--state", text(&state)])

@@ -123,13 +123,13 @@ fn the_agent_stands_behind_its_jobs() {
         (given(100), "", 100, 500),
         (given(600), "oom_score_adj = 300", 300, 500),
         (given(600), "oom_score_adj = 0", 0, 500),
-        (given(0), "oom_score_adj = 1000", 1000, 500),
-        // A job does not inherit the agent's.
+        // A job is never behind the agent.
+        (given(0), "oom_score_adj = 1000", 1000, 1000),
         (
             given(0),
             "oom_score_adj = 300\n[jobs]\noom_score_adj = 0",
             300,
-            0,
+            300,
         ),
         (
             given(0),
