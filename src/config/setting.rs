@@ -93,12 +93,6 @@ impl Setting {
             Kind::Number(least, most, number) => {
                 set_number(config, number, text.parse().ok(), *least, *most)
             }
-            Kind::Switch(place) => {
-                *place(config) = text
-                    .parse()
-                    .map_err(|_| "expected true or false".to_owned())?;
-                Ok(())
-            }
             Kind::Text(set) => set(config, text),
             Kind::Path(set) => set(config, absolute(text)?),
             Kind::AnyPath(place) => {
@@ -106,7 +100,9 @@ impl Setting {
                 Ok(())
             }
             Kind::List(_, set) => set(config, check::list(text)),
-            Kind::Labels | Kind::Former(_) => Err("stands in the file only".to_owned()),
+            Kind::Switch(_) | Kind::Labels | Kind::Former(_) => {
+                Err("stands in the file only".to_owned())
+            }
         }
     }
 }

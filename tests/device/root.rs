@@ -13,6 +13,15 @@ fn read_only(except: &Path) -> String {
     )
 }
 
+/// The same, with a small file system in memory at `folder`, as `/run` is.
+fn only_run_is_writable(folder: &Path) -> String {
+    format!(
+        "mount -t tmpfs -o size=4m run {}; {}",
+        folder.display(),
+        read_only(folder)
+    )
+}
+
 #[test]
 fn a_root_that_cannot_be_written() {
     if !possible("--mount") {
@@ -21,11 +30,7 @@ fn a_root_that_cannot_be_written() {
     let (poseidon, agent) = pair(Agent::new());
     // As /run is: state and socket are there.
     let run_folder = agent.folder().to_owned();
-    let script = format!(
-        "mount -t tmpfs -o size=4m run {0}; {1}",
-        run_folder.display(),
-        read_only(&run_folder)
-    );
+    let script = only_run_is_writable(&run_folder);
     let mut agent = agent.within(mounted(&script));
     agent.start();
     poseidon.wait_for("router", "up");
@@ -43,11 +48,7 @@ fn a_root_that_cannot_be_written_with_the_state_on_it() {
     }
     let (poseidon, agent) = pair(Agent::new());
     let run_folder = agent.folder().to_owned();
-    let script = format!(
-        "mount -t tmpfs -o size=4m run {0}; {1}",
-        run_folder.display(),
-        read_only(&run_folder)
-    );
+    let script = only_run_is_writable(&run_folder);
     let mut agent = agent
         .with(&["--state", "/var/lib/triton-test"])
         .within(mounted(&script));
