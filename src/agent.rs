@@ -17,6 +17,8 @@ use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
 use crate::plugin::history::History;
+use crate::plugin::schedule::Schedules;
+use crate::schedule::{self, Scheduler};
 use crate::service::{self, Service, notify::Notify};
 use crate::sys;
 use crate::sys::poll::{IN, PollSet};
@@ -84,6 +86,16 @@ pub fn run(
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
     let pool = Pool::start(job_settings(config), &crew, Arc::clone(&journal));
+    let scheduler = Scheduler::new(schedule::Settings {
+        state: config.state.clone(),
+        entries: config.schedule.clone(),
+        seed: instance.id.clone(),
+        workers: config.jobs.workers,
+        pool: Arc::clone(&pool),
+        journal: Arc::clone(&journal),
+        crew: crew.clone(),
+    })
+    .map_err(io("create a wake-up"))?;
     let variable = |name: &str| std::env::var_os(name);
     let notify = Notify::new(&variable);
     let bell = service::bell(&notify).map_err(io("create a wake-up"))?;
@@ -101,7 +113,9 @@ pub fn run(
             Arc::clone(&pool),
             Arc::clone(&outbox),
             Arc::clone(&journal),
+            Arc::clone(&scheduler),
         )),
+        Box::new(Schedules::new(Arc::clone(&scheduler))),
     ]));
     let heartbeat = Arc::new(Heartbeat::new());
     let control = Arc::new(Control::new(link_settings).map_err(io("create a wake-up"))?);
@@ -146,6 +160,7 @@ pub fn run(
         status: Arc::clone(&status),
         control: Arc::clone(&control),
         journal: Arc::clone(&journal),
+        scheduler: Arc::clone(&scheduler),
         instance,
         run: id::random(),
         clone_advice: clone_advice(config),
@@ -160,12 +175,17 @@ pub fn run(
     let mut service = Service::begin(
         notify,
         status,
-        vec![&*control, &*heartbeat, &*local, &*pool],
+        vec![&*control, &*heartbeat, &*local, &*pool, &*scheduler],
         &variable,
     );
-    let outcome = wait(&signals, &alarm, &control, &mut service, reload, apply_log);
+    let apply = |config: &Config| {
+        apply_log(config);
+        scheduler.configure(config.schedule.clone());
+    };
+    let outcome = wait(&signals, &alarm, &control, &mut service, reload, &apply);
     service.stopping();
     // First what makes work, then what reports its end.
+    threads.extend(scheduler.stop());
     pool.stop(JOB_GRACE);
     heartbeat.stop();
     control.stop();

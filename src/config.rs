@@ -10,8 +10,10 @@ pub use setting::{Outside, Setting};
 pub use table::SETTINGS;
 
 use crate::error::{Error, Result};
+use crate::schedule::Entry;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where the file is looked for when `--config` and `TRITON_CONFIG` say nothing. It need not exist.
 pub const DEFAULT_FILE: &str = "/etc/triton/triton.toml";
@@ -45,6 +47,8 @@ pub struct Config {
     pub oom_score_adj: Option<i32>,
     /// Free labels, told to Poseidon.
     pub labels: BTreeMap<String, String>,
+    /// What the device runs by its own clock.
+    pub schedule: Vec<Arc<Entry>>,
     #[allow(missing_docs)]
     pub tls: Tls,
     #[allow(missing_docs)]
@@ -166,6 +170,7 @@ impl Default for Config {
             log_to: LogTo::Stderr,
             oom_score_adj: None,
             labels: BTreeMap::new(),
+            schedule: Vec::new(),
             tls: Tls::default(),
             proxy: Proxy::default(),
             connect: Connect::default(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-const DAY: i64 = 86_400;
+pub(crate) const DAY: i64 = 86_400;
 /// Unix times of the years 0001 to 9999, which have four digits: what lies outside is shown as a number.
 const YEARS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
 
@@ -130,7 +130,7 @@ fn digits(text: &str) -> Option<u64> {
 
 /// Year, month and day of a day since 1970-01-01, by Howard Hinnant's `civil_from_days`: years begin in March, so that
 /// the leap day is their last, and the calendar repeats every 400 years (146,097 days).
-fn civil(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year_of_era =
@@ -143,7 +143,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// The other way round: `days_from_civil`.
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let month = if month > 2 { month - 3 } else { month + 9 };

@@ -15,6 +15,7 @@ pub mod local;
 pub mod message;
 pub mod outbox;
 pub mod plugin;
+pub mod schedule;
 pub mod secret;
 pub mod service;
 pub mod sys;

@@ -30,6 +30,7 @@ pub enum Command {
     Exec(Exec),
     History { query: Query, json: bool },
     Put { put: Put, json: bool },
+    Schedule { json: bool },
     Identifier { fingerprint: bool },
     CheckConfig,
     Doctor,
@@ -281,7 +282,7 @@ impl Flags {
             return Ok(Command::Version);
         }
         let name = command.ok_or("say what to do".to_owned())?;
-        if self.json && !matches!(name.as_str(), "status" | "history" | "put") {
+        if self.json && !matches!(name.as_str(), "status" | "history" | "put" | "schedule") {
             return Err(unknown("json", Some(&name)));
         }
         if self.fingerprint && name != "identifier" {
@@ -307,6 +308,7 @@ impl Flags {
                 put,
                 json: self.json,
             },
+            "schedule" => Command::Schedule { json: self.json },
             "identifier" => Command::Identifier {
                 fingerprint: self.fingerprint,
             },

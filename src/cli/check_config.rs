@@ -32,6 +32,14 @@ pub fn run(args: &Args) -> Result<u8> {
     let _ = writeln!(text, "identifier  {identifier}");
     let _ = writeln!(text, "state       {}", config.state.display());
     let _ = writeln!(text, "socket      {}", config.socket.display());
+    for entry in &config.schedule {
+        if let Some(Err(why)) = entry.zone() {
+            return Err(Error::new(format!(
+                "schedule.{}.time_zone: {why}",
+                entry.name
+            )));
+        }
+    }
     if let Some(file) = &config.tls.ca_file {
         std::fs::File::open(file).map_err(|e| Error::at("read the authorities in", file, e))?;
     }

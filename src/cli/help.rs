@@ -12,6 +12,7 @@ Commands:
   exec -- CMD [ARG…]  run a command as a job of the agent; see 'triton help exec'
   history             what happened here; see 'triton help history'
   put DATA            store a value in the history; see 'triton help put'
+  schedule [--json]   what runs by the device's own clock, when next, and how it ended last
   identifier          print the identifier to register with Poseidon (a secret);
                       --fingerprint prints what Poseidon shows of it
   check-config        read the configuration and say what is wrong with it
@@ -52,7 +53,8 @@ it is, the token (of a job, or what a value was stored under) and the rest in sh
 
 Options; records must fit all that are given:
   --token TOKEN    of this job, or stored under this token
-  --code N         0 accepted, 1 ok, 2 failed, 101 event, 102 events dropped, 200 value
+  --code N         0 accepted, 1 ok, 2 failed, 101 event, 102 events dropped,
+                   103 runs skipped, 200 value
   --since TIME     not older: an age (90s, 15m, 2h, 3d), a date in UTC (2026-11-21,
                    2026-11-21T10:00:00Z) or a Unix time
   --id N           behind record N

@@ -291,6 +291,15 @@ fn line(record: &Record) -> String {
             "dropped".to_owned(),
             format!("{} events, for want of room", plain(&data["events"])),
         ),
+        code::SKIPPED => (
+            "skipped".to_owned(),
+            format!(
+                "{} {} times: {}",
+                plain(&data["name"]),
+                plain(&data["count"]),
+                plain(&data["reason"])
+            ),
+        ),
         other => (format!("value {other}"), data.to_string()),
     };
     let line = format!(

@@ -10,6 +10,7 @@ mod identifier;
 mod logging;
 mod put;
 mod run;
+mod schedule;
 mod status;
 
 use crate::config::Config;
@@ -53,6 +54,7 @@ fn dispatch(args: &Args) -> Result<u8> {
         Command::Exec(exec) => exec::run(&quiet(args)?, exec),
         Command::History { query, json } => history::run(&quiet(args)?, query, *json),
         Command::Put { put, json } => put::run(&quiet(args)?, put, *json),
+        Command::Schedule { json } => schedule::run(&quiet(args)?, *json),
         Command::Identifier { fingerprint } => identifier::run(&quiet(args)?, *fingerprint),
         Command::CheckConfig => check_config::run(args),
         Command::Doctor => doctor::run(args),

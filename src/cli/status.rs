@@ -2,6 +2,7 @@
 
 use super::{print, printable, unexpected};
 use crate::config::Config;
+use crate::dates;
 use crate::error::{Error, Result};
 use crate::local::client::Client;
 use crate::message::Message;
@@ -92,6 +93,7 @@ fn describe(status: &Value) -> String {
             text("/jobs/waiting")
         ),
     );
+    line("schedule", &schedule(&text, &seconds));
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
     }
@@ -112,6 +114,22 @@ fn journal(text: &dyn Fn(&str) -> String) -> String {
         "1" => format!("{place}, 1 record waits for Poseidon"),
         waiting => format!("{place}, {waiting} records wait for Poseidon"),
     }
+}
+
+/// How much the device runs by its own clock, and what is wrong with that.
+fn schedule(text: &dyn Fn(&str) -> String, seconds: &dyn Fn(&str) -> Option<f64>) -> String {
+    let mut said = match text("/schedule/entries").as_str() {
+        "" | "0" => String::new(),
+        count => format!("{count} entries"),
+    };
+    if let Some(next) = seconds("/schedule/next") {
+        said = format!("{said}, next at {}", dates::utc(next));
+    }
+    if let Some(problem) = Some(text("/schedule/problem")).filter(|p| !p.is_empty() && p != "null")
+    {
+        said = format!("{said}; {problem}");
+    }
+    said.trim_start_matches("; ").to_owned()
 }
 
 fn plain(value: &Value) -> String {

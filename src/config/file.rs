@@ -4,8 +4,10 @@
 
 use super::setting::{Kind, One, Setting, set_number};
 use super::{Config, SETTINGS, check};
+use crate::schedule::{self, Entry};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -134,11 +136,67 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
             config.labels = labels;
             Ok(())
         }
-        (Kind::Labels, _) => Err(fault(not("a table", value))),
+        (Kind::Schedule, DeValue::Table(table)) => {
+            if table.len() > schedule::ENTRIES {
+                let most = schedule::ENTRIES;
+                return Err(fault(format!("expected at most {most} entries")));
+            }
+            for (name, value) in table {
+                let read = entry(name.get_ref(), value).map_err(|(start, why)| {
+                    let start = start.unwrap_or(name.span().start);
+                    (start, format!("{}: {why}", name.get_ref()))
+                });
+                config.schedule.push(Arc::new(read?));
+            }
+            Ok(())
+        }
+        (Kind::Labels | Kind::Schedule, _) => Err(fault(not("a table", value))),
         (Kind::Former(place), _) => {
             *place(config) = true;
             Ok(())
         }
+    }
+}
+
+/// An entry of the schedule, with the names of this file: `time_zone` for `timeZone`.
+fn entry(name: &str, value: &Spanned<DeValue<'_>>) -> Result<Entry, (Option<usize>, String)> {
+    let DeValue::Table(table) = value.get_ref() else {
+        return Err((Some(value.span().start), not("a table", value)));
+    };
+    let mut fields = serde_json::Map::new();
+    for (key, value) in table {
+        let field = schedule::by_snake(key.get_ref()).filter(|field| *field != "name");
+        let Some(field) = field else {
+            let why = format!("`{}` is no field of an entry", key.get_ref());
+            return Err((Some(key.span().start), why));
+        };
+        fields.insert(field.to_owned(), json(value.get_ref()));
+    }
+    fields.insert("name".to_owned(), name.into());
+    Entry::read(&fields.into()).map_err(|fault| {
+        let field = schedule::snake(fault.field);
+        let place = table.iter().find(|(key, _)| *key.get_ref() == field);
+        let start = place.map(|(_, value)| value.span().start);
+        let dot = if field.is_empty() { "" } else { ": " };
+        (start, format!("{field}{dot}{}", fault.why))
+    })
+}
+
+/// What an entry of `schedule.set` would hold. A date is nothing that it may hold.
+fn json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).ok().into(),
+        DeValue::Float(n) => n.as_str().parse::<f64>().ok().into(),
+        DeValue::Boolean(on) => (*on).into(),
+        DeValue::Array(list) => list.iter().map(|one| json(one.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let fields = table.iter();
+            fields
+                .map(|(key, value)| (key.get_ref().to_string(), json(value.get_ref())))
+                .collect()
+        }
+        DeValue::Datetime(date) => serde_json::json!([date.to_string()]),
     }
 }
 

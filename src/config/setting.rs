@@ -41,6 +41,8 @@ pub(super) enum Kind {
     /// A list of texts. In the file one text is as good as a list of one, where that is `One::OrMore`.
     List(One, fn(&mut Config, Vec<String>) -> Result<(), String>),
     Labels,
+    /// A section of sections, one for each entry.
+    Schedule,
     /// Of older versions: whatever it is, it means nothing any more.
     Former(Place<bool>),
 }
@@ -100,7 +102,7 @@ impl Setting {
                 Ok(())
             }
             Kind::List(_, set) => set(config, check::list(text)),
-            Kind::Switch(_) | Kind::Labels | Kind::Former(_) => {
+            Kind::Switch(_) | Kind::Labels | Kind::Schedule | Kind::Former(_) => {
                 Err("stands in the file only".to_owned())
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! A new setting is a field of [`Config`](super::Config) with its default, and a line here.
 
-use super::setting::Kind::{AnyPath, Former, Labels, List, Number, Path, Switch, Text};
+use super::setting::Kind::{AnyPath, Former, Labels, List, Number, Path, Schedule, Switch, Text};
 use super::setting::Number::{I32, SomeI32, U64, Usize};
 use super::setting::{Kind, One, Outside, Setting};
 use super::{LogTo, check};
@@ -184,6 +184,7 @@ pub static SETTINGS: &[Setting] = &[
         Number(-1_000, 1_000, SomeI32(|c| &mut c.oom_score_adj)),
     ),
     only_file("labels", Labels),
+    only_file("schedule", Schedule),
     only_file(
         "connect.dns_seconds",
         Number(1, LONGEST, U64(|c| &mut c.connect.dns_seconds)),

@@ -108,6 +108,8 @@ pub enum Origin {
     Poseidon,
     /// A client of the local socket.
     Local,
+    /// The device's own clock, by an entry of its schedule.
+    Schedule,
 }
 
 impl Origin {
@@ -116,6 +118,7 @@ impl Origin {
         match self {
             Self::Poseidon => "poseidon",
             Self::Local => "local",
+            Self::Schedule => "schedule",
         }
     }
 }
@@ -133,4 +136,11 @@ pub struct Request {
     pub sink: Arc<Outbox>,
     /// Who asks.
     pub origin: Origin,
+    /// What lists show in place of the program's name.
+    pub what: Option<String>,
+}
+
+/// Whether a command can be a job at all; the error says which field is wrong.
+pub fn check(command: &payload::Command) -> Result<(), payload::Error> {
+    request::check("t", command.clone(), &Settings::default()).map(|_| ())
 }

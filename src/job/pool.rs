@@ -120,7 +120,9 @@ impl Pool {
         let token = request.token;
         let origin = request.origin;
         let deferred = request.command.not_before.is_some();
-        let job = request::check(&token, request.command, settings).map(|plan| {
+        let what = request.what;
+        let job = request::check(&token, request.command, settings).map(|mut plan| {
+            plan.name = what.unwrap_or(plan.name);
             Arc::new(Job {
                 token: token.clone(),
                 asker: asker.clone(),
@@ -369,7 +371,7 @@ impl Shared {
             .end(token, conversation, ending.code(), ending.data());
         let followers = lock(&self.registry).remove(token);
         // Poseidon gets it from the journal.
-        let client = (job.origin == Origin::Local).then_some(&job.asker);
+        let client = (job.origin != Origin::Poseidon).then_some(&job.asker);
         for asker in client.into_iter().chain(&followers) {
             asker.sink.finish(ending.to_message(&asker.conversation_id));
         }

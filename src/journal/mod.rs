@@ -34,7 +34,7 @@ mod report;
 mod room;
 mod sequence;
 mod state;
-mod store;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
@@ -71,7 +71,7 @@ pub struct Acceptance<'a> {
     pub conversation: &'a str,
     /// The program's name.
     pub what: &'a str,
-    /// `poseidon` or `local`.
+    /// As [`crate::job::Origin`] has it.
     pub origin: &'static str,
     /// Bytes to keep free for its end.
     pub reserve: usize,

@@ -10,8 +10,9 @@ use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
 use crate::identity::Instance;
 use crate::journal::Journal;
-use crate::message::payload::{AgentVersion, Hello};
+use crate::message::payload::{AgentVersion, Hello, Revision};
 use crate::outbox::Outbox;
+use crate::schedule::Scheduler;
 use crate::sys::clock;
 use crate::sys::clock_watch::ClockWatch;
 use crate::sys::poll::{IN, PollSet, after};
@@ -33,6 +34,8 @@ pub struct Parts {
     pub control: Arc<Control>,
     /// What has to reach Poseidon.
     pub journal: Arc<Journal>,
+    /// Knows which entries it has.
+    pub scheduler: Arc<Scheduler>,
     /// Who this agent is.
     pub instance: Instance,
     /// Random per process.
@@ -233,6 +236,9 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         capabilities: parts.dispatcher.types(),
         plugins: parts.dispatcher.plugins(),
         journal: Some(journal),
+        schedule: Some(Revision {
+            revision: parts.scheduler.revision(),
+        }),
         run: Some(parts.run.clone()),
         probe: false,
         labels: settings.labels.clone(),

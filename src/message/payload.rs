@@ -14,7 +14,7 @@ pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code
 pub use job::{
     Accepted, Cancel, Command, JobResult, Output, OutputMode, Progress, Status, Stream, Tail,
 };
-pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Welcome};
+pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Revision, Welcome};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -50,6 +50,10 @@ pub const HISTORY: &str = "history";
 pub const HISTORY_GET: &str = "history.get";
 #[allow(missing_docs)]
 pub const HISTORY_PUT: &str = "history.put";
+/// Replaces the entries of the schedule that Poseidon has set.
+pub const SCHEDULE_SET: &str = "schedule.set";
+/// Asks for all entries; answered by a message of the same type.
+pub const SCHEDULE_LIST: &str = "schedule.list";
 /// Asks the agent for its own state; answered by a message of the same type.
 pub const AGENT_STATUS: &str = "agent.status";
 

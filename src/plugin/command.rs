@@ -25,6 +25,7 @@ impl Commands {
                 command,
                 sink: Arc::clone(&from.outbox),
                 origin: from.origin,
+                what: None,
             }),
             Err(e) => from
                 .outbox

@@ -4,7 +4,7 @@ use super::{Peer, Plugin};
 use crate::journal::Journal;
 use crate::message::payload::{
     self, Error, HISTORY, HISTORY_GET, HISTORY_PUT, HistoryGet, HistoryPut, JobResult, RESULT,
-    Status,
+    Status, code,
 };
 use crate::message::{ErrorCode, Message};
 use serde::Serialize;
@@ -67,6 +67,11 @@ impl History {
 
     fn put(&self, message: &Message) -> Result<Message, Error> {
         let mut put: HistoryPut = message.read().map_err(invalid)?;
+        if put.code == Some(code::SKIPPED) {
+            let text =
+                "code must not be 103: the agent itself says by it what its schedule skipped";
+            return Err(Error::new(ErrorCode::Invalid, text));
+        }
         if is_xml(message) {
             put.data = text_of_xml(put.data)?;
         }

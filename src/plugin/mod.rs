@@ -4,6 +4,7 @@ pub mod agent;
 pub mod command;
 pub mod health;
 pub mod history;
+pub mod schedule;
 
 pub use crate::job::Origin;
 use crate::message::Message;

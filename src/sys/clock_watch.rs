@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// A timerfd that never comes due, and that the kernel cancels when the real-time clock jumps: by NTP's first answer,
+/// A timerfd that never comes due unless it is armed for a time, and that the kernel cancels when the real-time clock jumps: by NTP's first answer,
 /// by date(1), after a sleep. Then it is readable until cleared. While nothing happens it costs nothing.
 #[derive(Debug)]
 pub struct ClockWatch(OwnedFd);
@@ -20,37 +20,46 @@ impl ClockWatch {
         }
         // SAFETY: the descriptor is new and nobody else's.
         let watch = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        watch.arm(None)?;
+        Ok(watch)
+    }
+
+    /// Has it become readable also when the clock reaches a Unix time; with none, not any more. Says whether the clock
+    /// was set in this very moment: then it may not become readable for that.
+    pub fn arm(&self, at: Option<i64>) -> io::Result<bool> {
         // SAFETY: `itimerspec` is plain numbers.
         let mut due: libc::itimerspec = unsafe { std::mem::zeroed() };
-        // Zero would disarm it. The type is deprecated with musl only because it will grow, and its end grows with it.
+        // The type is deprecated with musl only because it will grow, and its end grows with it.
         #[allow(deprecated)]
         let end = libc::time_t::MAX;
-        due.it_value.tv_sec = end;
+        // A time that does not fit is as good as none; zero would disarm it.
+        due.it_value.tv_sec = at.map_or(end, |at| at.max(1).try_into().unwrap_or(end));
         // SAFETY: a live `itimerspec`; the old value is not asked for.
         let result = unsafe {
             libc::timerfd_settime(
-                fd,
+                self.0.as_raw_fd(),
                 libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET,
                 &raw const due,
                 std::ptr::null_mut(),
             )
         };
         if result == 0 {
-            return Ok(watch);
+            return Ok(false);
         }
         match io::Error::last_os_error() {
             // The clock was set in this very moment; the timer is armed all the same.
-            e if e.raw_os_error() == Some(libc::ECANCELED) => Ok(watch),
+            e if e.raw_os_error() == Some(libc::ECANCELED) => Ok(true),
             e => Err(e),
         }
     }
 
-    /// Forgets the jumps so far; it goes on watching.
-    pub fn clear(&self) {
+    /// Forgets the jumps so far, and says whether there was one; it goes on watching.
+    pub fn clear(&self) -> bool {
         let mut count = [0_u8; 8];
         // SAFETY: eight writable bytes, as timerfd wants. ECANCELED is the news that is forgotten here; EAGAIN means
         // that there was none.
-        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        let n = unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        n < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ECANCELED)
     }
 }
 

@@ -15,6 +15,8 @@ pub mod code {
     pub const EVENT: u32 = 101;
     /// Events were dropped for want of room.
     pub const DROPPED: u32 = 102;
+    /// Runs of a schedule's entry were skipped.
+    pub const SKIPPED: u32 = 103;
     /// A stored value that names no code.
     pub const VALUE: u32 = 200;
 

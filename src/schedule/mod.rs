@@ -1,0 +1,378 @@
+//! Schedules: what the device runs by its own clock, connected or not (`docs/protocol.md` section 6).
+//!
+//! Entries come from Poseidon (`schedule.set`, kept in STATE/schedule.json) and from the device's configuration. [`cron`]
+//! says which local times fit, [`zone`] and [`next`] make points in time of them, [`progress`] decides what is due, has
+//! been missed or had its turn, and [`run`] is the thread that hands it to the pool as jobs. A schedule without entries
+//! has no thread.
+//!
+//! **At most once.** What had its turn is in STATE/schedule-times.json, written and synced before the run; and the
+//! token of a run is made of its entry and its time, so that the journal refuses it a second time as well.
+
+mod cron;
+mod entry;
+mod next;
+mod posix;
+mod progress;
+mod run;
+mod script;
+#[cfg(test)]
+mod tests;
+mod tzif;
+mod zone;
+
+pub use entry::{Entry, Fault, by_snake, from_xml, snake};
+
+use crate::job::{Origin, Pool, Request};
+use crate::journal::Journal;
+use crate::journal::store::{Counts, Directory, replace};
+use crate::message::payload::{self, ErrorCode};
+use crate::outbox::Outbox;
+use crate::service::watchdog::{Part, Pulse};
+use crate::sys::clock;
+use crate::sys::wake::Wake;
+use crate::thread::{Crew, SMALL_STACK};
+use cron::When;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Most entries that Poseidon may set, and of the configuration.
+pub const ENTRIES: usize = 256;
+/// Longest revision, in bytes.
+const REVISION_LIMIT: usize = 64;
+/// Longest of the files, in bytes; the entries of Poseidon have to fit it.
+const FILE_LIMIT: usize = 256 * 1024;
+/// What Poseidon has set.
+const SET: &str = "schedule.json";
+/// What has become of the times of all entries.
+const TIMES: &str = "schedule-times.json";
+
+/// Who an entry comes from.
+const POSEIDON: &str = "poseidon";
+const CONFIG: &str = "config";
+
+/// What the scheduler works with.
+pub struct Settings {
+    /// The agent's own folder.
+    pub state: PathBuf,
+    /// The entries of the configuration.
+    pub entries: Vec<Arc<Entry>>,
+    /// Makes the jitter another one on each device.
+    pub seed: String,
+    /// Jobs that run at once, of which runs take all but one.
+    pub workers: usize,
+    #[allow(missing_docs)]
+    pub pool: Arc<Pool>,
+    #[allow(missing_docs)]
+    pub journal: Arc<Journal>,
+    #[allow(missing_docs)]
+    pub crew: Crew,
+}
+
+/// Knows the entries, and runs them by its thread.
+pub struct Scheduler {
+    desk: Mutex<Desk>,
+    /// Rung when the thread should look at the desk.
+    wake: Wake,
+    pulse: Pulse,
+    folder: Arc<Directory>,
+    seed: String,
+    workers: usize,
+    pool: Arc<Pool>,
+    journal: Arc<Journal>,
+    crew: Crew,
+}
+
+#[derive(Default)]
+struct Desk {
+    configured: Vec<Arc<Entry>>,
+    set: Vec<Arc<Entry>>,
+    revision: String,
+    /// Why what Poseidon had set is not there.
+    lost: Option<String>,
+    /// What else is wrong.
+    trouble: Option<String>,
+    /// Grows with each change of the entries.
+    generation: u32,
+    /// Entries are being set.
+    setting: bool,
+    stop: bool,
+    thread: Option<JoinHandle<()>>,
+    /// Whether the thread lives, or is about to.
+    runs: bool,
+    /// The entries as they are listed.
+    shown: Vec<Value>,
+}
+
+impl Scheduler {
+    /// Loads what Poseidon has set. A file that cannot be used is said, and costs nothing else.
+    pub fn new(settings: Settings) -> io::Result<Arc<Self>> {
+        let mut desk = Desk {
+            configured: settings.entries,
+            ..Desk::default()
+        };
+        let path = settings.state.join(SET);
+        match load(&path).and_then(|file| file.map(|file| read_set(&file)).transpose()) {
+            Ok(None) => {}
+            Ok(Some((revision, set))) => (desk.revision, desk.set) = (revision, set),
+            Err(why) => {
+                let why = format!(
+                    "{} cannot be used, so what Poseidon had set does not run until it sets it again: {why}",
+                    path.display()
+                );
+                log::error!("schedule: {why}");
+                desk.lost = Some(why);
+            }
+        }
+        let scheduler = Arc::new(Self {
+            desk: Mutex::new(desk),
+            wake: Wake::new()?,
+            pulse: Pulse::default(),
+            folder: Directory::new(&settings.state, false),
+            seed: settings.seed,
+            workers: settings.workers,
+            pool: settings.pool,
+            journal: settings.journal,
+            crew: settings.crew,
+        });
+        scheduler.ensure_thread(true);
+        Ok(scheduler)
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        // Each change under the lock is complete in itself: what a panicked thread leaves is sound.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the thread where there is work for it and none lives. `first`: the agent starts.
+    fn ensure_thread(self: &Arc<Self>, first: bool) {
+        let mut desk = self.desk();
+        if desk.stop || desk.runs || desk.set.is_empty() && desk.configured.is_empty() {
+            drop(desk);
+            self.wake.ring();
+            return;
+        }
+        desk.runs = true;
+        drop(desk);
+        let own = Arc::clone(self);
+        let started = self
+            .crew
+            .spawn("schedule", SMALL_STACK, move || own.run(first));
+        let mut desk = self.desk();
+        match started {
+            Ok(thread) => desk.thread = Some(thread),
+            Err(e) => {
+                desk.runs = false;
+                log::error!("no thread can be started for the schedule: {e}; nothing of it runs");
+                desk.trouble = Some(format!("no thread can be started: {e}"));
+            }
+        }
+    }
+
+    /// The entries of the configuration, read anew.
+    pub fn configure(self: &Arc<Self>, entries: Vec<Arc<Entry>>) {
+        let mut desk = self.desk();
+        desk.configured = entries;
+        desk.generation += 1;
+        drop(desk);
+        self.ensure_thread(false);
+    }
+
+    /// Replaces what Poseidon has set, as a whole and durably, or not at all.
+    pub fn set(self: &Arc<Self>, set: &Value) -> Result<Value, payload::Error> {
+        let invalid = |why: String| payload::Error::new(ErrorCode::Invalid, why);
+        let (revision, entries) = read_set(set).map_err(invalid)?;
+        for entry in &entries {
+            if let Some(Err(why)) = entry.zone() {
+                return Err(invalid(format!("entry {}: timeZone: {why}", entry.name)));
+            }
+        }
+        let text = json!({ "revision": revision, "entries": set["entries"] }).to_string();
+        if text.len() > FILE_LIMIT {
+            return Err(payload::Error::new(
+                ErrorCode::TooLarge,
+                format!(
+                    "the entries take {} bytes; {FILE_LIMIT} are allowed",
+                    text.len()
+                ),
+            ));
+        }
+        if std::mem::replace(&mut self.desk().setting, true) {
+            let why = "another schedule.set is under way; try again";
+            return Err(payload::Error::new(ErrorCode::Busy, why));
+        }
+        let written = replace(&*self.folder, SET, &text, &mut Counts::default());
+        let mut desk = self.desk();
+        desk.setting = false;
+        if let Err(fault) = written {
+            return Err(payload::Error::new(ErrorCode::Io, fault.to_string()));
+        }
+        // Until the thread has looked at them.
+        desk.shown.retain(|shown| shown["source"] != POSEIDON);
+        let mut earliest = None::<i64>;
+        for entry in &entries {
+            let next = expected(entry);
+            earliest = earliest.into_iter().chain(next).min();
+            let mut shown = run::describe(entry, POSEIDON);
+            shown["next"] = next.into();
+            desk.shown.push(shown);
+        }
+        let count = entries.len();
+        log::info!("schedule: Poseidon has set {count} entries, revision {revision:?}");
+        desk.revision.clone_from(&revision);
+        desk.set = entries;
+        desk.lost = None;
+        desk.generation += 1;
+        drop(desk);
+        self.ensure_thread(false);
+        Ok(json!({ "revision": revision, "entries": count, "next": earliest }))
+    }
+
+    /// What Poseidon has set last; empty where it has set nothing.
+    pub fn revision(&self) -> String {
+        self.desk().revision.clone()
+    }
+
+    /// All entries, with their times.
+    pub fn list(&self) -> Value {
+        let desk = self.desk();
+        json!({ "revision": desk.revision, "entries": desk.shown, "problem": desk.problem() })
+    }
+
+    /// For `agent.status`.
+    pub fn report(&self) -> Value {
+        let desk = self.desk();
+        let next = desk.shown.iter().filter_map(|shown| shown["next"].as_i64());
+        json!({
+            "revision": desk.revision,
+            "entries": desk.set.len() + desk.configured.len(),
+            "next": next.min(),
+            "problem": desk.problem(),
+        })
+    }
+
+    /// Nothing more is begun. Returns the thread, where one lives.
+    pub fn stop(&self) -> Option<JoinHandle<()>> {
+        let mut desk = self.desk();
+        desk.stop = true;
+        let thread = desk.thread.take();
+        drop(desk);
+        self.wake.ring();
+        thread
+    }
+}
+
+impl Desk {
+    fn problem(&self) -> Option<&String> {
+        self.lost.as_ref().or(self.trouble.as_ref())
+    }
+}
+
+impl Part for Scheduler {
+    fn ask(&self) {
+        // Under the lock: a thread that ends meanwhile gives no answer.
+        let desk = self.desk();
+        if desk.runs {
+            self.pulse.ask();
+            self.wake.ring();
+        }
+    }
+
+    fn silent(&self, now: Instant) -> Option<String> {
+        let runs = self.desk().runs;
+        (runs && self.pulse.is_silent(now)).then(|| "the thread schedule".to_owned())
+    }
+}
+
+/// The job of a run, which answers to `sink`.
+pub fn request(entry: &Entry, token: &str, sink: &Arc<Outbox>) -> Result<Request, payload::Error> {
+    let mut command = entry.command.clone();
+    if let Some((name, args)) = &entry.script {
+        let script = script::resolve(name, args)?;
+        command.argv = script.argv;
+        command.cwd = command.cwd.or(script.cwd);
+        for (name, value) in script.env {
+            command.env.entry(name).or_insert(value);
+        }
+    }
+    Ok(Request {
+        token: token.to_owned(),
+        conversation_id: token.to_owned(),
+        command,
+        sink: Arc::clone(sink),
+        origin: Origin::Schedule,
+        what: Some(entry.name.clone()),
+    })
+}
+
+/// The next time of an entry that has had none.
+fn expected(entry: &Entry) -> Option<i64> {
+    let (When::Times(cron), true) = (&entry.when, entry.enabled) else {
+        return None;
+    };
+    let zone = entry
+        .zone()
+        .unwrap_or_else(|| Ok(zone::Zone::own().0))
+        .ok()?;
+    next::next(cron, &zone, run::whole(clock::now()))
+}
+
+/// `{revision, entries}`, checked.
+fn read_set(set: &Value) -> Result<(String, Vec<Arc<Entry>>), String> {
+    let revision = match &set["revision"] {
+        Value::String(text) if text.len() <= REVISION_LIMIT => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => {
+            return Err(format!(
+                "revision is no text of at most {REVISION_LIMIT} bytes"
+            ));
+        }
+    };
+    let Some(list) = set["entries"].as_array() else {
+        return Err("entries is no list".to_owned());
+    };
+    if list.len() > ENTRIES {
+        return Err(format!("{} entries; {ENTRIES} are allowed", list.len()));
+    }
+    let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(list.len());
+    for (at, value) in list.iter().enumerate() {
+        let name = value["name"].as_str().unwrap_or("without name");
+        let entry = Entry::read(value).map_err(|Fault { field, why }| {
+            let field = if field.is_empty() {
+                String::new()
+            } else {
+                format!("{field}: ")
+            };
+            format!(
+                "entry {} ({}): {field}{why}",
+                at + 1,
+                name.chars().take(64).collect::<String>()
+            )
+        })?;
+        if entries.iter().any(|e| e.name == entry.name) {
+            return Err(format!("two entries are called {name}"));
+        }
+        entries.push(Arc::new(entry));
+    }
+    Ok((revision, entries))
+}
+
+/// A file of JSON; none where there is none.
+fn load(path: &Path) -> Result<Option<Value>, String> {
+    let mut text = String::new();
+    match File::open(path).and_then(|f| f.take(FILE_LIMIT as u64 + 1).read_to_string(&mut text)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e.to_string()),
+        Ok(_) if text.len() > FILE_LIMIT => {
+            return Err(format!("it is longer than {FILE_LIMIT} bytes"));
+        }
+        Ok(_) => {}
+    }
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|e| e.to_string())
+}
