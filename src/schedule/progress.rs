@@ -85,13 +85,10 @@ impl Progress {
         let run = (!late || times.catch_up).then_some(last);
         let others = count - u32::from(run.is_some());
         let missed = (others > 0 && !times.catch_up).then_some((others, first));
-        if run.is_some() || last - done <= GRACE {
-            let from = if last - done <= GRACE || count == 1 && !late {
-                done
-            } else {
-                last - 1
-            };
-            self.settle(from, last);
+        let short = last - done <= GRACE;
+        if run.is_some() || short {
+            // Where it is the only one, there is nothing between.
+            self.settle(if short || count == 1 { done } else { last - 1 }, last);
         }
         self.done = Some(last);
         Due {
@@ -108,10 +105,16 @@ impl Progress {
             None => from,
         };
         self.had.retain(|h| h.0 < from || h.1 > to);
-        if self.had.len() >= STRETCHES {
-            self.had.remove(0);
-        }
         self.had.push((from, to));
+        self.had.sort_unstable();
+        if self.had.len() > STRETCHES {
+            // What lies between two that are near one another counts as had: that is better than a second turn.
+            let gap = |at: &usize| self.had[at + 1].0 - self.had[*at].1;
+            if let Some(at) = (0..self.had.len() - 1).min_by_key(gap) {
+                self.had[at].1 = self.had[at + 1].1;
+                self.had.remove(at + 1);
+            }
+        }
     }
 
     /// As it is kept on disk. A run that waits to begin has not had its turn there.
