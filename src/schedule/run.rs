@@ -474,6 +474,7 @@ impl Worker<'_> {
                 continue;
             };
             item.progress.last = Some(waiting.time);
+            item.status = None;
             item.progress.boot.clone_from(&self.boot);
             let token = self.token(&self.items[*at], waiting.time);
             let time = waiting.time;

@@ -101,4 +101,25 @@ mod tests {
         set.add(watch.as_fd(), IN);
         assert!(!set.wait(Some(Instant::now())).unwrap());
     }
+
+    #[test]
+    fn armed_for_a_time_it_is_readable_from_then_on() {
+        let watch = ClockWatch::new().unwrap();
+        let is_due = |within: Instant| {
+            let mut set = PollSet::new();
+            set.add(watch.as_fd(), IN);
+            set.wait(Some(within)).unwrap()
+        };
+        watch.arm(Some(i64::MAX)).unwrap();
+        assert!(!is_due(Instant::now()));
+        // Any time in the past is due at once.
+        for past in [i64::MIN, 0, 1] {
+            watch.arm(Some(past)).unwrap();
+            assert!(is_due(Instant::now() + std::time::Duration::from_mins(1)));
+        }
+        assert!(!watch.clear(), "nobody has set the clock");
+        assert!(!is_due(Instant::now()));
+        watch.arm(None).unwrap();
+        assert!(!is_due(Instant::now()));
+    }
 }

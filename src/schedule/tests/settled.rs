@@ -141,7 +141,10 @@ fn a_clock_that_was_years_ahead_does_not_silence_an_entry() {
 fn what_a_wrong_clock_missed_comes_when_it_is_right() {
     let now = at("2026-11-21T10:00");
     let mut device = device("0 2 1 12 *", now);
-    assert_eq!(device.look(at("2026-12-15")).missed, Some((1, at("2026-12-01T02:00"))));
+    assert_eq!(
+        device.look(at("2026-12-15")).missed,
+        Some((1, at("2026-12-01T02:00")))
+    );
     assert_eq!(device.look(now).next, Some(at("2026-12-01T02:00")));
 }
 
