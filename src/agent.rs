@@ -16,6 +16,7 @@ use crate::message::id;
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
+use crate::plugin::data::Data;
 use crate::plugin::history::History;
 use crate::service::{self, Service, notify::Notify};
 use crate::sys;
@@ -90,6 +91,7 @@ pub fn run(
     let status = Arc::new(LinkStatus::with_bell(bell));
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
+        Box::new(Data::new(Arc::clone(&pool))),
         Box::new(History::new(
             Arc::clone(&journal),
             config.limits.message_bytes,

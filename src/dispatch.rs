@@ -34,6 +34,9 @@ impl Dispatcher {
     /// that answer each other's errors would not stop.
     pub fn handle(&self, message: &Message, from: &Peer) {
         if message.kind == payload::ERROR {
+            if self.plugins.iter().any(|p| p.error(message, from)) {
+                return;
+            }
             let text = message.payload.as_deref().unwrap_or("without payload");
             log::warn!("the peer says error: {}", shorten(text));
             return;

@@ -2,6 +2,7 @@
 //!
 //! Times are Unix times in seconds, whole or with a fraction. A field that is absent is not sent.
 
+mod data;
 mod health;
 mod history;
 mod job;
@@ -9,10 +10,12 @@ mod loose;
 mod session;
 mod xml;
 
+pub use data::{DataRequest, DataResponse, PIECE};
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
 pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
 pub use job::{
-    Accepted, Cancel, Command, JobResult, Output, OutputMode, Progress, Status, Stream, Tail,
+    Accepted, Bounds, Cancel, Command, JobResult, Output, OutputMode, Progress, Status, Stream,
+    Tail,
 };
 pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Welcome};
 
@@ -50,6 +53,24 @@ pub const HISTORY: &str = "history";
 pub const HISTORY_GET: &str = "history.get";
 #[allow(missing_docs)]
 pub const HISTORY_PUT: &str = "history.put";
+#[allow(missing_docs)]
+pub const SCRIPT: &str = "script";
+#[allow(missing_docs)]
+pub const DATA_REQUEST: &str = "data.request";
+#[allow(missing_docs)]
+pub const DATA_RESPONSE: &str = "data.response";
+#[allow(missing_docs)]
+pub const DATA_OFFER: &str = "data.offer";
+#[allow(missing_docs)]
+pub const FILE_PUT: &str = "file.put";
+#[allow(missing_docs)]
+pub const FILE_GET: &str = "file.get";
+#[allow(missing_docs)]
+pub const FILE_LIST: &str = "file.list";
+#[allow(missing_docs)]
+pub const DIRECTORY_PUT: &str = "directory.put";
+#[allow(missing_docs)]
+pub const SCRIPTS_SYNC: &str = "scripts.sync";
 /// Asks the agent for its own state; answered by a message of the same type.
 pub const AGENT_STATUS: &str = "agent.status";
 

@@ -1,7 +1,7 @@
 //! `command` and `cancel`: jobs.
 
 use super::{Peer, Plugin};
-use crate::job::{Pool, Request};
+use crate::job::{Pool, Request, Work};
 use crate::message::payload::{self, Cancel, Command, JobResult, Status};
 use crate::message::{ErrorCode, Message};
 use std::sync::Arc;
@@ -22,7 +22,9 @@ impl Commands {
             Ok(command) => self.pool.submit(Request {
                 token: message.id.clone(),
                 conversation_id: message.conversation_id.clone(),
-                command,
+                work: Work::Command(command),
+                name: None,
+                holds: None,
                 sink: Arc::clone(&from.outbox),
                 origin: from.origin,
             }),

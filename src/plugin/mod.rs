@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod command;
+pub mod data;
 pub mod health;
 pub mod history;
 
@@ -31,6 +32,12 @@ pub trait Plugin: Send + Sync {
     /// Answers into the peer's outbox, now or later. It must not block: what takes time is a job. Only the disk may be
     /// waited for, where something has to be durable before it is answered.
     fn handle(&self, message: &Message, from: &Peer);
+
+    /// Whether an `error` of the peer was for this plugin, which has asked the peer for something. An error is never
+    /// answered.
+    fn error(&self, _: &Message, _: &Peer) -> bool {
+        false
+    }
 
     /// How it is.
     fn state(&self) -> PluginState {

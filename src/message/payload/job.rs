@@ -60,6 +60,19 @@ pub struct Command {
     pub not_before: Option<f64>,
 }
 
+/// What bounds any job.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Bounds {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<f64>,
+}
+
 /// `cancel`: SIGTERM to a job's process group, SIGKILL after the grace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -179,6 +192,9 @@ pub struct JobResult {
     pub leaked: bool,
     #[serde(default)]
     pub tail: Tail,
+    /// What a job that was no process has to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
     /// Why it could not start or what else went wrong, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -198,6 +214,7 @@ impl JobResult {
             dropped: 0,
             leaked: false,
             tail: Tail::default(),
+            data: None,
             message: message.map(str::to_owned),
         }
     }
