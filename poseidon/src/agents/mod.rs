@@ -6,6 +6,7 @@ pub mod delivery;
 mod handle;
 mod hello;
 pub mod identifiers;
+pub mod order;
 pub mod recorder;
 pub mod registry;
 pub mod session;

@@ -111,6 +111,8 @@ pub struct Job {
     pub state: JobState,
     /// When it was made.
     pub created: f64,
+    /// Type of the request.
+    pub kind: String,
     /// The payload of the request.
     pub request: Box<RawValue>,
     /// The payload of `result`.
