@@ -1,6 +1,8 @@
 //! The embedded store: one `SQLite` file in WAL mode.
 
+mod named;
 mod records;
+mod repositories;
 
 use super::records::{Batch, Found, RecordFilter, Stored};
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
@@ -13,6 +15,8 @@ use std::path::Path;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001-first.sql"),
     include_str!("../../migrations/0002-records.sql"),
+    // 0003 goes before.
+    include_str!("../../migrations/0004-repositories.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
