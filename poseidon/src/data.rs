@@ -165,8 +165,21 @@ mod tests {
         }
         let longer = "k".repeat(129);
         for bad in [
-            "", "attributes", "attribute", "attribute/x", "sha256:00", "a b", "a\n", "a\0", "ä", "a//b",
-            "/a", "a/", "a/../b", ".", &longer,
+            "",
+            "attributes",
+            "attribute",
+            "attribute/x",
+            "sha256:00",
+            "a b",
+            "a\n",
+            "a\0",
+            "ä",
+            "a//b",
+            "/a",
+            "a/",
+            "a/../b",
+            ".",
+            &longer,
         ] {
             assert!(check_key(bad).is_err(), "{bad:?}");
         }

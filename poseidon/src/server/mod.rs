@@ -6,6 +6,7 @@ pub mod limits;
 pub mod page;
 pub mod tls;
 
+use crate::agents::provision;
 use crate::agents::recorder;
 use crate::agents::registry::Registry;
 use crate::blobs::{self, Blobs};
@@ -213,6 +214,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         tokio::spawn(accept(app.clone(), listener, tls)),
         tokio::spawn(flush(app.clone())),
         tokio::spawn(expire(app.clone())),
+        tokio::spawn(provision::watch(app.clone())),
     ];
     Ok(Server {
         url,
