@@ -391,6 +391,7 @@ pub fn journal_settings(config: &Config) -> journal::Settings {
         bytes: config.journal.bytes,
         memory_bytes: config.journal.memory_bytes,
         sync: config.journal.sync,
+        goes_on: None,
     }
 }
 

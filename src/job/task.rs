@@ -35,6 +35,8 @@ pub enum Stop {
     Failed(payload::Error),
     /// It was cancelled or its time is up: the context knows which.
     Ended,
+    /// The agent restarts, and its next process tells the end ([`crate::journal::Settings::goes_on`]).
+    GoesOn,
 }
 
 impl From<payload::Error> for Stop {
@@ -217,7 +219,7 @@ impl<'a> Context<'a> {
         let (status, message, data) = match run {
             Ok(data) => (Status::Succeeded, None, data),
             Err(Stop::Failed(error)) => return Err(error),
-            Err(Stop::Ended) => match self.order.get() {
+            Err(Stop::Ended | Stop::GoesOn) => match self.order.get() {
                 Some(order) => (Status::Cancelled, order.why.message(), None),
                 None if self.timed_out.get() => (
                     Status::TimedOut,

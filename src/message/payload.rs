@@ -54,6 +54,8 @@ pub const HISTORY_GET: &str = "history.get";
 #[allow(missing_docs)]
 pub const HISTORY_PUT: &str = "history.put";
 #[allow(missing_docs)]
+pub const AGENT_UPDATE: &str = "agent.update";
+#[allow(missing_docs)]
 pub const SCRIPT: &str = "script";
 #[allow(missing_docs)]
 pub const DATA_REQUEST: &str = "data.request";
@@ -155,6 +157,8 @@ pub enum ErrorCode {
     UnsupportedVersion,
     /// Over a limit.
     TooLarge,
+    /// No key that counts has signed it.
+    Untrusted,
     /// The operating system failed.
     Io,
     /// Any other word.
@@ -172,6 +176,7 @@ impl ErrorCode {
             Self::UnknownType => "unknown-type",
             Self::UnsupportedVersion => "unsupported-version",
             Self::TooLarge => "too-large",
+            Self::Untrusted => "untrusted",
             Self::Io => "io",
             Self::Other(word) => word,
         }
@@ -186,6 +191,7 @@ impl ErrorCode {
             "unknown-type" => Self::UnknownType,
             "unsupported-version" => Self::UnsupportedVersion,
             "too-large" => Self::TooLarge,
+            "untrusted" => Self::Untrusted,
             "io" => Self::Io,
             other => Self::Other(other.to_owned()),
         }
