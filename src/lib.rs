@@ -19,3 +19,4 @@ pub mod secret;
 pub mod service;
 pub mod sys;
 pub mod thread;
+pub mod transfer;
