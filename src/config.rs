@@ -6,6 +6,7 @@ mod overlay;
 mod setting;
 mod table;
 
+pub use check::public_key;
 pub use setting::{Outside, Setting};
 pub use table::SETTINGS;
 
@@ -56,6 +57,8 @@ pub struct Config {
     #[allow(missing_docs)]
     pub journal: Journal,
     #[allow(missing_docs)]
+    pub update: Update,
+    #[allow(missing_docs)]
     pub limits: Limits,
 }
 
@@ -101,6 +104,15 @@ pub struct Connect {
     pub hello_seconds: u64,
     /// For the answer to a keep-alive ping.
     pub pong_seconds: u64,
+}
+
+/// `[update]`: whether the program may be replaced.
+#[derive(Clone)]
+pub struct Update {
+    /// Ed25519 public keys, base64, of those who may sign a new program. None: updates are off.
+    pub keys: Vec<String>,
+    /// Seconds that a new program has for its first welcome.
+    pub confirm_seconds: u64,
 }
 
 /// `[jobs]`: what runs commands.
@@ -171,6 +183,10 @@ impl Default for Config {
             connect: Connect::default(),
             jobs: Jobs::default(),
             journal: Journal::default(),
+            update: Update {
+                keys: Vec::new(),
+                confirm_seconds: 300,
+            },
             limits: Limits::default(),
         }
     }

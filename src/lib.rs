@@ -19,4 +19,6 @@ pub mod secret;
 pub mod service;
 pub mod sys;
 pub mod thread;
+#[cfg(feature = "update")]
+pub mod update;
 pub mod transfer;

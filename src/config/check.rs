@@ -40,6 +40,13 @@ pub(super) fn pin(text: &str) -> Result<(), String> {
         .map_err(|e| format!("the pin {e}"))
 }
 
+/// An Ed25519 public key in base64.
+pub fn public_key(text: &str) -> Result<[u8; 32], String> {
+    crate::message::text::decode(text.trim())
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| "expected an Ed25519 public key: 32 bytes in base64".to_owned())
+}
+
 pub(super) fn proxy_url(text: &str) -> Result<(), String> {
     if text == "none" {
         return Ok(());

@@ -252,6 +252,20 @@ pub static SETTINGS: &[Setting] = &[
     ),
     only_file("journal.sync", Switch(|c| &mut c.journal.sync)),
     only_file(
+        "update.keys",
+        List(One::IsNoList, |config, keys| {
+            for key in &keys {
+                check::public_key(key)?;
+            }
+            config.update.keys = keys;
+            Ok(())
+        }),
+    ),
+    only_file(
+        "update.confirm_seconds",
+        Number(30, 86_400, U64(|c| &mut c.update.confirm_seconds)),
+    ),
+    only_file(
         "limits.message_bytes",
         Number(16_384, 16_777_216, Usize(|c| &mut c.limits.message_bytes)),
     ),

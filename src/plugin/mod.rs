@@ -5,6 +5,8 @@ pub mod command;
 pub mod data;
 pub mod health;
 pub mod history;
+#[cfg(feature = "update")]
+pub mod update;
 
 pub use crate::job::Origin;
 use crate::message::Message;

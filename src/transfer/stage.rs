@@ -29,6 +29,7 @@ impl Stage {
             bytes: 4 << 20,
             memory_bytes: 4 << 20,
             sync: false,
+            goes_on: None,
         });
         let crew = Crew::new(|name| panic!("{name} panicked"));
         let limits = Limits {

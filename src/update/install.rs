@@ -106,18 +106,18 @@ impl Task for Update {
                 return Err(Stop::failed(ErrorCode::Busy, "another update is under way"));
             }
         };
-        let content = self.check()?;
+        let new_program = self.check()?;
         let program = &self.settings.program;
         let old_hash = hash(program).map_err(|e| io_error("read", program, &e))?;
         let version = &self.request.version;
-        if old_hash == content.sha256 {
+        if old_hash == new_program.sha256 {
             return Ok(Some(json!({"version": version, "changed": false})));
         }
         let new = New(beside(program, "new"));
-        self.fetch(context, &content, &new.0)?;
+        self.fetch(context, &new_program, &new.0)?;
         self.prove(context, &new.0)?;
         context.check()?;
-        self.take_place(context, &new.0, &content.sha256)?;
+        self.take_place(context, &new.0, &new_program.sha256)?;
         self.restart.restart();
         Err(Stop::GoesOn)
     }
@@ -164,16 +164,16 @@ impl Update {
         Ok(content)
     }
 
-    fn fetch(&self, context: &Context<'_>, content: &Content, new: &Path) -> Result<(), Stop> {
+    fn fetch(&self, context: &Context<'_>, program: &Content, new: &Path) -> Result<(), Stop> {
         let folder = new.parent().unwrap_or(Path::new("/"));
         if let Some(space) = space(folder)
-            && space.available < content.size.saturating_add(ROOM)
+            && space.available < program.size.saturating_add(ROOM)
         {
             let text = format!(
                 "{} has {} bytes free; the new program needs {} beside the old one",
                 folder.display(),
                 space.available,
-                content.size.saturating_add(ROOM)
+                program.size.saturating_add(ROOM)
             );
             return Err(Stop::failed(ErrorCode::Io, text));
         }
@@ -187,8 +187,8 @@ impl Update {
             .custom_flags(libc::O_NOFOLLOW)
             .open(new)
             .map_err(|e| io_error("create", new, &e))?;
-        let mut meter = Meter::new(content.size);
-        fetch(context, content, &file, 0, &self.pace, &mut meter)?;
+        let mut meter = Meter::new(program.size);
+        fetch(context, program, &file, 0, &self.pace, &mut meter)?;
         file.set_permissions(std::fs::Permissions::from_mode(0o755))
             .and_then(|()| file.sync_all())
             .map_err(|e| io_error("write", new, &e))

@@ -16,7 +16,7 @@ mod pending;
 mod signature;
 mod trial;
 
-pub use install::{Request, Update};
+pub use install::{Request, Restart, Update};
 pub use pending::Pending;
 pub use signature::{PublicKey, signed_text};
 pub use trial::Trial;

@@ -4,22 +4,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519, UnparsedPublicKey};
 
-/// Bytes of a public key.
-const KEY: usize = 32;
 /// What a signature is over begins with this, so that none that was made for something else counts.
 const PURPOSE: &str = "triton-update";
 
 /// A public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicKey([u8; KEY]);
+pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
     /// Reads one in base64.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let bytes = STANDARD.decode(text.trim()).ok();
-        let key = bytes.and_then(|bytes| <[u8; KEY]>::try_from(bytes).ok());
-        key.map(Self)
-            .ok_or_else(|| "expected an Ed25519 public key: 32 bytes in base64".to_owned())
+        crate::config::public_key(text).map(Self)
     }
 }
 
