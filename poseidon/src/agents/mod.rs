@@ -7,6 +7,7 @@ mod handle;
 mod hello;
 pub mod identifiers;
 pub mod order;
+pub mod provision;
 pub mod recorder;
 pub mod registry;
 pub mod session;
