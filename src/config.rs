@@ -57,6 +57,12 @@ pub struct Config {
     #[allow(missing_docs)]
     pub journal: Journal,
     #[allow(missing_docs)]
+    pub scripts: Scripts,
+    #[allow(missing_docs)]
+    pub engine: Engine,
+    #[allow(missing_docs)]
+    pub system: System,
+    #[allow(missing_docs)]
     pub update: Update,
     #[allow(missing_docs)]
     pub limits: Limits,
@@ -150,6 +156,28 @@ pub struct Journal {
     pub sync: bool,
 }
 
+/// `[scripts]`: what runs them.
+#[derive(Clone)]
+pub struct Scripts {
+    /// By extension, for scripts without a `#!` line; what the file names is added to what there is.
+    pub interpreters: BTreeMap<String, String>,
+}
+
+/// `[engine]`: a monitoring engine on this device.
+#[derive(Clone, Default)]
+pub struct Engine {
+    /// Its command pipe.
+    pub pipe: Option<PathBuf>,
+}
+
+/// `[system]`: how the device goes down. Run without a shell.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct System {
+    pub reboot_command: Vec<String>,
+    pub shutdown_command: Vec<String>,
+}
+
 /// `[limits]`: what bounds memory.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -183,11 +211,37 @@ impl Default for Config {
             connect: Connect::default(),
             jobs: Jobs::default(),
             journal: Journal::default(),
+            scripts: Scripts::default(),
+            engine: Engine::default(),
+            system: System::default(),
             update: Update {
                 keys: Vec::new(),
                 confirm_seconds: 300,
             },
             limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        let usual = [
+            ("sh", "/bin/sh"),
+            ("glue", "/bin/sh"),
+            ("lua", "/usr/bin/lua"),
+            ("py", "python3"),
+        ];
+        Self {
+            interpreters: usual.map(|(e, p)| (e.to_owned(), p.to_owned())).into(),
+        }
+    }
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self {
+            reboot_command: vec!["reboot".to_owned()],
+            shutdown_command: vec!["poweroff".to_owned()],
         }
     }
 }
@@ -377,6 +431,17 @@ mod tests {
             ("labels = 1", &["1: ", "a table"]),
             ("[labels]\na = \"b\"\nc = 1", &["3: ", "a string"]),
             ("[labels]\na = \"\"", &["1: ", "64 labels"]),
+            (
+                "[scripts.interpreters]\n\".sh\" = \"/bin/sh\"",
+                &["1: ", "without dot"],
+            ),
+            ("[scripts]\ninterpreters = \"sh\"", &["2: ", "a table"]),
+            ("[engine]\npipe = \"p\"", &["2: ", "absolute"]),
+            ("[system]\nreboot_command = []", &["2: ", "a program"]),
+            (
+                "[system]\nshutdown_command = \"halt\"",
+                &["2: ", "a list of strings"],
+            ),
             ("log = \"info\"\nlog = \"info\"", &["2: ", "duplicate key"]),
             ("a = ", &["1: "]),
         ] {
@@ -405,6 +470,14 @@ mod tests {
         let config = Config::from_toml("state = \"/s\"\n[journal]\nfolder = \"/j\"").unwrap();
         assert_eq!(config.journal_folder(), Path::new("/j"));
         assert!(config.journal.sync);
+    }
+
+    #[test]
+    fn interpreters_are_added_to_those_there_are() {
+        let config =
+            Config::from_toml("[scripts]\ninterpreters = {lua = \"/l\", rb = \"ruby\"}").unwrap();
+        let of = |extension: &str| config.scripts.interpreters.get(extension).unwrap().as_str();
+        assert_eq!((of("sh"), of("lua"), of("rb")), ("/bin/sh", "/l", "ruby"));
     }
 
     #[test]

@@ -126,6 +126,7 @@ impl Pool {
         let not_before = match &request.work {
             Work::Command(command) => command.not_before,
             Work::Task(_, bounds) => bounds.not_before,
+            Work::Refused(_) => None,
         };
         let deferred = not_before.is_some();
         let plan = request::check(&token, request.work, request.name, settings);

@@ -14,10 +14,10 @@ pub use data::{DataRequest, DataResponse, PIECE};
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
 pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
 pub use job::{
-    Accepted, Bounds, Cancel, Command, JobResult, Output, OutputMode, Progress, Status, Stream,
-    Tail,
+    Accepted, Bounds, Cancel, Command, JobResult, Output, OutputMode, Parameters, Progress, Status,
+    Stream, Tail,
 };
-pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Welcome};
+pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Revision, Welcome};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -73,6 +73,20 @@ pub const FILE_LIST: &str = "file.list";
 pub const DIRECTORY_PUT: &str = "directory.put";
 #[allow(missing_docs)]
 pub const SCRIPTS_SYNC: &str = "scripts.sync";
+#[allow(missing_docs)]
+pub const ENGINE_COMMAND: &str = "engine.command";
+#[allow(missing_docs)]
+pub const AGENT_RELOAD: &str = "agent.reload";
+#[allow(missing_docs)]
+pub const AGENT_RESTART: &str = "agent.restart";
+#[allow(missing_docs)]
+pub const AGENT_EXIT: &str = "agent.exit";
+#[allow(missing_docs)]
+pub const SYSTEM_REBOOT: &str = "system.reboot";
+#[allow(missing_docs)]
+pub const SYSTEM_SHUTDOWN: &str = "system.shutdown";
+/// The code of an `error` where there is no connection to Poseidon.
+pub const OFFLINE: &str = "offline";
 /// Asks the agent for its own state; answered by a message of the same type.
 pub const AGENT_STATUS: &str = "agent.status";
 

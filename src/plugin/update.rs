@@ -1,11 +1,12 @@
 //! `agent.update`: the program replaces itself.
 
 use super::{Peer, Plugin};
+use crate::acts::Acts;
 use crate::job::{Pool, Request, Work};
 use crate::message::payload::{self, AGENT_UPDATE, Bounds};
 use crate::message::{ErrorCode, Message};
 use crate::transfer::Pace;
-use crate::update::{self, Restart, Settings, Update};
+use crate::update::{self, Settings, Update};
 use std::sync::{Arc, Mutex};
 
 /// Hands updates to the pool.
@@ -13,18 +14,18 @@ pub struct Updates {
     pool: Arc<Pool>,
     settings: Arc<Settings>,
     pace: Pace,
-    restart: Arc<dyn Restart>,
+    acts: Arc<Acts>,
     gate: Arc<Mutex<()>>,
 }
 
 impl Updates {
-    /// By these settings; `restart` restarts the agent.
-    pub fn new(pool: Arc<Pool>, settings: Settings, pace: Pace, restart: Arc<dyn Restart>) -> Self {
+    /// By these settings; `acts` restart the agent.
+    pub fn new(pool: Arc<Pool>, settings: Settings, pace: Pace, acts: Arc<Acts>) -> Self {
         Self {
             pool,
             settings: Arc::new(settings),
             pace,
-            restart,
+            acts,
             gate: Arc::default(),
         }
     }
@@ -36,7 +37,7 @@ impl Updates {
             request: message.read::<update::Request>()?,
             conversation: message.conversation_id.clone(),
             pace: self.pace.clone(),
-            restart: Arc::clone(&self.restart),
+            acts: Arc::clone(&self.acts),
             gate: Arc::clone(&self.gate),
         };
         Ok(Request {

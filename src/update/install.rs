@@ -1,6 +1,7 @@
 //! `agent.update` as far as the restart: fetch, prove, take the old program's place.
 
 use super::{Pending, Settings, hash, owner, signature};
+use crate::acts::Acts;
 use crate::job::{Context, Stop, Task};
 use crate::message::payload::ErrorCode;
 use crate::sys::poll::after;
@@ -9,7 +10,6 @@ use crate::transfer::{Content, Meter, Pace, fetch};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::ffi::OsString;
-use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -28,12 +28,6 @@ const PROOF: Duration = Duration::from_mins(3);
 const WORDS: u64 = 4_096;
 /// How often a proof is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Restarts the agent, when the job is out of the way.
-pub trait Restart: Debug + Send + Sync {
-    /// Returns at once.
-    fn restart(&self);
-}
 
 /// The payload.
 #[derive(Debug, Clone, Deserialize)]
@@ -60,7 +54,7 @@ pub struct Update {
     /// How content is fetched.
     pub pace: Pace,
     /// What restarts the agent at the end.
-    pub restart: Arc<dyn Restart>,
+    pub acts: Arc<Acts>,
     /// One at a time.
     pub gate: Arc<Mutex<()>>,
 }
@@ -73,11 +67,15 @@ pub(super) fn beside(program: &Path, what: &str) -> PathBuf {
 
 /// What was renamed in a file's folder is on the disk.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn io_error(act: &str, path: &Path, error: &io::Error) -> Stop {
-    Stop::failed(ErrorCode::Io, format!("cannot {act} {}: {error}", path.display()))
+    Stop::failed(
+        ErrorCode::Io,
+        format!("cannot {act} {}: {error}", path.display()),
+    )
 }
 
 fn refused(text: impl Into<String>) -> Stop {
@@ -118,7 +116,7 @@ impl Task for Update {
         self.prove(context, &new.0)?;
         context.check()?;
         self.take_place(context, &new.0, &new_program.sha256)?;
-        self.restart.restart();
+        self.acts.restart(context.token());
         Err(Stop::GoesOn)
     }
 }
@@ -126,7 +124,12 @@ impl Task for Update {
 impl Update {
     fn check(&self) -> Result<Content, Stop> {
         let Settings { keys, program, .. } = &*self.settings;
-        let Request { sha256, version, signature: signed, .. } = &self.request;
+        let Request {
+            sha256,
+            version,
+            signature: signed,
+            ..
+        } = &self.request;
         if keys.is_empty() {
             return Err(refused(
                 "updates are off on this device: update.keys has no key that may sign them",
@@ -151,7 +154,10 @@ impl Update {
         };
         content.check()?;
         if content.size > PROGRAM_LIMIT {
-            let text = format!("the program has {} bytes, {PROGRAM_LIMIT} are allowed", content.size);
+            let text = format!(
+                "the program has {} bytes, {PROGRAM_LIMIT} are allowed",
+                content.size
+            );
             return Err(Stop::failed(ErrorCode::TooLarge, text));
         }
         // Before a single byte is asked for.
@@ -208,8 +214,11 @@ impl Update {
         // With the arguments that this process was started with.
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
         for command in ["check-config", "doctor"] {
-            let place = arguments.iter().position(|a| a == "run" || a == "check-config");
-            let place = place.ok_or_else(|| refused("this agent was not started by 'triton run'"))?;
+            let place = arguments
+                .iter()
+                .position(|a| a == "run" || a == "check-config");
+            let place =
+                place.ok_or_else(|| refused("this agent was not started by 'triton run'"))?;
             arguments[place] = command.into();
             run(context, new, &arguments)?;
         }
@@ -258,7 +267,11 @@ impl Update {
 
 /// Runs the new program; what it said, or why it failed.
 fn run(context: &Context<'_>, new: &Path, arguments: &[OsString]) -> Result<String, Stop> {
-    let what = arguments.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let what = arguments
+        .iter()
+        .map(|a| a.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
     let failed = |why: String| refused(format!("the new program fails at '{what}': {why}"));
     let mut child = Command::new(new)
         .args(arguments)
@@ -273,7 +286,10 @@ fn run(context: &Context<'_>, new: &Path, arguments: &[OsString]) -> Result<Stri
         let _ = child.wait();
     }
     let Some(status) = ended? else {
-        return Err(failed(format!("it takes longer than {} s", PROOF.as_secs())));
+        return Err(failed(format!(
+            "it takes longer than {} s",
+            PROOF.as_secs()
+        )));
     };
     // It has ended, so that what it said is in the pipes; a child of it that lives on is not waited for.
     let words = |pipe: Option<&mut dyn io::Read>| {
@@ -288,7 +304,11 @@ fn run(context: &Context<'_>, new: &Path, arguments: &[OsString]) -> Result<Stri
         return Ok(said);
     }
     let complaint = words(child.stderr.as_mut().map(|p| p as &mut dyn io::Read));
-    Err(failed(format!("{status}: {} {}", said.trim(), complaint.trim())))
+    Err(failed(format!(
+        "{status}: {} {}",
+        said.trim(),
+        complaint.trim()
+    )))
 }
 
 fn wait(
@@ -301,7 +321,12 @@ fn wait(
             Ok(Some(status)) => return Ok(Some(status)),
             Ok(None) if until <= std::time::Instant::now() => return Ok(None),
             Ok(None) => context.sleep_until(after(LOOK))?,
-            Err(e) => return Err(Stop::failed(ErrorCode::Io, format!("cannot wait for it: {e}"))),
+            Err(e) => {
+                return Err(Stop::failed(
+                    ErrorCode::Io,
+                    format!("cannot wait for it: {e}"),
+                ));
+            }
         }
     }
 }

@@ -16,11 +16,12 @@ mod pending;
 mod signature;
 mod trial;
 
-pub use install::{Request, Restart, Update};
+pub use install::{Request, Update};
 pub use pending::Pending;
 pub use signature::{PublicKey, signed_text};
-pub use trial::Trial;
+pub use trial::{Began, Trial, Watch};
 
+use crate::config::Config;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -40,9 +41,18 @@ pub struct Settings {
     pub program: PathBuf,
 }
 
-/// This program's file. To be asked at the start: later it may have been replaced, and would be called by another name.
-pub fn program() -> PathBuf {
-    std::fs::read_link("/proc/self/exe").unwrap_or_default()
+impl Settings {
+    /// By the configuration.
+    pub fn from_config(config: &Config, program: &Path) -> Self {
+        let keys = config.update.keys.iter();
+        Self {
+            // They were checked when they were read.
+            keys: keys.filter_map(|key| PublicKey::parse(key).ok()).collect(),
+            confirm: Duration::from_secs(config.update.confirm_seconds),
+            state: config.state.clone(),
+            program: program.to_owned(),
+        }
+    }
 }
 
 /// SHA-256 of a file.
@@ -116,7 +126,10 @@ mod tests {
         };
         let owner = |program: &str| owner(root.path(), Path::new(program));
         assert_eq!(owner("/usr/bin/triton"), None);
-        put("var/lib/dpkg/info/triton.list", "/.\n/usr\n/usr/bin/triton\n");
+        put(
+            "var/lib/dpkg/info/triton.list",
+            "/.\n/usr\n/usr/bin/triton\n",
+        );
         assert_eq!(owner("/usr/bin/triton"), Some("dpkg"));
         assert_eq!(owner("/usr/local/bin/triton"), None);
         put("usr/lib/opkg/info/triton.list", "/opt/triton\n");

@@ -48,14 +48,20 @@ impl Pending {
             Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => return None,
             Err(e) => {
-                log::error!("{} cannot be read, so an update is not followed: {e}", path.display());
+                log::error!(
+                    "{} cannot be read, so an update is not followed: {e}",
+                    path.display()
+                );
                 return None;
             }
         }
         match serde_json::from_str(&text) {
             Ok(pending) => Some(pending),
             Err(e) => {
-                log::error!("{} is damaged, so an update is not followed: {e}", path.display());
+                log::error!(
+                    "{} is damaged, so an update is not followed: {e}",
+                    path.display()
+                );
                 None
             }
         }

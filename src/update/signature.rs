@@ -52,7 +52,12 @@ mod tests {
         let sign = |pair: &Ed25519KeyPair, text: &str| STANDARD.encode(pair.sign(text.as_bytes()));
         let good = sign(&mine, &signed_text("ab", "1.2.3"));
         assert!(is_signed(&keys, "ab", "1.2.3", &good));
-        assert!(is_signed(&[public(&other), public(&mine)], "ab", "1.2.3", &good));
+        assert!(is_signed(
+            &[public(&other), public(&mine)],
+            "ab",
+            "1.2.3",
+            &good
+        ));
         assert!(!is_signed(&keys, "ac", "1.2.3", &good));
         assert!(!is_signed(&keys, "ab", "1.2.4", &good));
         assert!(!is_signed(&[public(&other)], "ab", "1.2.3", &good));

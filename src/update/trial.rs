@@ -1,8 +1,10 @@
 //! The first minutes of a new program as the agent, and the way back.
 
-use super::Pending;
+use super::install::{beside, sync_folder};
+use super::{Pending, Settings};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
+use crate::link::status::LinkStatus;
 use crate::message::payload::{self, JobResult, Status, code};
 use crate::sys::poll;
 use serde_json::json;
@@ -11,6 +13,19 @@ use std::time::{Duration, Instant};
 
 /// Starts of a new program without a welcome; with the next one the old program is brought back.
 const STARTS: u32 = 3;
+/// How often the link is looked at while there is a trial.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How this start stands to an update.
+#[derive(Debug)]
+pub enum Began {
+    /// There is none.
+    Alone,
+    /// This start tells what became of one.
+    Trial(Trial),
+    /// The old program has its place again: it has to be started.
+    TakenBack,
+}
 
 /// An update that is told of by this start of the agent.
 #[derive(Debug)]
@@ -23,47 +38,45 @@ pub struct Trial {
 
 impl Trial {
     /// Looks what an update has left. To be called first of all, with the state folder locked: what crashes later has
-    /// been counted. `Err` holds the program to go on with in place of this one.
-    pub fn begin(state: &Path, confirm: Duration) -> std::result::Result<Option<Self>, PathBuf> {
+    /// been counted.
+    pub fn begin(settings: &Settings) -> Began {
+        let state = &settings.state;
         let Some(mut pending) = Pending::load(state) else {
-            return Ok(None);
+            return Began::Alone;
+        };
+        let trial = |pending, deadline| {
+            Began::Trial(Self {
+                state: state.clone(),
+                pending,
+                deadline,
+            })
         };
         let is_new = super::hash(Path::new("/proc/self/exe")).is_ok_and(|h| h == pending.sha256);
         if !is_new {
             pending.failed.get_or_insert_with(|| {
                 "the device or the agent stopped before the new program took its place".to_owned()
             });
-            return Ok(Some(Self {
-                state: state.to_owned(),
-                pending,
-                deadline: None,
-            }));
+            return trial(pending, None);
         }
         pending.starts += 1;
         if pending.starts > STARTS {
-            let starts = pending.starts - 1;
-            let reason = format!("the new program died {starts} times before it got a welcome");
+            let reason = format!("the new program died {STARTS} times before it got a welcome");
             return match take_back(state, &mut pending, &reason) {
-                Ok(program) => Err(program),
+                Ok(()) => Began::TakenBack,
                 Err(e) => {
-                    log::error!("{e}; going on with the new program, which did not get a welcome");
-                    Ok(None)
+                    pending.failed = Some(format!("{reason}; {e}"));
+                    trial(pending, None)
                 }
             };
         }
         if let Err(e) = pending.store(state) {
             log::error!("this start of the new program is not counted: {e}");
         }
+        let seconds = settings.confirm.as_secs();
         log::warn!(
-            "running as version {} for the first time; without a welcome within {} s the old program comes back",
-            pending.version,
-            confirm.as_secs()
+            "the new program runs as the agent; without a welcome within {seconds} s the old one comes back"
         );
-        Ok(Some(Self {
-            state: state.to_owned(),
-            pending,
-            deadline: Some(poll::after(confirm)),
-        }))
+        trial(pending, Some(poll::after(settings.confirm)))
     }
 
     /// The job that this start has to end.
@@ -71,23 +84,8 @@ impl Trial {
         &self.pending.token
     }
 
-    /// When to call [`Trial::is_overdue`].
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
-    }
-
-    /// Whether the update failed before this start.
-    pub fn has_failed(&self) -> bool {
-        self.deadline.is_none()
-    }
-
-    /// Whether the time for the welcome is over.
-    pub fn is_overdue(&self) -> bool {
-        self.deadline.is_some_and(|at| at <= Instant::now())
-    }
-
     /// The welcome came: the new program stays.
-    pub fn succeeded(self, journal: &Journal) {
+    fn succeeded(self, journal: &Journal) {
         let Pending { version, from, .. } = &self.pending;
         log::info!("the update from {from} to {version} has succeeded");
         let result = JobResult {
@@ -99,7 +97,7 @@ impl Trial {
     }
 
     /// Tells that the update failed, where that is known.
-    pub fn failed(self, journal: &Journal) {
+    fn failed(self, journal: &Journal) {
         let reason = self.pending.failed.as_deref().unwrap_or_default();
         log::error!(
             "the update to {} has failed, {} goes on: {reason}",
@@ -111,16 +109,6 @@ impl Trial {
         self.clear();
     }
 
-    /// Brings the old program back; the path of what to go on with.
-    pub fn take_back(&mut self, reason: &str) -> Result<PathBuf> {
-        take_back(&self.state, &mut self.pending, reason)
-    }
-
-    /// No second try: the new program has to stay, whatever it is.
-    pub fn give_up(&mut self) {
-        self.deadline = None;
-    }
-
     fn tell(&self, journal: &Journal, code: u32, data: String) {
         journal.end(&self.pending.token, &self.pending.conversation, code, data);
     }
@@ -128,22 +116,76 @@ impl Trial {
     fn clear(&self) {
         Pending::remove(&self.state);
         // Where the new program never took its place, `old` is a second name of the program that runs.
-        let leftovers = [&self.pending.old, &super::install::beside(&self.pending.program, "new")];
+        let leftovers = [&self.pending.old, &beside(&self.pending.program, "new")];
         for path in leftovers {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-fn take_back(state: &Path, pending: &mut Pending, reason: &str) -> Result<PathBuf> {
+fn take_back(state: &Path, pending: &mut Pending, reason: &str) -> Result<()> {
     pending.failed = Some(reason.to_owned());
-    // First the note: a power cut between the two leaves a new program that is taken back at its next start.
+    // First the note: a power cut between the two leaves a new program that is taken back at a later start.
     if let Err(e) = pending.store(state) {
         log::error!("why the update failed is not noted: {e}");
     }
     log::error!("bringing the old program back: {reason}");
     std::fs::rename(&pending.old, &pending.program)
-        .and_then(|()| super::install::sync_folder(&pending.program))
-        .map_err(|e| Error::at("bring back", &pending.program, e))?;
-    Ok(pending.program.clone())
+        .and_then(|()| sync_folder(&pending.program))
+        .map_err(|e| Error::at("bring back", &pending.program, e))
+}
+
+/// `main`'s side of a trial.
+pub struct Watch<'a> {
+    trial: Option<Trial>,
+    link: &'a LinkStatus,
+    journal: &'a Journal,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches `trial`, if there is one; one that has failed is told of at once.
+    pub fn new(trial: Option<Trial>, link: &'a LinkStatus, journal: &'a Journal) -> Self {
+        let (failed, trial) = match trial {
+            Some(trial) if trial.deadline.is_none() => (Some(trial), None),
+            trial => (None, trial),
+        };
+        if let Some(failed) = failed {
+            failed.failed(journal);
+        }
+        Self {
+            trial,
+            link,
+            journal,
+        }
+    }
+
+    /// When to call [`Watch::turn`] at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.trial.as_ref().map(|_| poll::after(LOOK))
+    }
+
+    /// Whether the agent has to restart, as the old program.
+    pub fn turn(&mut self) -> bool {
+        let Some(mut trial) = self.trial.take() else {
+            return false;
+        };
+        if self.link.get().welcomed {
+            trial.succeeded(self.journal);
+            return false;
+        }
+        if trial.deadline.is_none_or(|at| at > Instant::now()) {
+            self.trial = Some(trial);
+            return false;
+        }
+        let error = self.link.get().last_error.unwrap_or_default();
+        let reason = format!("the new program got no welcome in time: {error}");
+        match take_back(&trial.state, &mut trial.pending, &reason) {
+            Ok(()) => true,
+            Err(e) => {
+                trial.pending.failed = Some(format!("{reason}; {e}"));
+                trial.failed(self.journal);
+                false
+            }
+        }
+    }
 }
