@@ -288,10 +288,7 @@ fn age(metadata: &std::fs::Metadata, now: SystemTime) -> Duration {
 
 /// Whether a text is the hash of a blob.
 pub fn is_hash(text: &str) -> bool {
-    text.len() == 64
-        && text
-            .bytes()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// SHA-256 of what is in memory, as blobs are called.

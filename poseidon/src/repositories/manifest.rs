@@ -130,8 +130,23 @@ mod tests {
         }
         let longer = "a".repeat(256);
         for bad in [
-            "", "/", "/a", "a/", "a//b", ".", "..", "a/../b", ".git/x", "a/.b", "a\0", "a\nb", "a b", "ä",
-            "a\\b", "a/b/c/d/e/f/g/h/i", &longer,
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "a/../b",
+            ".git/x",
+            "a/.b",
+            "a\0",
+            "a\nb",
+            "a b",
+            "ä",
+            "a\\b",
+            "a/b/c/d/e/f/g/h/i",
+            &longer,
         ] {
             let said = check_path(bad).unwrap_err();
             assert!(!said.contains(['\n', '\0']), "{said:?}");

@@ -3,7 +3,7 @@
 pub mod manifest;
 
 use crate::events::{Change, Events};
-use crate::store::repositories::{RepositoryStore as _, Revision, Script, Which};
+use crate::store::repositories::{Revision, Script, Which};
 use crate::store::{Db, Store, StoreError};
 use crate::time::now;
 use serde::Serialize;
@@ -253,11 +253,7 @@ fn apply(
 }
 
 /// The files after an edit; the `reverted` ones are those of the revision that it names.
-fn changed(
-    before: &[Script],
-    edit: Edit,
-    reverted: Vec<Script>,
-) -> Result<Vec<Script>, EditError> {
+fn changed(before: &[Script], edit: Edit, reverted: Vec<Script>) -> Result<Vec<Script>, EditError> {
     let modes: HashMap<&str, u32> = before.iter().map(|f| (f.path.as_str(), f.mode)).collect();
     let with_mode = |mut file: Script, mode: Option<u32>, default: u32| {
         file.mode = mode
