@@ -42,11 +42,15 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     online: bool,
+    /// How often the connection came or went.
+    changes: u32,
     closed: bool,
     control: VecDeque<Message>,
     output: VecDeque<Message>,
     output_bytes: usize,
     waiting: Vec<Arc<Wake>>,
+    /// Rung when the connection comes or goes.
+    watching: Vec<Arc<Wake>>,
     heartbeat: Option<Message>,
     dropped: u64,
 }
@@ -56,6 +60,19 @@ impl State {
         for waiter in self.waiting.drain(..) {
             waiter.ring();
         }
+    }
+
+    fn let_watchers_know(&mut self) {
+        for watcher in self.watching.drain(..) {
+            watcher.ring();
+        }
+    }
+}
+
+/// Once for each: there are as many as workers.
+fn note(waiters: &mut Vec<Arc<Wake>>, waiter: &Arc<Wake>) {
+    if !waiters.iter().any(|w| Arc::ptr_eq(w, waiter)) {
+        waiters.push(Arc::clone(waiter));
     }
 }
 
@@ -116,9 +133,7 @@ impl Outbox {
             return Offer::Offline;
         }
         if state.output_bytes >= self.limits.output_bytes {
-            if !state.waiting.iter().any(|w| Arc::ptr_eq(w, waiter)) {
-                state.waiting.push(Arc::clone(waiter));
-            }
+            note(&mut state.waiting, waiter);
             return Offer::Full(piece);
         }
         state.output_bytes += weight(&piece);
@@ -126,6 +141,16 @@ impl Outbox {
         drop(state);
         self.wake.ring();
         Offer::Taken
+    }
+
+    /// A number that is another one whenever the connection has come or gone.
+    pub fn changes(&self) -> u32 {
+        self.state().changes
+    }
+
+    /// Rings `waiter` once when the connection comes or goes.
+    pub fn tell_of_connection(&self, waiter: &Arc<Wake>) {
+        note(&mut self.state().watching, waiter);
     }
 
     /// Queues the end of a job: behind its own output, else ahead of everyone's.
@@ -198,10 +223,12 @@ impl Outbox {
     pub fn set_online(&self, online: bool) {
         let mut state = self.state();
         state.online = online && !state.closed;
+        state.changes = state.changes.wrapping_add(1);
         if !online {
             state.heartbeat = None;
         }
         state.let_waiters_know();
+        state.let_watchers_know();
         drop(state);
         self.wake.ring();
     }
@@ -216,6 +243,7 @@ impl Outbox {
         state.output_bytes = 0;
         state.heartbeat = None;
         state.let_waiters_know();
+        state.let_watchers_know();
         drop(state);
         self.wake.ring();
     }

@@ -353,6 +353,30 @@ fn many_at_once_wait_for_one_another_and_leave_a_worker() {
 }
 
 #[test]
+fn a_script_of_the_repository_runs_and_one_that_is_not_there_is_said() {
+    let mut agent = unstarted(
+        "[schedule.good]\ncron = \"* * * * * *\"\nscript = \"a/b.sh\"\nargs = [\"FOLDER/out\", \"x y\"]\n\
+         [schedule.bad]\ncron = \"* * * * * *\"\nscript = \"no.sh\"\n",
+    );
+    let scripts = agent.state().join("scripts");
+    fs::create_dir_all(scripts.join("revisions/r1/a")).unwrap();
+    let text = "echo \"$TRITON_SCRIPT $2 $(pwd)\" >> \"$1\"\n";
+    fs::write(scripts.join("revisions/r1/a/b.sh"), text).unwrap();
+    std::os::unix::fs::symlink("revisions/r1", scripts.join("current")).unwrap();
+    agent.start();
+    let out = wait_for_lines(&agent.folder().join("out"), 1);
+    assert!(out[0].starts_with("a/b.sh x y /"), "{out:?}");
+    assert!(out[0].ends_with("scripts/revisions/r1"), "{out:?}");
+    let skipped = eventually("it is said", || records(&agent, 103).first().map(data));
+    assert_eq!(skipped["name"], "bad", "{skipped}");
+    assert!(
+        skipped["reason"].as_str().unwrap().contains("no script"),
+        "{skipped}"
+    );
+    assert_eq!(entry(&agent, "bad")["last"]["status"], "not-found");
+}
+
+#[test]
 fn what_cannot_run_is_said() {
     let agent = agent(
         "[schedule.missing]\ncron = \"* * * * * *\"\ncommand = [\"/no/such/program\"]\n\

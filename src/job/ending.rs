@@ -80,7 +80,9 @@ impl Ending {
                     };
                     let halved = halve_tail(longer);
                     cut |= halved;
-                    halved || result.message.as_mut().is_some_and(halve_text)
+                    halved
+                        || result.data.take().is_some()
+                        || result.message.as_mut().is_some_and(halve_text)
                 }
                 Self::Error(error) => {
                     error.detail.take().is_some() || halve_text(&mut error.message)

@@ -1,4 +1,4 @@
-//! Jobs: everything that runs a process on this device.
+//! Jobs: everything that takes time on this device, processes ([`payload::Command`]) and what the agent does itself ([`Task`]).
 //!
 //! [`Pool`] takes requests and writes each job's begin and end into the [`Journal`](crate::journal::Journal), which
 //! carries them to Poseidon and remembers the tokens. Local clients get both through the [`Outbox`] they came with, as
@@ -23,10 +23,13 @@ mod registry;
 mod request;
 mod spawn;
 mod supervise;
+pub mod task;
 
 pub use ending::kind_of;
 pub use pool::Pool;
 pub use registry::JobState;
+pub(crate) use spawn::{DEFAULT_PATH, hide_own_variables};
+pub use task::{Context, Stop, Task};
 
 use crate::message::payload;
 use crate::outbox::Outbox;
@@ -123,6 +126,20 @@ impl Origin {
     }
 }
 
+/// What a job is to do.
+#[derive(Debug)]
+pub enum Work {
+    /// Run a process.
+    Command(payload::Command),
+    /// Carry out something within the agent.
+    Task(Arc<dyn Task>, payload::Bounds),
+    /// Nothing: it makes no sense. A token that is known gets its answer all the same.
+    Refused(payload::Error),
+}
+
+/// Something that a job needs and that is let go with it.
+pub trait Holds: std::fmt::Debug + Send + Sync {}
+
 /// A request to run something.
 #[derive(Debug)]
 pub struct Request {
@@ -130,17 +147,20 @@ pub struct Request {
     pub token: String,
     /// Conversation that all answers belong to.
     pub conversation_id: String,
-    /// What to run.
-    pub command: payload::Command,
+    /// What to do.
+    pub work: Work,
+    /// What lists show; without it the program's name, without arguments.
+    pub name: Option<String>,
+    /// Kept until the job has ended, such as a folder that must not go.
+    pub holds: Option<Arc<dyn Holds>>,
     /// Where output and answers go. What the journal carries to Poseidon does not come here for its own jobs.
     pub sink: Arc<Outbox>,
     /// Who asks.
     pub origin: Origin,
-    /// What lists show in place of the program's name.
-    pub what: Option<String>,
 }
 
 /// Whether a command can be a job at all; the error says which field is wrong.
 pub fn check(command: &payload::Command) -> Result<(), payload::Error> {
-    request::check("t", command.clone(), &Settings::default()).map(|_| ())
+    let work = Work::Command(command.clone());
+    request::check("t", work, None, &Settings::default()).map(|_| ())
 }

@@ -1,7 +1,7 @@
 //! A job's two streams on their way from the pipes to the peer.
 
 use crate::message::Message;
-use crate::message::payload::{self, OutputMode, Stream};
+use crate::message::payload::{self, OutputMode, Progress, Stream};
 use crate::message::text::{self, Data};
 use crate::outbox::{Offer, Outbox};
 use crate::sys::wake::Wake;
@@ -186,6 +186,8 @@ pub(super) struct Delivery<'a> {
     conversation: &'a str,
     waiter: &'a Arc<Wake>,
     held: Option<(Message, u64)>,
+    /// The last that the process has said of its progress, where it is not handed over yet.
+    progress: Option<Progress>,
     /// Whether pieces that find no room are dropped instead of held.
     pub impatient: bool,
     /// Bytes dropped.
@@ -199,6 +201,7 @@ impl<'a> Delivery<'a> {
             conversation,
             waiter,
             held: None,
+            progress: None,
             impatient: false,
             dropped: 0,
         }
@@ -224,10 +227,21 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Tries the held piece again.
+    /// Tries what found no room again.
     pub fn retry(&mut self) {
         if let Some((message, bytes)) = self.held.take() {
             self.offer(message, bytes);
+        }
+        if let Some(progress) = self.progress.take_if(|_| self.held.is_none()) {
+            self.set_progress(progress);
+        }
+    }
+
+    /// Sends how far the process is, behind its output so far. Where there is no room only the latest waits.
+    pub fn set_progress(&mut self, progress: Progress) {
+        let message = Message::within(self.conversation, payload::PROGRESS, &progress);
+        if let Offer::Full(_) = self.sink.offer(message, self.waiter) {
+            self.progress = Some(progress).filter(|_| !self.impatient);
         }
     }
 

@@ -2,14 +2,18 @@
 
 use super::ending::{self, Ending};
 use super::registry::{Admission, Asker, Job, JobState, Next, Ordered, Registry, Why};
+use super::request::Act;
 use super::supervise::Supervision;
-use super::{Origin, Request, Settings, kind_of, request, spawn};
+use super::task::{Context, Stop};
+use super::{Origin, Request, Settings, Work, kind_of, request, spawn};
 use crate::journal::{Acceptance, Journal, Refusal, Standing};
 use crate::message::Message;
-use crate::message::payload::{self, Accepted, Cancel, ErrorCode, JobResult, Record, Status};
+use crate::message::payload::{
+    self, Accepted, Cancel, ErrorCode, JobResult, Progress, Record, Status,
+};
 use crate::outbox::Outbox;
 use crate::service::watchdog::Part;
-use crate::sys::{clock, process, wake::Wake};
+use crate::sys::{clock, poll, process, wake::Wake};
 use crate::thread::Crew;
 use serde::Serialize;
 use std::io;
@@ -119,16 +123,21 @@ impl Pool {
         };
         let token = request.token;
         let origin = request.origin;
-        let deferred = request.command.not_before.is_some();
-        let what = request.what;
-        let job = request::check(&token, request.command, settings).map(|mut plan| {
-            plan.name = what.unwrap_or(plan.name);
+        let not_before = match &request.work {
+            Work::Command(command) => command.not_before,
+            Work::Task(_, bounds) => bounds.not_before,
+            Work::Refused(_) => None,
+        };
+        let deferred = not_before.is_some();
+        let plan = request::check(&token, request.work, request.name, settings);
+        let job = plan.map(|plan| {
             Arc::new(Job {
                 token: token.clone(),
                 asker: asker.clone(),
                 origin,
                 reserve: ending::reserve(settings.kept(plan.output), settings.end_bytes),
                 plan,
+                holds: request.holds,
             })
         });
         let admission =
@@ -209,6 +218,16 @@ impl Pool {
             self.shared
                 .order(&token, Why::ClientGone, self.shared.settings.grace);
         }
+    }
+
+    /// A job's process says how far it is. False where no such job runs.
+    pub fn progress(&self, token: &str, progress: Progress) -> bool {
+        lock(&self.shared.registry).set_progress(token, progress)
+    }
+
+    /// Hands a message to the running job whose conversation it belongs to. It comes back where there is none.
+    pub fn deliver(&self, message: Message, from: &Arc<Outbox>) -> Result<(), Message> {
+        lock(&self.shared.registry).deliver(message, from)
     }
 
     /// How many jobs run.
@@ -328,6 +347,11 @@ impl Shared {
     fn not_accepted(&self, token: &str, asker: &Asker, refusal: Refusal) {
         let answer = match refusal {
             Refusal::Known(Standing::Ended(record)) => Ok(record),
+            Refusal::Known(Standing::Open) if self.journal.goes_on(token) => {
+                let state = Some("running".to_owned());
+                lock(&self.registry).remove(token);
+                return asker.tell(payload::ACCEPTED, &Accepted { state });
+            }
             // Its process is not here, so it will never end: what is open when the agent starts is ended there.
             Refusal::Known(Standing::Open) => {
                 log::error!("the journal has a job {token} without an end that does not run here");
@@ -366,6 +390,7 @@ impl Shared {
             Ending::Error(error) => log::debug!("job {token}: {}: {}", error.code, error.message),
         }
         let ending = ending.fit(job.reserve);
+        let succeeded = ending.code() == payload::code::SUCCEEDED;
         let conversation = &job.asker.conversation_id;
         self.journal
             .end(token, conversation, ending.code(), ending.data());
@@ -374,6 +399,9 @@ impl Shared {
         let client = (job.origin != Origin::Poseidon).then_some(&job.asker);
         for asker in client.into_iter().chain(&followers) {
             asker.sink.finish(ending.to_message(&asker.conversation_id));
+        }
+        if let (true, Act::Task(task)) = (succeeded, &job.plan.act) {
+            task.after();
         }
     }
 
@@ -401,7 +429,10 @@ impl Shared {
             let ending = self.run(&job, wake);
             let token = job.token.clone();
             drop(job);
-            self.end(&token, ending);
+            match ending {
+                Some(ending) => self.end(&token, ending),
+                None => drop(lock(&self.registry).remove(&token)),
+            }
             self.reap();
         }
         lock(&self.registry).workers -= 1;
@@ -448,31 +479,53 @@ impl Shared {
         }
     }
 
-    fn run(&self, job: &Job, wake: &Arc<Wake>) -> Ending {
-        let order = || lock(&self.registry).order_of(&job.token);
-        if let Some(order) = order() {
-            return Ending::Result(JobResult::without_process(
+    /// How the job ended; none where the agent's next process tells that.
+    fn run(&self, job: &Job, wake: &Arc<Wake>) -> Option<Ending> {
+        let turn = || lock(&self.registry).turn_of(&job.token);
+        if let Some(order) = turn().order {
+            return Some(Ending::Result(JobResult::without_process(
                 Status::Cancelled,
                 order.why.message(),
-            ));
+            )));
         }
         if let Some(time) = job.plan.not_after
             && clock::trusted() > time
         {
             let message = "its time had passed before it could start";
-            return Ending::Result(JobResult::without_process(Status::Expired, Some(message)));
+            let expired = JobResult::without_process(Status::Expired, Some(message));
+            return Some(Ending::Result(expired));
         }
         let started_at = clock::now();
-        let started = match spawn::spawn(&job.plan, &job.token, &self.settings) {
+        let process = match &job.plan.act {
+            Act::Process(process) => process,
+            Act::Task(task) => {
+                lock(&self.registry).started(&job.token, started_at);
+                let take = || lock(&self.registry).take_message(&job.token);
+                let asker = (&*job.asker.sink, job.asker.conversation_id.as_str());
+                let until = job.plan.timeout.map(poll::after);
+                let context = Context::new(&job.token, asker, wake, &turn, &take, until);
+                let started = Instant::now();
+                let run = task.run(&context);
+                if run == Err(Stop::GoesOn) {
+                    return None;
+                }
+                return Some(match context.result(run, started_at, started) {
+                    Ok(result) => Ending::Result(result),
+                    Err(error) => Ending::Error(error),
+                });
+            }
+        };
+        let started = match spawn::spawn(process, &job.token, &self.settings) {
             Ok(started) => started,
-            Err(error) => return Ending::Error(error),
+            Err(error) => return Some(Ending::Error(error)),
         };
         lock(&self.registry).started(&job.token, started_at);
-        let outcome = Supervision::new(&self.settings, job, wake, &order, started).run(started_at);
+        let supervision = Supervision::new(&self.settings, job, process, wake, &turn, started);
+        let outcome = supervision.run(started_at);
         if let Some(child) = outcome.unreaped {
             lock(&self.unreaped).push(child);
         }
-        Ending::Result(outcome.result)
+        Some(Ending::Result(outcome.result))
     }
 
     /// Takes away processes that have ended long after they should have.
@@ -495,6 +548,7 @@ mod tests {
             bytes: 65_536,
             memory_bytes: 32_768,
             sync: false,
+            goes_on: None,
         });
         let crew = Crew::new(|name| panic!("{name} panicked"));
         let pool = Pool::start(Settings::default(), &crew, Arc::new(journal.unwrap()));

@@ -2,8 +2,10 @@
 //! it behind its one lock.
 
 use super::request::Plan;
-use super::{Origin, Settings};
-use crate::message::payload;
+use super::task::Inbox;
+use super::{Holds, Origin, Settings};
+use crate::message::Message;
+use crate::message::payload::{self, Progress};
 use crate::outbox::Outbox;
 use crate::sys::wake::Wake;
 use serde::Serialize;
@@ -28,6 +30,9 @@ pub struct JobState {
     pub started_at: Option<f64>,
     /// Who asked for it.
     pub origin: Origin,
+    /// How far it is, by its own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// Where answers go.
@@ -52,6 +57,16 @@ pub(super) struct Job {
     /// Bytes of the journal that are kept free for its end.
     pub reserve: usize,
     pub plan: Plan,
+    #[expect(dead_code, reason = "it is let go with the job, that is all")]
+    pub holds: Option<Arc<dyn Holds>>,
+}
+
+/// What a worker hears when it asks.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    pub order: Option<Order>,
+    /// What its process has said of its progress since the last turn.
+    pub progress: Option<Progress>,
 }
 
 /// That a job is to end.
@@ -102,6 +117,10 @@ struct Entry {
     followers: Vec<Asker>,
     /// Asked by the watchdog, and not answered yet.
     awaited: bool,
+    /// The last that its process has said, and whether the worker has heard it.
+    progress: Option<Progress>,
+    progress_heard: bool,
+    inbox: Inbox,
 }
 
 impl Entry {
@@ -219,6 +238,9 @@ impl Registry {
             started_at: None,
             followers: Vec::new(),
             awaited: false,
+            progress: None,
+            progress_heard: true,
+            inbox: Inbox::default(),
         });
         Admission::New(job)
     }
@@ -318,11 +340,52 @@ impl Registry {
         }
     }
 
-    /// The order that a worker's job has got. The worker asks at each of its turns, so it lives.
-    pub fn order_of(&mut self, token: &str) -> Option<Order> {
-        let entry = self.find(token)?;
+    /// What there is for a worker to know of its job. The worker asks at each of its turns, so it lives.
+    pub fn turn_of(&mut self, token: &str) -> Turn {
+        let Some(entry) = self.find(token) else {
+            return Turn::default();
+        };
         entry.awaited = false;
-        entry.order
+        let heard = std::mem::replace(&mut entry.progress_heard, true);
+        Turn {
+            order: entry.order,
+            progress: entry.progress.clone().filter(|_| !heard),
+        }
+    }
+
+    /// A job's process says how far it is. False where no such job runs.
+    pub fn set_progress(&mut self, token: &str, progress: Progress) -> bool {
+        let entry = self.find(token).filter(|e| e.phase == Phase::Running);
+        let Some(entry) = entry else { return false };
+        entry.progress = Some(progress);
+        entry.progress_heard = false;
+        if let Some(wake) = &entry.wake {
+            wake.ring();
+        }
+        true
+    }
+
+    /// Hands a message to the running job of its conversation that came from this peer. It comes back where there is
+    /// none, or where more came than a job asks for.
+    pub fn deliver(&mut self, message: Message, from: &Arc<Outbox>) -> Result<(), Message> {
+        let entry = self.entries.iter_mut().find(|e| {
+            e.phase == Phase::Running
+                && e.job.asker.conversation_id == message.conversation_id
+                && Arc::ptr_eq(&e.job.asker.sink, from)
+        });
+        let Some(entry) = entry else {
+            return Err(message);
+        };
+        entry.inbox.put(message)?;
+        if let Some(wake) = &entry.wake {
+            wake.ring();
+        }
+        Ok(())
+    }
+
+    /// The next message for a job.
+    pub fn take_message(&mut self, token: &str) -> Option<Message> {
+        self.find(token)?.inbox.take()
     }
 
     /// Asks the workers that have a job for a sign of life. An idle one has given it by waiting.
@@ -395,6 +458,7 @@ impl Registry {
                 what: entry.job.plan.name.clone(),
                 started_at: entry.started_at,
                 origin: entry.job.origin,
+                progress: entry.progress.clone(),
             })
             .collect()
     }

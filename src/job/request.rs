@@ -1,9 +1,11 @@
-//! What a `command` may say: checked before the job is accepted.
+//! What a request may say: checked before the job is accepted.
 
-use super::Settings;
+use super::task::Task;
+use super::{Settings, Work};
 use crate::message::payload::{self, ErrorCode, OutputMode};
 use crate::message::text;
 use std::ffi::CString;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest token, as for message ids.
@@ -15,9 +17,30 @@ const WORD_LIMIT: usize = 8192;
 /// Longest name of a job in lists, in characters.
 const NAME_LIMIT: usize = 64;
 
+/// A checked request.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub act: Act,
+    pub timeout: Option<Duration>,
+    pub output: OutputMode,
+    pub not_after: Option<f64>,
+    pub not_before: Option<f64>,
+    /// What lists show. Not the arguments: they may hold secrets.
+    pub name: String,
+}
+
+/// What a job does.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// It runs a process.
+    Process(Process),
+    /// It is carried out by the agent itself.
+    Task(Arc<dyn Task>),
+}
+
 /// A checked command.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Plan {
+pub(super) struct Process {
     /// Never empty.
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
@@ -25,14 +48,8 @@ pub(super) struct Plan {
     pub stdin: Option<Vec<u8>>,
     pub user: Option<String>,
     pub group: Option<String>,
-    pub timeout: Option<Duration>,
     pub nice: Option<i32>,
     pub memory: Option<u64>,
-    pub output: OutputMode,
-    pub not_after: Option<f64>,
-    pub not_before: Option<f64>,
-    /// What lists show. Not the arguments: they may hold secrets.
-    pub name: String,
 }
 
 impl Plan {
@@ -46,10 +63,12 @@ fn invalid(message: impl Into<String>) -> payload::Error {
     payload::Error::new(ErrorCode::Invalid, message)
 }
 
-/// Checks a request; the error says which field is wrong and what it may be.
+/// Checks a request; the error says which field is wrong and what it may be. `name` is what lists show in place of the
+/// program's own.
 pub(super) fn check(
     token: &str,
-    command: payload::Command,
+    work: Work,
+    name: Option<String>,
     settings: &Settings,
 ) -> Result<Plan, payload::Error> {
     if token.is_empty() || token.chars().count() > TOKEN_LIMIT || token.contains('\0') {
@@ -57,7 +76,43 @@ pub(super) fn check(
             "the token must have 1 to {TOKEN_LIMIT} characters and no NUL"
         )));
     }
-    let (argv, name) = match (command.argv, command.shell) {
+    match work {
+        Work::Refused(error) => Err(error),
+        Work::Command(command) => check_command(command, name, settings),
+        Work::Task(task, bounds) => {
+            check_times(bounds.not_before, bounds.not_after)?;
+            Ok(Plan {
+                timeout: timeout(bounds.timeout_seconds, settings)?,
+                output: OutputMode::Stream,
+                not_after: bounds.not_after,
+                not_before: bounds.not_before,
+                name: name.unwrap_or_else(|| task.name().to_owned()),
+                act: Act::Task(task),
+            })
+        }
+    }
+}
+
+fn check_times(not_before: Option<f64>, not_after: Option<f64>) -> Result<(), payload::Error> {
+    for (field, time) in [("notBefore", not_before), ("notAfter", not_after)] {
+        if time.is_some_and(|time| !time.is_finite()) {
+            return Err(invalid(format!("{field} is no time")));
+        }
+    }
+    if let (Some(from), Some(to)) = (not_before, not_after)
+        && from > to
+    {
+        return Err(invalid("notBefore is later than notAfter"));
+    }
+    Ok(())
+}
+
+fn check_command(
+    command: payload::Command,
+    name: Option<String>,
+    settings: &Settings,
+) -> Result<Plan, payload::Error> {
+    let (argv, own_name) = match (command.argv, command.shell) {
         (Some(_), Some(_)) => return Err(invalid("give argv or shell, not both")),
         (None, None) => return Err(invalid("give argv (a list of words) or shell (a text)")),
         (Some(argv), None) => {
@@ -129,33 +184,23 @@ pub(super) fn check(
     if command.memory_bytes == Some(0) {
         return Err(invalid("memoryBytes is 0"));
     }
-    for (field, time) in [
-        ("notBefore", command.not_before),
-        ("notAfter", command.not_after),
-    ] {
-        if time.is_some_and(|time| !time.is_finite()) {
-            return Err(invalid(format!("{field} is no time")));
-        }
-    }
-    if let (Some(from), Some(to)) = (command.not_before, command.not_after)
-        && from > to
-    {
-        return Err(invalid("notBefore is later than notAfter"));
-    }
+    check_times(command.not_before, command.not_after)?;
     Ok(Plan {
-        argv,
-        env: command.env.into_iter().collect(),
-        directory,
-        stdin,
-        user: command.user,
-        group: command.group,
+        act: Act::Process(Process {
+            argv,
+            env: command.env.into_iter().collect(),
+            directory,
+            stdin,
+            user: command.user,
+            group: command.group,
+            nice: command.nice,
+            memory: command.memory_bytes,
+        }),
         timeout: timeout(command.timeout_seconds, settings)?,
-        nice: command.nice,
-        memory: command.memory_bytes,
         output: command.output,
         not_after: command.not_after,
         not_before: command.not_before,
-        name,
+        name: name.unwrap_or(own_name),
     })
 }
 
@@ -192,18 +237,30 @@ mod tests {
     }
 
     fn checked(json: &str) -> Result<Plan, payload::Error> {
-        check("t", command(json), &Settings::default())
+        check(
+            "t",
+            Work::Command(command(json)),
+            None,
+            &Settings::default(),
+        )
+    }
+
+    fn process(plan: &Plan) -> &Process {
+        match &plan.act {
+            Act::Process(process) => process,
+            Act::Task(_) => panic!("a command is a process"),
+        }
     }
 
     #[test]
     fn a_plain_command_gets_the_defaults() {
         let plan = checked(r#"{"argv":["/usr/bin/id","-u"]}"#).unwrap();
-        assert_eq!(plan.argv, ["/usr/bin/id", "-u"]);
+        assert_eq!(process(&plan).argv, ["/usr/bin/id", "-u"]);
         assert_eq!((plan.name.as_str(), plan.timeout), ("id", None));
-        assert_eq!(plan.directory.as_c_str(), c"/");
+        assert_eq!(process(&plan).directory.as_c_str(), c"/");
         let plan = checked(r#"{"shell":"-x","stdin":"aGk=","timeoutSeconds":0.25}"#).unwrap();
-        assert_eq!(plan.argv, ["/bin/sh", "-c", " -x"]);
-        assert_eq!(plan.stdin.as_deref(), Some(&b"hi"[..]));
+        assert_eq!(process(&plan).argv, ["/bin/sh", "-c", " -x"]);
+        assert_eq!(process(&plan).stdin.as_deref(), Some(&b"hi"[..]));
         assert_eq!(plan.timeout, Some(Duration::from_millis(250)));
         assert_eq!(plan.name, "shell");
     }
@@ -236,13 +293,17 @@ mod tests {
         }
         let mut endless = command(r#"{"argv":["a"]}"#);
         endless.timeout_seconds = Some(f64::NAN);
-        assert!(check("t", endless, &Settings::default()).is_err());
-        assert!(check("", command(r#"{"argv":["a"]}"#), &Settings::default()).is_err());
+        let check = |token, command| {
+            let work = Work::Command(command);
+            check(token, work, None, &Settings::default())
+        };
+        assert!(check("t", endless).is_err());
+        assert!(check("", command(r#"{"argv":["a"]}"#)).is_err());
         let many = payload::Command {
             argv: Some(vec!["a".to_owned(); WORD_LIMIT + 1]),
             ..payload::Command::default()
         };
-        let error = check("t", many, &Settings::default()).unwrap_err();
+        let error = check("t", many).unwrap_err();
         assert_eq!(error.code, ErrorCode::TooLarge);
     }
 

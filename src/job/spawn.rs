@@ -1,7 +1,7 @@
 //! From a plan to a process.
 
 use super::Settings;
-use super::request::Plan;
+use super::request::Process;
 use crate::message::payload::{self, ErrorCode};
 use crate::service;
 use crate::sys::process::{self, Nice, Pid, Setup, Step};
@@ -16,7 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// Where programs are looked for if the agent itself was started without a PATH, as init may do.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A started job.
 pub(super) struct Started {
@@ -31,9 +32,9 @@ pub(super) struct Started {
     pub stderr: Option<OwnedFd>,
 }
 
-/// Starts a plan's process. The error says which part failed, and what may help.
+/// Starts a process. The error says which part failed, and what may help.
 pub(super) fn spawn(
-    plan: &Plan,
+    plan: &Process,
     token: &str,
     settings: &Settings,
 ) -> Result<Started, payload::Error> {
@@ -108,7 +109,7 @@ fn take_pipes(child: &mut Child) -> io::Result<(Pid, [Option<OwnedFd>; 3])> {
     Ok((pid, pipes))
 }
 
-fn identity(plan: &Plan) -> Result<Option<Identity>, payload::Error> {
+fn identity(plan: &Process) -> Result<Option<Identity>, payload::Error> {
     let found = user::lookup(plan.user.as_deref(), plan.group.as_deref()).map_err(|error| {
         let code = match error {
             LookupError::Unknown(_) => ErrorCode::NotFound,
@@ -123,23 +124,12 @@ fn identity(plan: &Plan) -> Result<Option<Identity>, payload::Error> {
 
 fn set_environment(
     command: &mut Command,
-    plan: &Plan,
+    plan: &Process,
     token: &str,
     settings: &Settings,
     identity: Option<&Identity>,
 ) {
-    // The agent's own settings, its identifier among them, are nothing for a job.
-    for (name, _) in std::env::vars_os() {
-        if name.as_bytes().starts_with(b"TRITON_") {
-            command.env_remove(name);
-        }
-    }
-    for name in service::VARIABLES {
-        command.env_remove(name);
-    }
-    if std::env::var_os("PATH").is_none_or(|path| path.is_empty()) {
-        command.env("PATH", DEFAULT_PATH);
-    }
+    hide_own_variables(command);
     if let Some(identity) = identity.filter(|identity| identity.uid.is_some()) {
         if let Some(account) = &identity.account {
             command
@@ -161,7 +151,22 @@ fn set_environment(
     command.env("TRITON_JOB", token);
 }
 
-fn explain(error: io::Error, plan: &Plan) -> payload::Error {
+/// The agent's own settings, its identifier among them, are nothing for what it starts.
+pub(crate) fn hide_own_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_bytes().starts_with(b"TRITON_") {
+            command.env_remove(name);
+        }
+    }
+    for name in service::VARIABLES {
+        command.env_remove(name);
+    }
+    if std::env::var_os("PATH").is_none_or(|path| path.is_empty()) {
+        command.env("PATH", DEFAULT_PATH);
+    }
+}
+
+fn explain(error: io::Error, plan: &Process) -> payload::Error {
     let (step, error) = process::failed_step(error);
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
     let (code, message) = match step {
@@ -213,7 +218,7 @@ fn explain(error: io::Error, plan: &Plan) -> payload::Error {
     payload::Error::new(code, message)
 }
 
-fn explain_start(error: &io::Error, plan: &Plan) -> payload::Error {
+fn explain_start(error: &io::Error, plan: &Process) -> payload::Error {
     let program = &plan.argv[0];
     let said = |code, why: &str| {
         payload::Error::new(code, format!("cannot run {program:?}: {why} ({error})"))
@@ -255,7 +260,7 @@ fn explain_start(error: &io::Error, plan: &Plan) -> payload::Error {
     }
 }
 
-fn is_in_path(program: &str, plan: &Plan) -> bool {
+fn is_in_path(program: &str, plan: &Process) -> bool {
     let own = plan.env.iter().find(|(name, _)| name == "PATH");
     let path = match own {
         Some((_, path)) => OsString::from(path),
@@ -267,11 +272,16 @@ fn is_in_path(program: &str, plan: &Plan) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::request;
+    use crate::job::Work;
+    use crate::job::request::{self, Act};
 
-    fn plan(json: &str) -> Plan {
-        let command = serde_json::from_str(json).unwrap();
-        request::check("t", command, &Settings::default()).unwrap()
+    fn plan(json: &str) -> Process {
+        let command = Work::Command(serde_json::from_str(json).unwrap());
+        let plan = request::check("t", command, None, &Settings::default()).unwrap();
+        match plan.act {
+            Act::Process(process) => process,
+            Act::Task(_) => panic!("a command is a process"),
+        }
     }
 
     fn error(json: &str) -> payload::Error {

@@ -2,7 +2,8 @@
 
 use super::Settings;
 use super::output::{Delivery, Source};
-use super::registry::{Job, Order, Why};
+use super::registry::{Job, Turn, Why};
+use super::request::Process;
 use super::spawn::Started;
 use crate::message::payload::{JobResult, Status, Stream, Tail};
 use crate::sys::poll::{self, IN, OUT, PollSet};
@@ -68,7 +69,7 @@ pub(super) struct Supervision<'a> {
     settings: &'a Settings,
     job: &'a Job,
     wake: &'a Wake,
-    order: &'a dyn Fn() -> Option<Order>,
+    turn: &'a dyn Fn() -> Turn,
     delivery: Delivery<'a>,
     child: Child,
     pid: Pid,
@@ -104,18 +105,19 @@ pub(super) struct Outcome {
 }
 
 impl<'a> Supervision<'a> {
-    /// `order` tells what the pool wants of this job; `wake` is rung when that has changed.
+    /// `turn` tells what the pool wants of this job; `wake` is rung when that has changed.
     pub fn new(
         settings: &'a Settings,
         job: &'a Job,
+        process: &'a Process,
         wake: &'a Arc<Wake>,
-        order: &'a dyn Fn() -> Option<Order>,
+        turn: &'a dyn Fn() -> Turn,
         started: Started,
     ) -> Self {
         let mode = job.plan.output;
         let keep = settings.kept(mode);
         // An empty text is an end at once: the pipe is dropped here.
-        let feed = match (started.stdin, job.plan.stdin.as_deref()) {
+        let feed = match (started.stdin, process.stdin.as_deref()) {
             (Some(pipe), Some(data)) if !data.is_empty() => Some(Feed {
                 pipe: File::from(pipe),
                 data,
@@ -127,7 +129,7 @@ impl<'a> Supervision<'a> {
             settings,
             job,
             wake,
-            order,
+            turn,
             delivery: Delivery::new(&job.asker.sink, &job.asker.conversation_id, wake),
             child: started.child,
             pid: started.pid,
@@ -186,7 +188,11 @@ impl<'a> Supervision<'a> {
     }
 
     fn obey(&mut self) {
-        let Some(order) = (self.order)() else { return };
+        let turn = (self.turn)();
+        if let Some(progress) = turn.progress {
+            self.delivery.set_progress(progress);
+        }
+        let Some(order) = turn.order else { return };
         if order.why != Why::Asked {
             // Nobody waits for the rest of the output, or nobody has the time to.
             self.delivery.impatient = true;
@@ -427,6 +433,7 @@ impl<'a> Supervision<'a> {
             dropped: self.delivery.dropped,
             leaked: self.leaked,
             tail: Tail { stdout, stderr },
+            data: None,
             message: (!messages.is_empty()).then(|| messages.join("; ")),
         };
         Outcome { result, unreaped }

@@ -13,6 +13,7 @@ use crate::journal::Journal;
 use crate::message::payload::{AgentVersion, Hello, Revision};
 use crate::outbox::Outbox;
 use crate::schedule::Scheduler;
+use crate::scripts::{Attributes, Repository};
 use crate::sys::clock;
 use crate::sys::clock_watch::ClockWatch;
 use crate::sys::poll::{IN, PollSet, after};
@@ -36,6 +37,10 @@ pub struct Parts {
     pub journal: Arc<Journal>,
     /// Knows which entries it has.
     pub scheduler: Arc<Scheduler>,
+    /// What Poseidon says of this device, for its scripts.
+    pub attributes: Arc<Attributes>,
+    /// The scripts.
+    pub scripts: Arc<Repository>,
     /// Who this agent is.
     pub instance: Instance,
     /// Random per process.
@@ -145,6 +150,7 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
         dispatcher: &parts.dispatcher,
         heartbeat: &parts.heartbeat,
         status: &parts.status,
+        attributes: &parts.attributes,
         control: &parts.control,
         interval: settings.interval,
         hello: settings.options.deadlines.hello,
@@ -238,6 +244,9 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         journal: Some(journal),
         schedule: Some(Revision {
             revision: parts.scheduler.revision(),
+        }),
+        scripts: Some(Revision {
+            revision: parts.scripts.revision().unwrap_or_default(),
         }),
         run: Some(parts.run.clone()),
         probe: false,

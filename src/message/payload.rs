@@ -2,6 +2,7 @@
 //!
 //! Times are Unix times in seconds, whole or with a fraction. A field that is absent is not sent.
 
+mod data;
 mod health;
 mod history;
 mod job;
@@ -9,10 +10,12 @@ mod loose;
 mod session;
 mod xml;
 
+pub use data::{DataRequest, DataResponse, PIECE};
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
 pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
 pub use job::{
-    Accepted, Cancel, Command, JobResult, Output, OutputMode, Progress, Status, Stream, Tail,
+    Accepted, Bounds, Cancel, Command, JobResult, Output, OutputMode, Parameters, Progress, Status,
+    Stream, Tail,
 };
 pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Revision, Welcome};
 
@@ -54,6 +57,40 @@ pub const HISTORY_PUT: &str = "history.put";
 pub const SCHEDULE_SET: &str = "schedule.set";
 /// Asks for all entries; answered by a message of the same type.
 pub const SCHEDULE_LIST: &str = "schedule.list";
+#[allow(missing_docs)]
+pub const AGENT_UPDATE: &str = "agent.update";
+#[allow(missing_docs)]
+pub const SCRIPT: &str = "script";
+#[allow(missing_docs)]
+pub const DATA_REQUEST: &str = "data.request";
+#[allow(missing_docs)]
+pub const DATA_RESPONSE: &str = "data.response";
+#[allow(missing_docs)]
+pub const DATA_OFFER: &str = "data.offer";
+#[allow(missing_docs)]
+pub const FILE_PUT: &str = "file.put";
+#[allow(missing_docs)]
+pub const FILE_GET: &str = "file.get";
+#[allow(missing_docs)]
+pub const FILE_LIST: &str = "file.list";
+#[allow(missing_docs)]
+pub const DIRECTORY_PUT: &str = "directory.put";
+#[allow(missing_docs)]
+pub const SCRIPTS_SYNC: &str = "scripts.sync";
+#[allow(missing_docs)]
+pub const ENGINE_COMMAND: &str = "engine.command";
+#[allow(missing_docs)]
+pub const AGENT_RELOAD: &str = "agent.reload";
+#[allow(missing_docs)]
+pub const AGENT_RESTART: &str = "agent.restart";
+#[allow(missing_docs)]
+pub const AGENT_EXIT: &str = "agent.exit";
+#[allow(missing_docs)]
+pub const SYSTEM_REBOOT: &str = "system.reboot";
+#[allow(missing_docs)]
+pub const SYSTEM_SHUTDOWN: &str = "system.shutdown";
+/// The code of an `error` where there is no connection to Poseidon.
+pub const OFFLINE: &str = "offline";
 /// Asks the agent for its own state; answered by a message of the same type.
 pub const AGENT_STATUS: &str = "agent.status";
 
@@ -138,6 +175,8 @@ pub enum ErrorCode {
     UnsupportedVersion,
     /// Over a limit.
     TooLarge,
+    /// No key that counts has signed it.
+    Untrusted,
     /// The operating system failed.
     Io,
     /// Any other word.
@@ -155,6 +194,7 @@ impl ErrorCode {
             Self::UnknownType => "unknown-type",
             Self::UnsupportedVersion => "unsupported-version",
             Self::TooLarge => "too-large",
+            Self::Untrusted => "untrusted",
             Self::Io => "io",
             Self::Other(word) => word,
         }
@@ -169,6 +209,7 @@ impl ErrorCode {
             "unknown-type" => Self::UnknownType,
             "unsupported-version" => Self::UnsupportedVersion,
             "too-large" => Self::TooLarge,
+            "untrusted" => Self::Untrusted,
             "io" => Self::Io,
             other => Self::Other(other.to_owned()),
         }

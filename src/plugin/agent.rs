@@ -10,6 +10,7 @@ use crate::message::payload::AGENT_STATUS;
 use crate::outbox::Outbox;
 use crate::plugin::health::agent_rss;
 use crate::schedule::Scheduler;
+use crate::scripts::Repository;
 use crate::sys::clock;
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub struct Status {
     outbox: Arc<Outbox>,
     journal: Arc<Journal>,
     scheduler: Arc<Scheduler>,
+    scripts: Arc<Repository>,
 }
 
 impl Status {
@@ -35,6 +37,7 @@ impl Status {
         outbox: Arc<Outbox>,
         journal: Arc<Journal>,
         scheduler: Arc<Scheduler>,
+        scripts: Arc<Repository>,
     ) -> Self {
         Self {
             instance,
@@ -45,6 +48,7 @@ impl Status {
             outbox,
             journal,
             scheduler,
+            scripts,
         }
     }
 }
@@ -71,6 +75,7 @@ impl Plugin for Status {
             "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
             "journal": self.journal.report(),
             "schedule": self.scheduler.report(),
+            "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
             "jobs": {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),

@@ -1,12 +1,18 @@
 //! What acts on messages. The core knows plugins only by this trait.
 
+pub mod acts;
 pub mod agent;
 pub mod command;
+pub mod data;
+pub mod engine;
 pub mod health;
 pub mod history;
 pub mod schedule;
+pub mod scripts;
+pub mod update;
 
 pub use crate::job::Origin;
+use crate::job::{Request, Work};
 use crate::message::Message;
 use crate::message::payload::PluginState;
 use crate::outbox::Outbox;
@@ -21,6 +27,21 @@ pub struct Peer {
     pub origin: Origin,
 }
 
+impl Peer {
+    /// The job that this peer asks for by `message`.
+    pub fn request(&self, message: &Message, work: Work) -> Request {
+        Request {
+            token: message.id.clone(),
+            conversation_id: message.conversation_id.clone(),
+            work,
+            name: None,
+            holds: None,
+            sink: Arc::clone(&self.outbox),
+            origin: self.origin,
+        }
+    }
+}
+
 /// A part of the agent that acts on some message types.
 pub trait Plugin: Send + Sync {
     /// Its name in `hello` and `status`.
@@ -32,6 +53,15 @@ pub trait Plugin: Send + Sync {
     /// Answers into the peer's outbox, now or later. It must not block: what takes time is a job. Only the disk may be
     /// waited for, where something has to be durable before it is answered.
     fn handle(&self, message: &Message, from: &Peer);
+
+    /// Whether an `error` of the peer was for this plugin, which has asked the peer for something. An error is never
+    /// answered.
+    fn error(&self, _: &Message, _: &Peer) -> bool {
+        false
+    }
+
+    /// The connection to Poseidon has ended.
+    fn disconnected(&self) {}
 
     /// How it is.
     fn state(&self) -> PluginState {

@@ -5,6 +5,7 @@ use super::next::HORIZON;
 use super::zone::Zone;
 use crate::job;
 use crate::message::payload::{Command, OutputMode};
+use crate::scripts;
 use serde_json::{Map, Value};
 
 /// Longest name.
@@ -179,12 +180,8 @@ impl Entry {
                 "go with a script; the words of a command stand in its list",
             );
         }
-        if script.is_some_and(|name| !is_script(name)) {
-            return fault(
-                "script",
-                "expected the name of a script: letters, digits, '.', '_', '-' and '/', no part empty or beginning \
-                 with a dot",
-            );
+        if let Some(Err(why)) = script.map(scripts::check_name) {
+            return fault("script", why);
         }
         Ok(Self {
             name: name.to_owned(),
@@ -272,13 +269,6 @@ fn bounds(
 fn is_name(text: &str) -> bool {
     let right = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     (1..=NAME_LIMIT).contains(&text.len()) && text.bytes().all(right)
-}
-
-/// As `docs/protocol.md` has it for the repository.
-fn is_script(text: &str) -> bool {
-    let right = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
-    let part = |part: &str| !part.is_empty() && !part.starts_with('.');
-    text.len() <= 256 && text.bytes().all(right) && text.split('/').all(part)
 }
 
 /// Makes of texts, which is all that XML has, what the fields are.

@@ -14,7 +14,6 @@ mod next;
 mod posix;
 mod progress;
 mod run;
-mod script;
 #[cfg(test)]
 mod tests;
 mod tzif;
@@ -22,11 +21,12 @@ mod zone;
 
 pub use entry::{Entry, Fault, by_snake, from_xml, snake};
 
-use crate::job::{Origin, Pool, Request};
+use crate::job::{Holds, Origin, Pool, Request, Work};
 use crate::journal::Journal;
 use crate::journal::store::{Counts, Directory, replace};
 use crate::message::payload::{self, ErrorCode};
 use crate::outbox::Outbox;
+use crate::scripts::Repository;
 use crate::service::watchdog::{Part, Pulse};
 use crate::sys::clock;
 use crate::sys::wake::Wake;
@@ -68,6 +68,8 @@ pub struct Settings {
     #[allow(missing_docs)]
     pub pool: Arc<Pool>,
     #[allow(missing_docs)]
+    pub scripts: Arc<Repository>,
+    #[allow(missing_docs)]
     pub journal: Arc<Journal>,
     #[allow(missing_docs)]
     pub crew: Crew,
@@ -83,6 +85,7 @@ pub struct Scheduler {
     seed: String,
     workers: usize,
     pool: Arc<Pool>,
+    scripts: Arc<Repository>,
     journal: Arc<Journal>,
     crew: Crew,
 }
@@ -136,6 +139,7 @@ impl Scheduler {
             seed: settings.seed,
             workers: settings.workers,
             pool: settings.pool,
+            scripts: settings.scripts,
             journal: settings.journal,
             crew: settings.crew,
         });
@@ -289,23 +293,27 @@ impl Part for Scheduler {
 }
 
 /// The job of a run, which answers to `sink`.
-pub fn request(entry: &Entry, token: &str, sink: &Arc<Outbox>) -> Result<Request, payload::Error> {
+pub fn request(
+    entry: &Entry,
+    token: &str,
+    scripts: &Repository,
+    sink: &Arc<Outbox>,
+) -> Result<Request, payload::Error> {
     let mut command = entry.command.clone();
+    let mut holds: Option<Arc<dyn Holds>> = None;
     if let Some((name, args)) = &entry.script {
-        let script = script::resolve(name, args)?;
-        command.argv = script.argv;
-        command.cwd = command.cwd.or(script.cwd);
-        for (name, value) in script.env {
-            command.env.entry(name).or_insert(value);
-        }
+        let (script, revision) = scripts.command(name, args.clone(), command)?;
+        command = script;
+        holds = Some(revision);
     }
     Ok(Request {
         token: token.to_owned(),
         conversation_id: token.to_owned(),
-        command,
+        work: Work::Command(command),
+        name: Some(entry.name.clone()),
+        holds,
         sink: Arc::clone(sink),
         origin: Origin::Schedule,
-        what: Some(entry.name.clone()),
     })
 }
 

@@ -487,7 +487,7 @@ impl Worker<'_> {
                 continue;
             };
             log::debug!("schedule: {} begins", item.entry.name);
-            match request(&item.entry, &run.token, &self.outbox) {
+            match request(&item.entry, &run.token, &self.shared.scripts, &self.outbox) {
                 Ok(request) => self.shared.pool.submit(request),
                 Err(error) => {
                     let time = run.time;

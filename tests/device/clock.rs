@@ -105,3 +105,52 @@ fn in_1970_tls_waits_for_the_time_and_says_so() {
     });
     assert!(agent.stop().success());
 }
+
+/// A clock in 1970 is not believed: nothing runs by it, and nothing is made up for when the time is known.
+#[test]
+fn in_1970_nothing_runs_by_the_clock_but_what_runs_at_boot() {
+    let Some(library) = library() else {
+        skip("there is no libfaketime (Debian: apt-get install faketime)");
+        return;
+    };
+    let linked = Command::new("ldd")
+        .arg(env!("CARGO_BIN_EXE_triton"))
+        .output();
+    if !linked.is_ok_and(|linked| linked.status.success()) {
+        println!("skipped: a static program cannot be shown another time");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (time, config, boot, tick) = (path("time"), path("config"), path("boot"), path("tick"));
+    fs::write(&time, "@1970-01-01 00:01:00").unwrap();
+    let entries = format!(
+        "[schedule.boot]\ncron = \"@reboot\"\ncommand = [\"touch\", {boot:?}]\n\
+         [schedule.tick]\ncron = \"* * * * * *\"\ncatch_up = true\nshell = \"echo x >> {}\"\n",
+        text(&tick)
+    );
+    fs::write(&config, entries).unwrap();
+    let mut agent = Agent::new()
+        .with_variable("TRITON_CONFIG", text(&config))
+        .with_variable("LD_PRELOAD", &library)
+        .with_variable("FAKETIME_TIMESTAMP_FILE", text(&time))
+        .with_variable("FAKETIME_NO_CACHE", "1")
+        .with_variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .with_variable("TZ", "UTC");
+    agent.start();
+    agent.wait_until_it_serves();
+    eventually("what runs at boot", || boot.exists().then_some(()));
+    let planned = || {
+        let list = agent.run(&["schedule", "--json"]).stdout;
+        let list: serde_json::Value = serde_json::from_slice(&list).unwrap_or_default();
+        list["entries"][1]["next"].clone()
+    };
+    assert!(planned().is_null() && !tick.exists());
+    // NTP has spoken. No library can make the kernel say so; that the configuration is read anew is as good.
+    fs::write(&time, "+0").unwrap();
+    agent.signal(libc::SIGHUP);
+    eventually("it runs", || tick.exists().then_some(()));
+    let history = stdout(&agent.run(&["history", "--code", "103"]));
+    assert_eq!(history, "", "nothing was missed");
+    assert!(agent.stop().success());
+}

@@ -170,7 +170,9 @@ fn the_jobs_of_a_client_go_with_it() {
     bench.pool.submit(Request {
         token: "theirs".into(),
         conversation_id: "theirs".into(),
-        command: shell("exec sleep 1000"),
+        work: Work::Command(shell("exec sleep 1000")),
+        name: None,
+        holds: None,
         sink: Arc::clone(&client),
         origin: Origin::Local,
     });

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use triton::job::{JobState, Origin, Pool, Request, Settings};
+use triton::job::{JobState, Origin, Pool, Request, Settings, Work};
 use triton::journal::{Acceptance, Journal};
 use triton::message::payload::{
     Accepted, Cancel, Command, Error, ErrorCode, JobResult, Output, OutputMode, Status, Stream,
@@ -78,6 +78,7 @@ fn journal() -> Arc<Journal> {
         bytes: 1 << 20,
         memory_bytes: 16 << 20,
         sync: false,
+        goes_on: None,
     };
     Arc::new(Journal::open(&settings).unwrap())
 }
@@ -108,7 +109,9 @@ impl Bench {
         self.pool.submit(Request {
             token: token.to_owned(),
             conversation_id: token.to_owned(),
-            command,
+            work: Work::Command(command),
+            name: None,
+            holds: None,
             sink: Arc::clone(&self.sink),
             origin: Origin::Local,
         });

@@ -30,7 +30,9 @@ fn a_token_starts_one_process() {
     bench.pool.submit(Request {
         token: first.clone(),
         conversation_id: "another".into(),
-        command: argv(&["anything"]),
+        work: Work::Command(argv(&["anything"])),
+        name: None,
+        holds: None,
         sink: Arc::clone(&elsewhere),
         origin: Origin::Local,
     });
@@ -62,7 +64,9 @@ fn the_journal_carries_the_jobs_of_poseidon() {
         bench.pool.submit(Request {
             token: token.into(),
             conversation_id: conversation.into(),
-            command,
+            work: Work::Command(command),
+            name: None,
+            holds: None,
             sink: Arc::clone(&bench.sink),
             origin: Origin::Poseidon,
         });
@@ -168,7 +172,9 @@ fn one_token_from_many_sides_at_once_runs_once() {
                         bench.pool.submit(Request {
                             token: token.clone(),
                             conversation_id: token.clone(),
-                            command: shell(&line),
+                            work: Work::Command(shell(&line)),
+                            name: None,
+                            holds: None,
                             sink: Arc::clone(sink),
                             origin: Origin::Local,
                         });

@@ -8,12 +8,11 @@ use crate::server::App;
 use crate::store::Job;
 use crate::time::now;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
-use triton::message::{Message, VERSION, payload};
+use triton::message::{Message, VERSION};
 
 /// Jobs from the store that are on their way to one agent, and not accepted yet, at a time.
 const ON_THEIR_WAY: usize = 16;
@@ -21,13 +20,13 @@ const ON_THEIR_WAY: usize = 16;
 const RETRY: Duration = Duration::from_secs(10);
 
 /// A request as a message: the job's token is its id.
-pub fn message(token: &str, request: &RawValue) -> Message {
+pub fn message(job: &Job) -> Message {
     Message {
-        kind: payload::COMMAND.to_owned(),
+        kind: job.kind.clone(),
         version: VERSION,
-        id: token.to_owned(),
-        conversation_id: token.to_owned(),
-        payload: Some(request.get().to_owned()),
+        id: job.token.clone(),
+        conversation_id: job.token.clone(),
+        payload: Some(job.request.get().to_owned()),
     }
 }
 
@@ -39,7 +38,7 @@ fn question(job: &Job) -> Option<Message> {
     };
     request.remove("notBefore");
     request.insert("notAfter".to_owned(), 1.into());
-    let mut message = Message::within(&job.token, payload::COMMAND, &request);
+    let mut message = Message::within(&job.token, &job.kind, &request);
     message.id.clone_from(&job.token);
     Some(message)
 }
@@ -84,7 +83,7 @@ async fn deliver(app: &Arc<App>, key: &Key, connection: &Arc<Connection>) {
         for live in app.jobs.all_open_of(&key.identifier, Some(&key.instance)) {
             let message = match live.resume(connection.id, journal.as_deref(), now()) {
                 Resume::Wait => continue,
-                Resume::Send(job) => Some(message(&job.token, &job.request)),
+                Resume::Send(job) => Some(message(&job)),
                 Resume::Ask(job) => question(&job),
             };
             if let Some(message) = message
@@ -128,7 +127,7 @@ async fn queued(
     let mut going = stored.is_ok();
     for live in due {
         let send = |job: &Job| {
-            let text = message(&job.token, &job.request).encode();
+            let text = message(job).encode();
             going && text.is_ok_and(|text| connection.send(text).is_ok())
         };
         going = app.jobs.send_claimed(&live, connection.id, journal, send);

@@ -6,6 +6,8 @@ pub mod delivery;
 mod handle;
 mod hello;
 pub mod identifiers;
+pub mod order;
+pub mod provision;
 pub mod recorder;
 pub mod registry;
 pub mod session;

@@ -3,9 +3,10 @@
 use super::agents::resolve;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, json, ndjson, object, read};
-use crate::agents::connection::{Connection, SendError};
+use crate::agents::Key;
+use crate::agents::connection::SendError;
+use crate::agents::order::{self, Order, OrderError};
 use crate::agents::registry::Target;
-use crate::agents::{Key, delivery};
 use crate::jobs::output::Lines;
 use crate::jobs::{JobView, Live};
 use crate::server::App;
@@ -16,12 +17,27 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
-use triton::message::payload::{self, ErrorCode};
+use triton::message::payload;
 use triton::message::{DEFAULT_LIMIT, Message};
 
+/// What can be asked for by this call. What has a call of its own is not among them.
+const TYPES: &[&str] = &[
+    payload::COMMAND,
+    payload::SCRIPT,
+    "engine.command",
+    "agent.reload",
+    "agent.restart",
+    "agent.exit",
+    "system.reboot",
+    "system.shutdown",
+    payload::FILE_PUT,
+    payload::DIRECTORY_PUT,
+    payload::FILE_LIST,
+    "agent.update",
+];
 /// Instances that one request may address.
 const MAX_TARGETS: usize = 10_000;
 /// A job that waits for its agent does so for a day…
@@ -35,7 +51,9 @@ const MAX_LIST: u32 = 500;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Create {
     agents: Vec<String>,
-    command: Value,
+    command: Option<Value>,
+    r#type: Option<String>,
+    payload: Option<Value>,
     #[serde(default)]
     queue: bool,
     expires_seconds: Option<u32>,
@@ -66,14 +84,29 @@ struct CancelBody {
     grace_seconds: Option<f64>,
 }
 
+impl From<OrderError> for ApiError {
+    fn from(e: OrderError) -> Self {
+        match e {
+            OrderError::Invalid(reason) => Self::invalid(reason),
+            OrderError::TooLarge(size) => Self::too_large(format!(
+                "the request makes a message of {size} bytes, agents take {DEFAULT_LIMIT}"
+            )),
+            OrderError::Busy => Self::busy("too many jobs are open"),
+            OrderError::Store(e) => e.into(),
+        }
+    }
+}
+
 pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
     let Create {
         agents,
         command,
+        r#type,
+        payload,
         queue,
         expires_seconds,
     } = read(body).await?;
-    check(&command)?;
+    let (kind, payload) = what(command, r#type, payload)?;
     let expires = match expires_seconds {
         Some(_) if !queue => return Err(ApiError::invalid("expiresSeconds is for queue only")),
         Some(seconds) if !(1..=MAX_EXPIRY).contains(&seconds) => {
@@ -85,85 +118,45 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
     };
     let targets = targets(&app, &agents, queue)?;
     let request =
-        serde_json::value::to_raw_value(&command).map_err(|e| ApiError::invalid(e.to_string()))?;
-    let mut jobs = Vec::with_capacity(targets.len());
-    for target in &targets {
-        let connection = target.connection.as_ref();
-        let job = Job {
-            token: triton::message::id::random(),
-            identifier: target.key.identifier.clone(),
-            instance: target.key.instance.clone(),
-            agent: target.name.clone(),
-            state: connection.map_or(JobState::Queued, |_| JobState::Sent),
-            created: now(),
-            request: request.clone(),
-            result: None,
-            error: None,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            queue,
-            expires,
-            journal: connection.and_then(|_| target.journal.clone()),
-        };
-        jobs.push((job, connection.map_or(0, |connection| connection.id)));
-    }
-    // Tried before anything is stored: a request that cannot be sent makes no job. One is enough to know,
-    // for the others have the same length.
-    if let Some((job, _)) = jobs.first() {
-        let text = delivery::message(&job.token, &request)
-            .encode()
-            .map_err(|e| ApiError::invalid(e.to_string()))?;
-        if text.len() > DEFAULT_LIMIT {
-            return Err(ApiError::too_large(format!(
-                "the command makes a message of {} bytes, agents take {DEFAULT_LIMIT}",
-                text.len()
-            )));
-        }
-    }
-    let Some(live) = app.jobs.create(jobs).await? else {
-        return Err(ApiError::busy("too many jobs are open"));
+        serde_json::value::to_raw_value(&payload).map_err(|e| ApiError::invalid(e.to_string()))?;
+    let order = Order {
+        kind,
+        request,
+        expires,
     };
-    for (live, target) in live.iter().zip(&targets) {
-        if let Some(connection) = &target.connection {
-            send(&app, live, connection).await;
-        }
-        // The agent may have come, or come anew, while the job was stored.
-        let current = app.registry.connection(&target.key);
-        let is_same = |(current, _): &(Arc<Connection>, _)| {
-            target.connection.as_ref().map(|c| c.id) == Some(current.id)
-        };
-        if live.state() == JobState::Queued || current.is_some_and(|c| !is_same(&c)) {
-            delivery::start(&app, &target.key);
-        }
-    }
+    let live = order::give(&app, &order, &targets).await?;
     let jobs: Vec<Job> = live.iter().map(|live| live.job()).collect();
     let views: Vec<JobView<'_>> = jobs.iter().map(JobView::from).collect();
     let body = object("jobs", &views);
     Ok((StatusCode::CREATED, body).into_response())
 }
 
-/// Where it is not taken this is an end, and not a state that anybody could wait for, unless the job may wait.
-async fn send(app: &App, live: &Arc<Live>, connection: &Connection) {
-    let send = |job: &Job| {
-        let text = delivery::message(&job.token, &job.request).encode();
-        text.map_err(|_| SendError::Offline)
-            .and_then(|text| connection.send(text))
-            .map_err(not_sent)
+/// What is asked for: its type and its payload.
+fn what(
+    command: Option<Value>,
+    kind: Option<String>,
+    payload: Option<Value>,
+) -> Result<(String, Value), ApiError> {
+    let (kind, payload) = match (command, kind, payload) {
+        (Some(command), None, None) => (payload::COMMAND.to_owned(), command),
+        (None, Some(kind), payload) => (kind, payload.unwrap_or_else(|| Value::Object(Map::new()))),
+        _ => {
+            return Err(ApiError::invalid(
+                "give either command, or type and payload",
+            ));
+        }
     };
-    app.jobs.send_new(live, connection.id, send).await;
-}
-
-fn not_sent(e: SendError) -> payload::Error {
-    match e {
-        SendError::Offline => payload::Error::new(
-            ErrorCode::Other("offline".to_owned()),
-            "the agent has gone before it got the job",
-        ),
-        SendError::Busy => payload::Error::new(
-            ErrorCode::Busy,
-            "the agent does not take what already waits for it",
-        ),
+    if !TYPES.contains(&kind.as_str()) {
+        let types = TYPES.join(", ");
+        let text = format!("no job has the type {kind:?}; there are {types}");
+        return Err(ApiError::invalid(text));
     }
+    if kind == payload::COMMAND {
+        check(&payload)?;
+    } else if !payload.is_object() {
+        return Err(ApiError::invalid("the payload is an object"));
+    }
+    Ok((kind, payload))
 }
 
 /// Whether a command makes sense; the agent decides the rest.

@@ -4,16 +4,19 @@ use super::Reach;
 use crate::server::data;
 use crate::server::tls::certificates_of;
 use axum::body::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -28,6 +31,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const ANSWER_WAIT: Duration = Duration::from_mins(1);
 /// Largest answer that is read as a whole.
 const ANSWER_LIMIT: usize = 256 << 20;
+/// A file is sent in such pieces.
+const PIECE: usize = 64 << 10;
 /// Longest line of a stream.
 const LINE_LIMIT: usize = 64 << 20;
 /// A stream that is followed has at least an empty line every 15 s; without any byte for this long its path is dead.
@@ -48,6 +53,42 @@ pub fn segment(text: &str) -> String {
         ".." => "%2E%2E".to_owned(),
         _ => utf8_percent_encode(text, SEGMENT).to_string(),
     }
+}
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|e| match e {})
+        .boxed_unsync()
+}
+
+/// The content of a file as it is read; `sent` counts what was handed on.
+fn content(file: File, sent: Arc<AtomicU64>) -> Body {
+    let file = Arc::new(file);
+    let pieces = futures_util::stream::unfold(0_u64, move |at| {
+        let (file, sent) = (file.clone(), sent.clone());
+        async move {
+            let read = tokio::task::spawn_blocking(move || {
+                use std::os::unix::fs::FileExt as _;
+                let mut piece = vec![0; PIECE];
+                let n = file.read_at(&mut piece, at)?;
+                piece.truncate(n);
+                Ok(piece)
+            });
+            let read = read.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+            match read {
+                Ok(piece) if piece.is_empty() => None,
+                Ok(piece) => {
+                    let next = at + piece.len() as u64;
+                    sent.store(next, Ordering::Relaxed);
+                    Some((Ok(Frame::data(Bytes::from(piece))), next))
+                }
+                Err(e) => Some((Err(e), at)),
+            }
+        }
+    });
+    StreamBody::new(pieces).boxed_unsync()
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -100,6 +141,16 @@ impl Failure {
     /// Whether the call certainly never got to the server, or not through it to an agent.
     pub(super) fn never_sent(&self) -> bool {
         matches!(self.kind, Kind::Unreachable) || self.is_offline()
+    }
+
+    /// Whether what was asked for is not there.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self.kind, Kind::Answered { status: 404, .. })
+    }
+
+    /// Whether somebody else was faster.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(&self.kind, Kind::Answered { code, .. } if code == "conflict")
     }
 
     /// Whether an agent is down.
@@ -192,6 +243,67 @@ impl Client {
         Ok(self.try_post(path, body).await?)
     }
 
+    /// `PUT` of what is in memory, read as `T`.
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content: impl Into<Bytes>,
+    ) -> Result<T, String> {
+        let body = self
+            .request(Method::PUT, path, whole(content), None, &AtomicU64::new(0))
+            .await?;
+        Ok(self.parse(body).await?)
+    }
+
+    /// `PUT` of a file with so many bytes, read as `T`.
+    pub async fn put_file<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: File,
+        len: u64,
+    ) -> Result<T, String> {
+        let sent = Arc::new(AtomicU64::new(0));
+        let body = content(file, sent.clone());
+        let body = self
+            .request(Method::PUT, path, body, Some(len), &sent)
+            .await?;
+        Ok(self.parse(body).await?)
+    }
+
+    /// `HEAD`: whether it is there.
+    pub async fn has(&self, path: &str) -> Result<bool, String> {
+        match self.send(Method::HEAD, path, None).await {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_not_found() => Ok(false),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// `GET` of content, piece by piece, into `out`. A reader of `out` that has gone is no error.
+    pub async fn copy(&self, path: &str, out: &mut impl std::io::Write) -> Result<(), String> {
+        let mut body = self.send(Method::GET, path, None).await?;
+        loop {
+            let frame = match timeout(SILENCE, body.frame()).await {
+                Ok(Some(frame)) => frame.map_err(|e| self.failed(&e))?,
+                Ok(None) => break,
+                Err(_) => return Err(self.failed(&"the server was silent for too long")),
+            };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            match out.write_all(data) {
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written.map_err(|e| format!("cannot write the content: {e}"))?,
+            }
+        }
+        match out.flush() {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(format!("cannot write the content: {e}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `DELETE`.
     pub async fn delete(&self, path: &str) -> Result<(), String> {
         let _: Value = self.call(Method::DELETE, path, None).await?;
@@ -234,6 +346,10 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<T, Failure> {
         let body = self.send(method, path, body).await?;
+        self.parse(body).await
+    }
+
+    async fn parse<T: DeserializeOwned>(&self, body: Incoming) -> Result<T, Failure> {
         let bytes = collect(body)
             .await
             .map_err(|e| Failure::broken(self.failed(&e)))?;
@@ -247,6 +363,20 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
+    ) -> Result<Incoming, Failure> {
+        let body = whole(body.map_or_else(Bytes::new, |b| b.to_string().into()));
+        self.request(method, path, body, None, &AtomicU64::new(0))
+            .await
+    }
+
+    /// `sent` counts how much of a long body has gone: as long as it grows there is patience.
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        len: Option<u64>,
+        sent: &AtomicU64,
     ) -> Result<Incoming, Failure> {
         let uri: Uri = format!("{}/api/v1{path}", self.url)
             .parse()
@@ -262,7 +392,11 @@ impl Client {
         tokio::spawn(connection);
         let authority = uri.authority().map_or("", |a| a.as_str());
         let target = uri.path_and_query().map_or("/", |p| p.as_str());
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(len) = len {
+            request = request.header("content-length", len);
+        }
+        let request = request
             .method(method)
             .uri(target)
             .header("host", authority)
@@ -272,14 +406,17 @@ impl Client {
                 concat!("poseidon/", env!("CARGO_PKG_VERSION")),
             )
             .header("content-type", "application/json")
-            .body(Full::new(
-                body.map_or_else(Bytes::new, |b| b.to_string().into()),
-            ))
+            .body(body)
             .map_err(|_| Failure::wrong("the token holds characters that no token has"))?;
-        let response = timeout(ANSWER_WAIT, sender.send_request(request))
-            .await
-            .map_err(|_| Failure::broken(self.failed(&"there is no answer")))?
-            .map_err(|e| Failure::broken(self.failed(&e)))?;
+        let mut answer = std::pin::pin!(sender.send_request(request));
+        let response = loop {
+            let before = sent.load(Ordering::Relaxed);
+            match timeout(ANSWER_WAIT, answer.as_mut()).await {
+                Ok(response) => break response.map_err(|e| Failure::broken(self.failed(&e)))?,
+                Err(_) if sent.load(Ordering::Relaxed) > before => {}
+                Err(_) => return Err(Failure::broken(self.failed(&"there is no answer"))),
+            }
+        };
         let status = response.status();
         if status.is_success() {
             return Ok(response.into_body());

@@ -37,6 +37,12 @@ pub(super) struct Serve {
     /// Records of the agents' histories that are kept; the oldest make room
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     history_records: u64,
+    /// Bytes of one file that is pushed, or of data that is given
+    #[arg(long, default_value_t = 2 << 30, value_name = "BYTES")]
+    blob_bytes: u64,
+    /// Bytes of all files, scripts and large data; what nothing refers to goes after a day
+    #[arg(long, default_value_t = 16 << 30, value_name = "BYTES")]
+    blob_store_bytes: u64,
 }
 
 impl Serve {
@@ -56,6 +62,8 @@ impl Serve {
             job_output_bytes: self.job_output_bytes,
             output_store_bytes: self.output_store_bytes,
             history_records: self.history_records,
+            blob_bytes: self.blob_bytes,
+            blob_store_bytes: self.blob_store_bytes,
         })
         .await?;
         let scheme = server

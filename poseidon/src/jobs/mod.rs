@@ -47,6 +47,7 @@ pub struct JobView<'a> {
     state: JobState,
     created: f64,
     expires: Option<f64>,
+    r#type: &'a str,
     request: &'a RawValue,
     result: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
@@ -61,6 +62,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             state: job.state,
             created: job.created,
             expires: job.expires,
+            r#type: &job.kind,
             request: &job.request,
             result: job.result.as_deref(),
             error: job.error.as_deref(),
@@ -162,6 +164,14 @@ impl Jobs {
     /// were made.
     pub fn all_open_of(&self, identifier: &str, instance: Option<&str>) -> Vec<Arc<Live>> {
         lock(&self.open).of(identifier, instance)
+    }
+
+    /// Calls `take` for the request of each open job.
+    pub fn each_request(&self, mut take: impl FnMut(&str)) {
+        let all = lock(&self.open).all();
+        for live in all {
+            take(live.job().request.get());
+        }
     }
 
     /// A job, open or ended.

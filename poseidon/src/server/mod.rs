@@ -6,11 +6,15 @@ pub mod limits;
 pub mod page;
 pub mod tls;
 
+use crate::agents::provision;
 use crate::agents::recorder;
 use crate::agents::registry::Registry;
+use crate::blobs::{self, Blobs};
+use crate::data::Data;
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
+use crate::repositories::Repositories;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store as _};
 use axum::Router;
@@ -73,6 +77,10 @@ pub struct Settings {
     pub output_store_bytes: u64,
     /// Records of the agents' journals that are kept.
     pub history_records: u64,
+    /// Bytes of one blob.
+    pub blob_bytes: u64,
+    /// Bytes of all blobs.
+    pub blob_store_bytes: u64,
 }
 
 impl Settings {
@@ -88,6 +96,8 @@ impl Settings {
             job_output_bytes: 2 << 30,
             output_store_bytes: 8 << 30,
             history_records: 100_000,
+            blob_bytes: 2 << 30,
+            blob_store_bytes: 16 << 30,
         }
     }
 }
@@ -100,6 +110,12 @@ pub struct App {
     pub registry: Registry,
     /// The jobs.
     pub jobs: Arc<Jobs>,
+    /// Content by its hash.
+    pub blobs: Arc<Blobs>,
+    /// The scripts of each identifier.
+    pub repositories: Repositories,
+    /// What else it was given.
+    pub data: Data,
     /// The store.
     pub db: Db,
     /// The fleet as it changes.
@@ -171,11 +187,21 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         settings.output_store_bytes,
     )
     .map_err(|e| format!("cannot use the folder {}: {e}", output.display()))?;
+    let content = data.path().join("blobs");
+    let blobs = Blobs::start(
+        content.clone(),
+        settings.blob_bytes,
+        settings.blob_store_bytes,
+    )
+    .map_err(|e| format!("cannot use the folder {}: {e}", content.display()))?;
     let events = Events::default();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
         registry: Registry::new(snapshot, events.clone(), settings.heartbeat_seconds),
         jobs: Jobs::new(db.clone(), events.clone(), spools, open_jobs),
+        blobs,
+        repositories: Repositories::new(db.clone(), events.clone()),
+        data: Data::new(db.clone()),
         db,
         events,
         record_room: Arc::new(Semaphore::new(recorder::ALL_BYTES)),
@@ -188,6 +214,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         tokio::spawn(accept(app.clone(), listener, tls)),
         tokio::spawn(flush(app.clone())),
         tokio::spawn(expire(app.clone())),
+        tokio::spawn(provision::watch(app.clone())),
     ];
     Ok(Server {
         url,
@@ -382,6 +409,14 @@ async fn flush(app: Arc<App>) {
         }
         if all && let Err(e) = prune_records(&app).await {
             log::error!("old records are not deleted: {e}");
+        }
+        if all {
+            let now = std::time::SystemTime::now();
+            match blobs::sweep::sweep(&app.blobs, &app.db, &app.jobs, now).await {
+                Ok(0) => {}
+                Ok(n) => log::info!("deleted {n} blobs that nothing refers to"),
+                Err(e) => log::error!("old blobs are not deleted: {e}"),
+            }
         }
     }
 }

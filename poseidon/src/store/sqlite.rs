@@ -1,6 +1,8 @@
 //! The embedded store: one `SQLite` file in WAL mode.
 
+mod named;
 mod records;
+mod repositories;
 
 use super::records::{Batch, Found, RecordFilter, Stored};
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
@@ -13,10 +15,12 @@ use std::path::Path;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001-first.sql"),
     include_str!("../../migrations/0002-records.sql"),
+    include_str!("../../migrations/0003-types.sql"),
+    include_str!("../../migrations/0004-repositories.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
-     queue, expires, journal";
+     queue, expires, journal, kind";
 
 /// A list of jobs ends early beyond so many bytes of requests and results: each may have a megabyte.
 const LIST_BYTES: usize = 8 << 20;
@@ -216,8 +220,8 @@ impl Store for Sqlite {
 
     fn insert_jobs(&mut self, jobs: &[Job]) -> Result<()> {
         let mut statement = self.db.prepare_cached(
-            "INSERT INTO jobs (token, identifier, instance, agent, state, created, request, queue, expires, journal)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO jobs (token, identifier, instance, agent, state, created, request, queue, expires, journal, kind)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
         for job in jobs {
             statement.execute(params![
@@ -230,7 +234,8 @@ impl Store for Sqlite {
                 job.request.get(),
                 job.queue,
                 job.expires,
-                job.journal
+                job.journal,
+                job.kind
             ])?;
         }
         Ok(())
@@ -385,6 +390,7 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
         queue: row.get(11)?,
         expires: row.get(12)?,
         journal: row.get(13)?,
+        kind: row.get(14)?,
     })
 }
 
@@ -410,6 +416,7 @@ mod tests {
             queue: false,
             expires: None,
             journal: None,
+            kind: "command".to_owned(),
         }
     }
 

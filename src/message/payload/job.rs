@@ -60,6 +60,42 @@ pub struct Command {
     pub not_before: Option<f64>,
 }
 
+/// What bounds any job.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Bounds {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<f64>,
+}
+
+/// What the small requests of jobs take, each its own part of it: one type, since each costs a router a kilobyte.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Parameters {
+    /// `script`: which.
+    pub name: String,
+    /// `script`: its arguments.
+    #[serde(deserialize_with = "loose::null_is_default")]
+    pub args: Vec<String>,
+    /// `agent.restart` and its like: how long to wait before.
+    pub delay_seconds: Option<f64>,
+    /// `engine.command`: the line.
+    pub command: String,
+    /// `engine.command`: where to.
+    pub pipe: Option<String>,
+    /// `progress` of a local client: whose.
+    pub job: String,
+    #[allow(missing_docs)]
+    pub percent: Option<f64>,
+    #[allow(missing_docs)]
+    pub message: Option<String>,
+}
+
 /// `cancel`: SIGTERM to a job's process group, SIGKILL after the grace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -179,6 +215,9 @@ pub struct JobResult {
     pub leaked: bool,
     #[serde(default)]
     pub tail: Tail,
+    /// What a job that was no process has to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
     /// Why it could not start or what else went wrong, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -198,6 +237,7 @@ impl JobResult {
             dropped: 0,
             leaked: false,
             tail: Tail::default(),
+            data: None,
             message: message.map(str::to_owned),
         }
     }

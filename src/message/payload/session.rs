@@ -32,6 +32,9 @@ pub struct Hello {
     /// Absent in agents without schedules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Revision>,
+    /// Absent in agents without scripts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scripts: Option<Revision>,
     /// Random per process: one that comes back after another was seen is a second living agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,

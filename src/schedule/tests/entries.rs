@@ -2,9 +2,12 @@
 
 use super::super::entry::{Entry, Overlap, by_snake, from_xml, snake};
 use super::{read_set, request};
+use crate::job::Work;
 use crate::message::payload::OutputMode;
 use crate::outbox::{Limits, Outbox};
+use crate::scripts::{Attributes, Repository};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn with(more: Value) -> Value {
@@ -94,7 +97,7 @@ fn what_makes_no_sense_is_refused_by_its_field() {
         ),
         (json!({"shell": "a", "output": "x"}), "", "x"),
         (json!({"shell": "a", "args": ["x"]}), "args", "script"),
-        (json!({"script": "../x"}), "script", "name of a script"),
+        (json!({"script": "../x"}), "script", "relative path"),
         (json!({"script": ".hidden"}), "script", "dot"),
         (json!({"command": "id"}), "command", "a list"),
         (json!({"command": []}), "", "name of a program"),
@@ -184,7 +187,16 @@ fn a_run_is_a_job_of_the_entrys_name() {
     };
     let sink = Arc::new(Outbox::new(limits).unwrap());
     let entry = Entry::read(&with(json!({"shell": "true"}))).unwrap();
-    let job = request(&entry, "t", &sink).unwrap();
-    assert_eq!((job.what.as_deref(), job.token.as_str()), (Some("a"), "t"));
-    assert_eq!(job.command.shell.as_deref(), Some("true"));
+    let folder = tempfile::tempdir().unwrap();
+    let attributes = Arc::new(Attributes::open(folder.path()));
+    let scripts = Repository::open(folder.path(), BTreeMap::new(), attributes);
+    let job = request(&entry, "t", &scripts, &sink).unwrap();
+    assert_eq!((job.name.as_deref(), job.token.as_str()), (Some("a"), "t"));
+    let Work::Command(command) = job.work else {
+        panic!("no command")
+    };
+    assert_eq!(command.shell.as_deref(), Some("true"));
+    let entry = Entry::read(&with(json!({"script": "a.sh", "args": ["x"]}))).unwrap();
+    let error = request(&entry, "t", &scripts, &sink).unwrap_err();
+    assert!(error.message.contains("no scripts"), "{error:?}");
 }

@@ -1,0 +1,117 @@
+//! Asks agents for something that takes time: stores a job for each and sends it.
+
+use super::connection::{Connection, SendError};
+use super::delivery;
+use super::registry::Target;
+use crate::jobs::Live;
+use crate::server::App;
+use crate::store::{Job, JobState, StoreError};
+use crate::time::now;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use triton::message::payload::{self, ErrorCode};
+use triton::message::{DEFAULT_LIMIT, id};
+
+/// What is asked for.
+pub struct Order {
+    /// Type of the message, such as `command`.
+    pub kind: String,
+    /// Its payload.
+    pub request: Box<RawValue>,
+    /// Until when it may wait for an agent that is down; else it ends at once there.
+    pub expires: Option<f64>,
+}
+
+/// Why nothing was asked for.
+#[derive(Debug)]
+pub enum OrderError {
+    /// It cannot be written as a message.
+    Invalid(String),
+    /// The message would be longer than agents take.
+    TooLarge(usize),
+    /// Too many jobs are open.
+    Busy,
+    /// The store failed.
+    Store(StoreError),
+}
+
+/// Gives the order to each of `targets`; a job for each, in their order.
+pub async fn give(
+    app: &Arc<App>,
+    order: &Order,
+    targets: &[Target],
+) -> Result<Vec<Arc<Live>>, OrderError> {
+    let mut jobs = Vec::with_capacity(targets.len());
+    for target in targets {
+        let connection = target.connection.as_ref();
+        let job = Job {
+            token: id::random(),
+            identifier: target.key.identifier.clone(),
+            instance: target.key.instance.clone(),
+            agent: target.name.clone(),
+            state: connection.map_or(JobState::Queued, |_| JobState::Sent),
+            created: now(),
+            kind: order.kind.clone(),
+            request: order.request.clone(),
+            result: None,
+            error: None,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            queue: order.expires.is_some(),
+            expires: order.expires,
+            journal: connection.and_then(|_| target.journal.clone()),
+        };
+        jobs.push((job, connection.map_or(0, |connection| connection.id)));
+    }
+    // Tried before anything is stored: a request that cannot be sent makes no job. One is enough to know,
+    // for the others have the same length.
+    if let Some((job, _)) = jobs.first() {
+        let text = delivery::message(job)
+            .encode()
+            .map_err(|e| OrderError::Invalid(e.to_string()))?;
+        if text.len() > DEFAULT_LIMIT {
+            return Err(OrderError::TooLarge(text.len()));
+        }
+    }
+    let Some(live) = app.jobs.create(jobs).await.map_err(OrderError::Store)? else {
+        return Err(OrderError::Busy);
+    };
+    for (live, target) in live.iter().zip(targets) {
+        if let Some(connection) = &target.connection {
+            send(app, live, connection).await;
+        }
+        // The agent may have come, or come anew, while the job was stored.
+        let current = app.registry.connection(&target.key);
+        let is_same = |(current, _): &(Arc<Connection>, _)| {
+            target.connection.as_ref().map(|c| c.id) == Some(current.id)
+        };
+        if live.state() == JobState::Queued || current.is_some_and(|c| !is_same(&c)) {
+            delivery::start(app, &target.key);
+        }
+    }
+    Ok(live)
+}
+
+/// Where it is not taken this is an end, and not a state that anybody could wait for, unless the job may wait.
+async fn send(app: &App, live: &Arc<Live>, connection: &Connection) {
+    let send = |job: &Job| {
+        let text = delivery::message(job).encode();
+        text.map_err(|_| SendError::Offline)
+            .and_then(|text| connection.send(text))
+            .map_err(not_sent)
+    };
+    app.jobs.send_new(live, connection.id, send).await;
+}
+
+fn not_sent(e: SendError) -> payload::Error {
+    match e {
+        SendError::Offline => payload::Error::new(
+            ErrorCode::Other("offline".to_owned()),
+            "the agent has gone before it got the job",
+        ),
+        SendError::Busy => payload::Error::new(
+            ErrorCode::Busy,
+            "the agent does not take what already waits for it",
+        ),
+    }
+}
