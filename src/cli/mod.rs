@@ -10,7 +10,10 @@ mod identifier;
 mod logging;
 mod put;
 mod run;
+mod get;
+mod script;
 mod status;
+mod words;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -53,6 +56,7 @@ fn dispatch(args: &Args) -> Result<u8> {
         Command::Exec(exec) => exec::run(&quiet(args)?, exec),
         Command::History { query, json } => history::run(&quiet(args)?, query, *json),
         Command::Put { put, json } => put::run(&quiet(args)?, put, *json),
+        Command::Words(words) => words.run(&quiet(args)?),
         Command::Identifier { fingerprint } => identifier::run(&quiet(args)?, *fingerprint),
         Command::CheckConfig => check_config::run(args),
         Command::Doctor => doctor::run(args),
