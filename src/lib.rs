@@ -22,3 +22,4 @@ pub mod secret;
 pub mod service;
 pub mod sys;
 pub mod thread;
+pub mod transfer;
