@@ -30,6 +30,7 @@ use crate::sys::process;
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
+use crate::transfer::Pace;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
@@ -44,6 +45,11 @@ use std::time::{Duration, Instant};
 const JOB_GRACE: Duration = Duration::from_secs(2);
 /// How long the threads may take to end after that.
 const THREADS_GRACE: Duration = Duration::from_secs(2);
+
+/// Bytes of scripts that are asked for ahead: they are small.
+const SCRIPTS_WINDOW: u64 = 256 * 1024;
+/// How long Poseidon may give nothing of them on a standing connection.
+const SCRIPTS_IDLE: Duration = Duration::from_mins(2);
 
 /// The agent's place in the kernel's line when memory runs out, where neither a setting nor a service manager says
 /// otherwise. Not -1000: one that leaks for ever must go at last.
@@ -106,7 +112,15 @@ pub fn run(
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
         Box::new(Data::new(Arc::clone(&pool), Arc::clone(&outbox))),
-        Box::new(Scripts::new(Arc::clone(&pool), Arc::clone(&scripts))),
+        Box::new(Scripts::new(
+            Arc::clone(&pool),
+            Arc::clone(&scripts),
+            Pace::new(
+                SCRIPTS_WINDOW,
+                config.limits.message_bytes,
+                SCRIPTS_IDLE,
+            ),
+        )),
         Box::new(Doer::new(Arc::clone(&pool), Arc::clone(&acts))),
         Box::new(Engine::new(
             Arc::clone(&pool),
