@@ -50,6 +50,11 @@ const JOB_GRACE: Duration = Duration::from_secs(2);
 /// How long the threads may take to end after that.
 const THREADS_GRACE: Duration = Duration::from_secs(2);
 
+/// Bytes of scripts that are asked for ahead: they are small.
+const SCRIPTS_WINDOW: u64 = 256 * 1024;
+/// How long Poseidon may give nothing of them on a standing connection.
+const SCRIPTS_IDLE: Duration = Duration::from_mins(2);
+
 /// The agent's place in the kernel's line when memory runs out, where neither a setting nor a service manager says
 /// otherwise. Not -1000: one that leaks for ever must go at last.
 const OOM_SCORE_ADJ: i32 = -500;
@@ -134,7 +139,11 @@ pub fn run(
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
         Box::new(Data::new(Arc::clone(&pool), Arc::clone(&outbox))),
-        Box::new(Scripts::new(Arc::clone(&pool), Arc::clone(&scripts))),
+        Box::new(Scripts::new(
+            Arc::clone(&pool),
+            Arc::clone(&scripts),
+            Pace::new(SCRIPTS_WINDOW, config.limits.message_bytes, SCRIPTS_IDLE),
+        )),
         Box::new(Doer::new(Arc::clone(&pool), Arc::clone(&acts))),
         Box::new(Engine::new(Arc::clone(&pool), config.engine.pipe.clone())),
         Box::new(Updates::new(
@@ -552,7 +561,7 @@ mod tests {
         let mut actor = Actor {
             acts: &acts,
             link: &Outbox::new(queues(&config)).unwrap(),
-            pool: &Pool::start(job_settings(&config), &crew, journal),
+            pool: &Pool::start(job_settings(&config), &crew, Arc::clone(&journal)),
             grace: JOB_GRACE,
             system: &config.system,
             stage: Stage::Idle,
@@ -564,7 +573,7 @@ mod tests {
             &alarm,
             &mut service,
             &mut actor,
-            &mut Watch::new(None, &LinkStatus::default(), &acts_journal),
+            &mut Watch::new(None, &LinkStatus::default(), &journal),
             &|| Ok(()),
         );
         assert_eq!(outcome, Outcome::Broken);

@@ -46,6 +46,10 @@ FULL = {
     "journal_memory_bytes": "65536",
     "journal_sync": "no",
     "socket_group": "admins",
+    "interpreter": ["rb=/usr/bin/ruby", "py=python3"],
+    "engine_pipe": "/var/run/engine.cmd",
+    "reboot_command": ["reboot", "-d", "5 s"],
+    "shutdown_command": ["halt"],
     "message_bytes": "65536",
     "output_bytes": "65537",
     "control_messages": "128",
@@ -82,6 +86,9 @@ FULL_TOML = {
     "state": "/root/state",
     "journal": {"folder": "/root/journal", "bytes": 131072, "memory_bytes": 65536, "sync": False},
     "socket_group": "admins",
+    "scripts": {"interpreters": {"rb": "/usr/bin/ruby", "py": "python3"}},
+    "engine": {"pipe": "/var/run/engine.cmd"},
+    "system": {"reboot_command": ["reboot", "-d", "5 s"], "shutdown_command": ["halt"]},
     "limits": {"message_bytes": 65536, "output_bytes": 65537, "control_messages": 128, "local_clients": 3},
 }
 # What is written where nothing is configured but the URL.

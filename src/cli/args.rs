@@ -2,6 +2,7 @@
 
 use super::history::{self, Query};
 use super::put::Put;
+use super::words::{self, Words};
 use crate::config::Setting;
 use crate::dates;
 use crate::sys::clock;
@@ -31,14 +32,17 @@ pub enum Command {
     History { query: Query, json: bool },
     Put { put: Put, json: bool },
     Schedule { json: bool },
+    Words(Words),
     Identifier { fingerprint: bool },
     CheckConfig,
     Doctor,
 }
 
-/// `triton exec`.
+/// `triton exec` and `triton script run`.
 #[derive(Debug, Default)]
 pub struct Exec {
+    /// The first word is a script.
+    pub script: bool,
     pub argv: Vec<String>,
     pub shell: Option<String>,
     pub env: BTreeMap<String, String>,
@@ -56,6 +60,7 @@ impl Command {
     pub fn failure_code(&self) -> u8 {
         match self {
             Self::Exec(_) => super::exec::OWN_FAILURE,
+            Self::Words(words) => words.failure_code(),
             _ => 1,
         }
     }
@@ -69,9 +74,11 @@ impl Args {
         let mut exec = Exec::default();
         let mut query = Query::default();
         let mut put = Put::default();
+        let mut given = Words::default();
         loop {
             // Everything behind the first word of the program that exec runs is the program's.
-            if command.as_deref() == Some("exec")
+            let runs = matches!(command.as_deref(), Some("exec" | words::SCRIPT_RUN));
+            if runs
                 && let Some(raw) = parser.try_raw_args()
                 && raw
                     .peek()
@@ -92,9 +99,15 @@ impl Args {
                 Some(Long(name)) => {
                     let name = name.to_owned();
                     let taken = match command.as_deref() {
-                        Some("exec") => exec.take(&name, &mut parser)?,
+                        Some("exec" | words::SCRIPT_RUN) => exec.take(&name, &mut parser)?,
                         Some("history") => query.take(&name, &mut parser)?,
                         Some("put") => put.take(&name, &mut parser)?,
+                        Some(command) if words::takes(command, &name) => {
+                            given
+                                .options
+                                .push((name.clone(), value(&name, &mut parser)?));
+                            true
+                        }
                         _ => false,
                     };
                     if taken {
@@ -108,14 +121,24 @@ impl Args {
                     command = Some(word.string().map_err(|e| e.to_string())?);
                 }
                 // Behind `--`, with nothing before it.
-                Some(Value(word)) if command.as_deref() == Some("exec") => {
+                Some(Value(word)) if runs => {
                     exec.argv = vec![text(word)?];
                     exec.argv
                         .extend(words(parser.raw_args().map_err(|e| e.to_string())?)?);
                     break;
                 }
-                Some(Value(word)) if put.data.is_none() && command.as_deref() == Some("put") => {
-                    put.data = Some(text(word)?);
+                Some(Value(word)) if put.words.len() < 2 && command.as_deref() == Some("put") => {
+                    put.words.push(text(word)?);
+                }
+                Some(Value(word)) if command.as_deref() == Some("script") => {
+                    command = Some(format!("script {}", text(word)?));
+                }
+                Some(Value(word))
+                    if command
+                        .as_deref()
+                        .is_some_and(|c| words::has_room(c, given.words.len())) =>
+                {
+                    given.words.push(text(word)?);
                 }
                 Some(Value(word))
                     if flags.topic.is_none() && command.as_deref() == Some("help") =>
@@ -125,7 +148,7 @@ impl Args {
                 Some(other) => return Err(other.unexpected().to_string()),
             }
         }
-        let command = flags.command(command, exec, query, put)?;
+        let command = flags.command(command, exec, query, put, given)?;
         Ok(Args {
             command,
             config: flags.config,
@@ -181,7 +204,7 @@ impl Exec {
     /// Takes an option of `exec`; false where it is none.
     fn take(&mut self, name: &str, parser: &mut Parser) -> Result<bool, String> {
         match name {
-            "shell" => self.shell = Some(value(name, parser)?),
+            "shell" if !self.script => self.shell = Some(value(name, parser)?),
             "env" => {
                 let pair = value(name, parser)?;
                 let (key, value) = pair
@@ -274,6 +297,7 @@ impl Flags {
         exec: Exec,
         query: Query,
         put: Put,
+        given: Words,
     ) -> Result<Command, String> {
         if self.help {
             return Ok(Command::Help(command));
@@ -282,7 +306,11 @@ impl Flags {
             return Ok(Command::Version);
         }
         let name = command.ok_or("say what to do".to_owned())?;
-        if self.json && !matches!(name.as_str(), "status" | "history" | "put" | "schedule") {
+        let takes_json = matches!(
+            name.as_str(),
+            "status" | "history" | "put" | "schedule" | words::SCRIPT_LS
+        );
+        if self.json && !takes_json {
             return Err(unknown("json", Some(&name)));
         }
         if self.fingerprint && name != "identifier" {
@@ -297,12 +325,22 @@ impl Flags {
                 return Err("exec takes either a command behind '--' or --shell TEXT".to_owned());
             }
             "exec" => Command::Exec(exec),
+            words::SCRIPT_RUN if exec.argv.is_empty() || exec.shell.is_some() => {
+                return Err("script run takes the NAME of a script, and its arguments".to_owned());
+            }
+            words::SCRIPT_RUN => Command::Exec(Exec {
+                script: true,
+                ..exec
+            }),
             "history" => Command::History {
                 query,
                 json: self.json,
             },
-            "put" if put.data.is_none() => {
-                return Err("put takes the DATA to store, or - for standard input".to_owned());
+            "put" if put.words.is_empty() => {
+                return Err(
+                    "put takes the DATA to store, or a KEY and its VALUE; - is standard input"
+                        .to_owned(),
+                );
             }
             "put" => Command::Put {
                 put,
@@ -314,7 +352,7 @@ impl Flags {
             },
             "check-config" => Command::CheckConfig,
             "doctor" => Command::Doctor,
-            other => return Err(format!("{other:?} is no command")),
+            other => Command::Words(given.of(other, self.json)?),
         })
     }
 }
@@ -391,7 +429,24 @@ mod tests {
             (&["history", "--id", "-1"], "--id takes a number"),
             (&["history", "x"], "unexpected argument \"x\""),
             (&["put"], "DATA"),
-            (&["put", "a", "b"], "unexpected argument \"b\""),
+            (&["put", "a", "b", "c"], "unexpected argument \"c\""),
+            (&["script"], "script takes ls or run"),
+            (&["script", "rm"], "\"script rm\" is no command"),
+            (&["script", "run"], "NAME"),
+            (&["script", "run", "--shell", "x"], "NAME"),
+            (&["script", "ls", "x"], "unexpected argument \"x\""),
+            (&["progress"], "progress takes PERCENT [TEXT]"),
+            (&["get"], "get takes NAME"),
+            (&["get", "a", "b"], "unexpected argument \"b\""),
+            (&["get", "--delay", "1", "a"], "--delay is no option"),
+            (&["agent"], "agent takes reload, restart or exit"),
+            (&["agent", "dance"], "agent takes reload, restart or exit"),
+            (&["system", "reload"], "system takes reboot or shutdown"),
+            (
+                &["system", "reboot", "--delay", "soon"],
+                "--delay takes a number",
+            ),
+            (&["engine"], "engine takes COMMAND"),
             (&["put", "--code", "99", "x"], "above 99"),
             (&["put", "--since", "1h", "x"], "--since is no option"),
             (&["status", "extra"], "unexpected argument \"extra\""),
@@ -432,7 +487,37 @@ mod tests {
             let Command::Put { put, .. } = parse(line).unwrap().command else {
                 panic!("no put");
             };
-            assert_eq!(put.data.as_deref(), Some(data), "{line:?}");
+            assert_eq!(put.words, [data], "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_a_script_is_the_scripts() {
+        let line = ["script", "run", "--cwd", "/", "net/up.sh", "-x", "--cwd"];
+        let run = exec(&line);
+        assert!(run.script);
+        assert_eq!(run.argv, ["net/up.sh", "-x", "--cwd"]);
+        assert_eq!(run.cwd.as_deref(), Some("/"));
+        for (line, words) in [
+            (
+                &["progress", "5", "half", "done"][..],
+                &["5", "half", "done"][..],
+            ),
+            (&["progress", "--", "5", "-"], &["5", "-"]),
+            (&["get", "--to", "/f", "a"], &["a"]),
+            (&["system", "reboot", "--delay", "1.5"], &["reboot"]),
+            (&["engine", "A;b"], &["A;b"]),
+        ] {
+            let Command::Words(given) = parse(line).unwrap().command else {
+                panic!("{line:?}");
+            };
+            assert_eq!(
+                (given.name, &given.words[..]),
+                (
+                    line[0],
+                    &words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>()[..]
+                )
+            );
         }
     }
 

@@ -1,4 +1,4 @@
-//! `triton exec`: a job of the daemon, on this terminal.
+//! `triton exec` and all that is a job of the daemon, on this terminal.
 
 use super::args::Exec;
 use super::unexpected;
@@ -6,12 +6,13 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::local::client::{Client, Event};
 use crate::message::payload::{
-    self, Cancel, Command, ErrorCode, JobResult, Output, Status, Stream,
+    self, Cancel, Command, ErrorCode, JobResult, Output, Progress, Status, Stream,
 };
 use crate::message::{Message, text};
 use crate::sys::poll::{IN, OUT, PollSet};
 use crate::sys::signal::{SIGINT, SIGTERM, Signals};
-use std::io::{self, Write as _};
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 /// The command itself failed, not what it ran. These codes are those of env(1) and timeout(1).
@@ -25,16 +26,39 @@ const UNREAD: u8 = 141;
 /// What a pipe takes at once when poll(2) says that it has room: `PIPE_BUF`.
 const PIPE_PIECE: usize = 4_096;
 
+/// Characters of a progress that are shown: it has to stay on one line.
+const LINE_TEXT: usize = 60;
 /// Bytes of standard input that fit a message in base64, with room for the rest of it.
 const STDIN_LIMIT: u64 = 700 * 1024;
 
 pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
-    let mut client = Client::connect(&config.socket, config.limits.message_bytes)?;
-    let request = Message::with(payload::COMMAND, &command(exec)?);
+    let mut client = connect(config)?;
+    let request = if exec.script {
+        Message::with(payload::SCRIPT, &script(exec)?)
+    } else {
+        Message::with(payload::COMMAND, &command(exec)?)
+    };
+    follow(&mut client, &request)
+}
+
+/// To the daemon.
+pub fn connect(config: &Config) -> Result<Client> {
+    Client::connect(&config.socket, config.limits.message_bytes)
+}
+
+/// Asks for a job and shows what comes of it; returns the exit code.
+pub fn follow(client: &mut Client, request: &Message) -> Result<u8> {
+    let mut line = Line::new();
+    let end = watch(client, request, &mut line);
+    line.clear();
+    end
+}
+
+fn watch(client: &mut Client, request: &Message, line: &mut Line) -> Result<u8> {
     // Not before: while standard input is read, Ctrl-C ends this process as usual.
     let signals = Signals::receive(&[SIGINT, SIGTERM])
         .map_err(|e| Error::because("cannot receive signals", e))?;
-    client.send(&request)?;
+    client.send(request)?;
     let mut written = [0; 2];
     let mut accepted = false;
     loop {
@@ -49,14 +73,21 @@ pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
             Event::Message(m) if m.conversation_id != request.id => {}
             Event::Message(m) => match m.kind.as_str() {
                 payload::ACCEPTED => accepted = true,
-                payload::PROGRESS => {}
+                payload::PROGRESS => line.show(&read(&m)?),
                 payload::OUTPUT => {
+                    line.clear();
                     if let Some(code) = pass_on(&m, &mut written, &signals)? {
                         return Ok(code);
                     }
                 }
-                payload::RESULT => return Ok(end(&read(&m)?)),
-                payload::ERROR => return Ok(failed(&read(&m)?, accepted)),
+                payload::RESULT => {
+                    line.clear();
+                    return Ok(end(&read(&m)?));
+                }
+                payload::ERROR => {
+                    line.clear();
+                    return Ok(failed(&read(&m)?, accepted));
+                }
                 other => return Err(unexpected(other)),
             },
             Event::Closed => {
@@ -67,6 +98,53 @@ pub fn run(config: &Config, exec: &Exec) -> Result<u8> {
             Event::TimedOut => {}
         }
     }
+}
+
+/// How far the job is, on one line of the terminal that the next output takes away.
+struct Line {
+    terminal: bool,
+    shown: bool,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self {
+            terminal: io::stderr().is_terminal(),
+            shown: false,
+        }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        if self.terminal {
+            let message: String = progress.message.chars().take(LINE_TEXT).collect();
+            eprint!(
+                "\r{:3.0} % {}\x1b[K",
+                progress.percent,
+                super::printable(&message)
+            );
+            self.shown = true;
+        }
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+/// The request for a script: what one for a command has, with its name and arguments in place of those.
+fn script(exec: &Exec) -> Result<Value> {
+    let command = Command {
+        argv: None,
+        ..command(exec)?
+    };
+    let mut request: Value = serde_json::from_str(&payload::to_json(&command))
+        .map_err(|e| Error::because("cannot write the request", e))?;
+    let (name, args) = exec.argv.split_first().unzip();
+    request["name"] = json!(name);
+    request["args"] = json!(args);
+    Ok(request)
 }
 
 fn command(exec: &Exec) -> Result<Command> {
@@ -170,6 +248,8 @@ fn end(result: &JobResult) -> u8 {
                 eprintln!("triton: ended by signal {signal}");
                 u8::try_from(128 + signal).unwrap_or(1)
             }
+            // What the agent does itself has no process.
+            (None, None) if result.status == Status::Succeeded => 0,
             (None, None) => OWN_FAILURE,
         },
     }
@@ -182,9 +262,9 @@ fn failed(error: &payload::Error, accepted: bool) -> u8 {
         super::printable(&error.message)
     );
     match error.code {
+        ErrorCode::NotFound => NOT_FOUND,
         // The job never came so far: no room for it, or a disk that fails.
         _ if !accepted => OWN_FAILURE,
-        ErrorCode::NotFound => NOT_FOUND,
         ErrorCode::Io | ErrorCode::Refused => NOT_EXECUTABLE,
         _ => OWN_FAILURE,
     }

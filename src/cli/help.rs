@@ -11,8 +11,16 @@ Commands:
   status [--json]     what the running agent does
   exec -- CMD [ARG…]  run a command as a job of the agent; see 'triton help exec'
   history             what happened here; see 'triton help history'
-  put DATA            store a value in the history; see 'triton help put'
+  put [KEY] DATA      store a value in the history; see 'triton help put'
+  script ls|run       the scripts of this device; see 'triton help script'
+  progress PERCENT [TEXT], get NAME
+                      from within a job: how far it is, data that Poseidon has
+                      for this device; see 'triton help inside'
   schedule [--json]   what runs by the device's own clock, when next, and how it ended last
+  agent reload|restart|exit, system reboot|shutdown [--delay SECONDS]
+                      as Poseidon may ask; Ctrl-C within the delay cancels
+  engine COMMAND [--pipe PATH]
+                      one line into the pipe of a monitoring engine (engine.pipe)
   identifier          print the identifier to register with Poseidon (a secret);
                       --fingerprint prints what Poseidon shows of it
   check-config        read the configuration and say what is wrong with it
@@ -44,6 +52,31 @@ Exit codes: the command's own; 124 timed out; 125 triton itself failed; 126 the 
 executed; 127 it was not found; 128+N ended by signal N; 130 cancelled.
 ";
 
+const SCRIPT: &str = "\
+Usage: triton script ls [--json]
+       triton script run [OPTIONS] NAME [ARG…]
+
+'ls' lists the scripts that Poseidon has brought to this device, with their bytes. 'run' runs one as
+a job of the agent, also offline, with the options, the output and the exit codes of 'triton exec'.
+
+A script is run by its #! line, else by the program that scripts.interpreters names for its
+extension, in the folder of its revision. It finds that folder in TRITON_SCRIPTS, its own name in
+TRITON_SCRIPT, and each attribute of the device in TRITON_ATTRIBUTE_KEY.
+";
+
+const INSIDE: &str = "\
+Usage: triton progress [--job TOKEN] PERCENT [TEXT]
+       triton get [--to FILE] NAME
+
+For what runs as a job. 'progress' says how far the job in TRITON_JOB is, which Poseidon and 'triton
+exec' show at once; of many the last counts. 'get' prints what Poseidon has for this device under
+NAME: 'attributes' (all of them, in JSON), 'attribute/KEY', or a file or secret that was given to it.
+With --to it is written to FILE, whole or not at all, for its owner only. A connection that is lost
+on the way is waited for for a minute; without one to begin with, it fails with 'offline'.
+
+Exit codes: 0 done, 1 not, for the reason that is said, 2 wrong command line.
+";
+
 const HISTORY: &str = "\
 Usage: triton history [OPTIONS]
 
@@ -64,12 +97,13 @@ Options; records must fit all that are given:
 ";
 
 const PUT: &str = "\
-Usage: triton put [OPTIONS] DATA
+Usage: triton put [OPTIONS] [KEY] DATA
 
 Stores a value in the journal of this device, from which Poseidon gets it, now or when it can be
 reached again, and prints the number of its record. DATA that is JSON is stored as such, any other
-as a text; up to 64 KiB. '-' reads it from standard input, without the end of its last line; behind
-'--' it may begin with a dash. Works inside a job as it stands.
+as a text; up to 64 KiB. With a KEY the value is {\"KEY\": DATA}. '-' reads DATA from standard input,
+without the end of its last line; behind '--' it may begin with a dash. Works inside a job as it
+stands.
 
 Options:
   --token TOKEN    store it under this; else under the job this runs in (TRITON_JOB), else a new one
@@ -80,10 +114,12 @@ Exit codes: 0 stored and on the disk, 1 not stored, for the reason that is said,
 ";
 
 pub fn text(topic: Option<&str>) -> String {
-    let own = match topic {
+    let own = match topic.map(|topic| topic.split(' ').next().unwrap_or(topic)) {
         Some("exec") => Some(EXEC),
         Some("history") => Some(HISTORY),
         Some("put") => Some(PUT),
+        Some("script") => Some(SCRIPT),
+        Some("inside" | "progress" | "get") => Some(INSIDE),
         _ => None,
     };
     let mut text = match own {

@@ -4,6 +4,7 @@ mod args;
 mod check_config;
 mod doctor;
 mod exec;
+mod get;
 mod help;
 mod history;
 mod identifier;
@@ -11,7 +12,9 @@ mod logging;
 mod put;
 mod run;
 mod schedule;
+mod script;
 mod status;
+mod words;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -55,6 +58,7 @@ fn dispatch(args: &Args) -> Result<u8> {
         Command::History { query, json } => history::run(&quiet(args)?, query, *json),
         Command::Put { put, json } => put::run(&quiet(args)?, put, *json),
         Command::Schedule { json } => schedule::run(&quiet(args)?, *json),
+        Command::Words(words) => words.run(&quiet(args)?),
         Command::Identifier { fingerprint } => identifier::run(&quiet(args)?, *fingerprint),
         Command::CheckConfig => check_config::run(args),
         Command::Doctor => doctor::run(args),

@@ -22,16 +22,19 @@ const JOB: &str = "TRITON_JOB";
 pub struct Put {
     pub token: Option<String>,
     pub code: Option<u32>,
-    /// `-`: standard input.
-    pub data: Option<String>,
+    /// The data, or a key and its value; `-` is standard input.
+    pub words: Vec<String>,
 }
 
 pub fn run(config: &Config, put: &Put, json: bool) -> Result<u8> {
-    let data = match put.data.as_deref() {
+    let data = match put.words.last().map(String::as_str) {
         Some("-") | None => read_stdin()?,
         Some(text) => value(text),
     };
-    let job = || std::env::var(JOB).ok().filter(|token| !token.is_empty());
+    let data = match &put.words[..] {
+        [key, _] => Value::Object([(key.clone(), data)].into_iter().collect()),
+        _ => data,
+    };
     let token = put.token.clone().or_else(job).unwrap_or_else(id::random);
     let request = HistoryPut {
         token: Some(token.clone()),
@@ -59,6 +62,11 @@ pub fn run(config: &Config, put: &Put, json: bool) -> Result<u8> {
         print(&format!("{sequence}\n"));
     }
     Ok(0)
+}
+
+/// The job that this process belongs to.
+pub fn job() -> Option<String> {
+    std::env::var(JOB).ok().filter(|token| !token.is_empty())
 }
 
 /// JSON as it is, any other text as a JSON text.

@@ -10,7 +10,7 @@ mod loose;
 mod session;
 mod xml;
 
-pub use data::{DataRequest, DataResponse, PIECE};
+pub use data::{DataRequest, DataResponse, Manifest, PIECE, ScriptFile};
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
 pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
 pub use job::{

@@ -1,22 +1,36 @@
-//! `script`: a job that runs one of the device's scripts.
+//! `script`: a job that runs one of the device's scripts; `scripts.sync`: one that brings them.
 
 use super::{Peer, Plugin};
 use crate::job::{Holds, Pool, Request, Work};
-use crate::message::payload::{self, Command, ErrorCode, Parameters};
+use crate::message::payload::{self, Bounds, Command, ErrorCode, Parameters};
 use crate::message::{Message, PayloadError};
-use crate::scripts::Repository;
+use crate::scripts::{Plan, Repository, Sync};
+use crate::transfer::Pace;
 use std::sync::Arc;
 
 /// Hands scripts to the pool.
 pub struct Scripts {
     pool: Arc<Pool>,
     repository: Arc<Repository>,
+    pace: Pace,
 }
 
 impl Scripts {
-    /// Runs those of `repository` on `pool`.
-    pub fn new(pool: Arc<Pool>, repository: Arc<Repository>) -> Self {
-        Self { pool, repository }
+    /// Runs those of `repository` on `pool`, and fetches what is missing at `pace`.
+    pub fn new(pool: Arc<Pool>, repository: Arc<Repository>, pace: Pace) -> Self {
+        Self {
+            pool,
+            repository,
+            pace,
+        }
+    }
+
+    fn sync(&self, message: &Message) -> Result<Work, payload::Error> {
+        let unreadable = |e: PayloadError| payload::Error::new(ErrorCode::Invalid, e.to_string());
+        let bounds: Bounds = message.read().map_err(unreadable)?;
+        let plan = Plan::of(message.read().map_err(unreadable)?)?;
+        let sync = Sync::new(Arc::clone(&self.repository), plan, self.pace.clone());
+        Ok(Work::Task(Arc::new(sync), bounds))
     }
 
     fn resolve(&self, message: &Message, from: &Peer) -> Result<Request, payload::Error> {
@@ -39,11 +53,15 @@ impl Plugin for Scripts {
     }
 
     fn types(&self) -> &'static [&'static str] {
-        &[payload::SCRIPT]
+        &[payload::SCRIPT, payload::SCRIPTS_SYNC]
     }
 
     fn handle(&self, message: &Message, from: &Peer) {
         // Also what is refused: a token that ran when the script was still there is answered by how that ended.
+        if message.kind == payload::SCRIPTS_SYNC {
+            let work = self.sync(message).unwrap_or_else(Work::Refused);
+            return self.pool.submit(from.request(message, work));
+        }
         let request = self
             .resolve(message, from)
             .unwrap_or_else(|error| from.request(message, Work::Refused(error)));

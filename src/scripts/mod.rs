@@ -11,8 +11,12 @@
 
 mod attributes;
 mod interpreter;
+mod manifest;
+mod sync;
 
 pub use attributes::Attributes;
+pub use manifest::Plan;
+pub use sync::Sync;
 
 use crate::job::Holds;
 use crate::message::payload::{self, Command, ErrorCode};
@@ -26,8 +30,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 const NAME_LIMIT: usize = 255;
 /// Most arguments of a script.
 const ARGUMENTS: usize = 4096;
-/// Where a revision is made.
+/// Where a revision or a link is made.
 const NEW: &str = ".new";
+/// What has to go out of the way of another of its name.
+const OLD: &str = ".old";
 
 /// The scripts of this device.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub struct Repository {
     interpreters: BTreeMap<String, String>,
     /// Of the device, for the environment.
     attributes: Arc<Attributes>,
+    /// Held by the one who brings a revision.
+    syncing: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -66,6 +74,7 @@ impl Repository {
             folder: state.join("scripts"),
             interpreters,
             attributes,
+            syncing: Mutex::default(),
             state: Mutex::default(),
         };
         repository.clean();

@@ -10,6 +10,7 @@ pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod space;
+pub mod sync;
 pub mod syslog;
 pub mod user;
 pub mod wake;

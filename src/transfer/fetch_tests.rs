@@ -177,9 +177,6 @@ fn a_lost_connection_costs_what_was_on_its_way() {
                 return;
             }
             stage.give(&response);
-            if count > 20 && count % 7 == 0 {
-                stage.give(&response);
-            }
         });
     }
 }

@@ -5,6 +5,29 @@ use serde::{Deserialize, Serialize};
 /// Most bytes of content in one message.
 pub const PIECE: usize = 64 * 1024;
 
+/// `scripts.sync`: what a revision consists of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Manifest {
+    /// Its name.
+    pub revision: String,
+    #[allow(missing_docs)]
+    pub files: Vec<ScriptFile>,
+}
+
+/// One of its files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct ScriptFile {
+    /// Relative.
+    pub path: String,
+    pub sha256: String,
+    pub size: u64,
+    /// Octal; 0755 where it is absent.
+    pub mode: Option<String>,
+}
+
 /// `data.request`: asks for a piece of content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
