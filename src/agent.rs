@@ -17,6 +17,7 @@ use crate::outbox::{Limits, Outbox};
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
 use crate::plugin::data::Data;
+use crate::plugin::files::Files;
 use crate::plugin::history::History;
 use crate::service::{self, Service, notify::Notify};
 use crate::sys;
@@ -25,6 +26,7 @@ use crate::sys::process;
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
+use crate::transfer;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
@@ -32,7 +34,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Jobs get this long to end after SIGTERM when the agent stops. With what follows it stays within the 5 s that
 /// procd gives before it kills.
@@ -89,9 +91,19 @@ pub fn run(
     let notify = Notify::new(&variable);
     let bell = service::bell(&notify).map_err(io("create a wake-up"))?;
     let status = Arc::new(LinkStatus::with_bell(bell));
+    let files = files(config);
+    let notes = files.notes.clone();
+    // Its disks may hang, and nobody waits for it.
+    let sweep = crew.spawn("sweep", SMALL_STACK, move || {
+        transfer::leftovers::sweep(&notes, SystemTime::now());
+    });
+    if let Err(e) = sweep {
+        log::warn!("what transfers have left behind stays until the next start: {e}");
+    }
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
         Box::new(Data::new(Arc::clone(&pool))),
+        Box::new(Files::new(Arc::clone(&pool), Arc::new(files))),
         Box::new(History::new(
             Arc::clone(&journal),
             config.limits.message_bytes,
@@ -374,6 +386,17 @@ fn job_settings(config: &Config) -> job::Settings {
         environment: vec![("TRITON_SOCKET".into(), config.socket.clone().into())],
         ..job::Settings::default()
     }
+}
+
+fn files(config: &Config) -> transfer::Files {
+    let files = &config.files;
+    let idle = Duration::from_secs(files.idle_seconds);
+    transfer::Files::new(
+        transfer::Pace::new(files.window_bytes, config.limits.message_bytes, idle),
+        files.reserve_bytes,
+        files.manifest_entries,
+        config.state.join("transfers"),
+    )
 }
 
 /// The most that a job's end may take of the journal, on disk or in memory: the smallest one still has room for a job.

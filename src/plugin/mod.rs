@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod command;
 pub mod data;
+pub mod files;
 pub mod health;
 pub mod history;
 
