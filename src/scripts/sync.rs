@@ -149,7 +149,7 @@ impl Sync {
                 .open(&path)
                 .map_err(cannot("create", &path))?;
             fetch(context, &file.content, &new, 0, &self.pace, &mut meter)
-                .map_err(|stop| about(&file.path, stop))?;
+                .map_err(|stop| stop.about(&format!("the file {:?}", &file.path)))?;
             new.set_permissions(Permissions::from_mode(file.mode))
                 .map_err(cannot("set the mode of", &path))?;
             have.insert(file.content.sha256.clone(), path);
@@ -322,15 +322,5 @@ fn check_space(folder: &Path, bytes: u64) -> Result<(), Stop> {
             Err(Stop::failed(ErrorCode::Io, text))
         }
         _ => Ok(()),
-    }
-}
-
-fn about(path: &str, stop: Stop) -> Stop {
-    match stop {
-        Stop::Failed(mut error) => {
-            error.message = format!("the file {path:?}: {}", error.message);
-            Stop::Failed(error)
-        }
-        stop => stop,
     }
 }
