@@ -82,11 +82,6 @@ async fn wrong_hashes_and_sizes_are_refused_and_leave_nothing() {
     let chunked = "transfer-encoding: chunked\r\n";
     let whole = [&chunks[..], b"0\r\n\r\n"].concat();
     assert_eq!(rig.ask_with("PUT", &path, chunked, &whole).await.0, 413);
-    // It says more than it has, and the connection ends.
-    let (status, _) = rig
-        .ask_with("PUT", &path, "content-length: 900\r\n", b"short")
-        .await;
-    assert_eq!(status, 400);
     assert_eq!(parts(&rig), 0);
     // All rooms are free again.
     put(&rig, &[1; 1000]).await;

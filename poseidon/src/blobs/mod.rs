@@ -216,7 +216,11 @@ impl Blobs {
             if wanted.contains(hash) {
                 self.mark(hash)?;
             } else if age(&metadata, now) >= KEEP {
-                std::fs::remove_file(&path)?;
+                // One that cannot be deleted must not keep the others.
+                if let Err(e) = std::fs::remove_file(&path) {
+                    log::warn!("the blob {} is not deleted: {e}", path.display());
+                    continue;
+                }
                 self.release(metadata.len());
                 deleted += 1;
             }

@@ -36,6 +36,12 @@ pub(super) fn find(
             walk(named, as_path.unwrap_or(""), 0, &mut found, &mut skipped)?;
             continue;
         }
+        if !metadata.is_file() {
+            return Err(format!(
+                "{} is no plain file, and it is read twice: put its content into one",
+                named.display()
+            ));
+        }
         let path = match as_path {
             Some(path) if single && !path.ends_with('/') => path.to_owned(),
             folder => join(folder.unwrap_or(""), &name_of(named)?),
