@@ -189,7 +189,7 @@ impl Blobs {
     pub fn old(&self, now: SystemTime) -> io::Result<Vec<String>> {
         let mut old = Vec::new();
         self.each(|hash, metadata| {
-            if age(metadata, now) >= KEEP - MARK {
+            if age(metadata, now) + MARK >= KEEP {
                 old.push(hash);
             }
         })?;
