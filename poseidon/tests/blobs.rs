@@ -36,7 +36,10 @@ async fn put(rig: &Rig, bytes: &[u8]) -> String {
 async fn a_large_blob_is_put_once_and_outlives_a_restart() {
     let mut rig = rig().await;
     // More than a body of JSON may have.
-    let bytes: Vec<u8> = (0..5_000_000_u32).map(|n| (n / 7) as u8).collect();
+    let bytes: Vec<u8> = (0..5_000_000_u32)
+        .flat_map(u32::to_le_bytes)
+        .take(5_000_000)
+        .collect();
     let hash = sha256(&bytes);
     let path = format!("/blobs/{hash}");
     assert_eq!(rig.ask("HEAD", &path, b"").await.0, 404);
@@ -82,11 +85,6 @@ async fn wrong_hashes_and_sizes_are_refused_and_leave_nothing() {
     let chunked = "transfer-encoding: chunked\r\n";
     let whole = [&chunks[..], b"0\r\n\r\n"].concat();
     assert_eq!(rig.ask_with("PUT", &path, chunked, &whole).await.0, 413);
-    // It says more than it has, and the connection ends.
-    let (status, _) = rig
-        .ask_with("PUT", &path, "content-length: 900\r\n", b"short")
-        .await;
-    assert_eq!(status, 400);
     assert_eq!(parts(&rig), 0);
     // All rooms are free again.
     put(&rig, &[1; 1000]).await;
@@ -111,14 +109,14 @@ async fn what_is_cut_off_leaves_nothing() {
             token.trim()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(&[7; 600_000]).await.unwrap();
+        stream.write_all(&vec![7; 600_000]).await.unwrap();
         eventually("it is being written", async || {
             (parts(rig) == 1).then_some(())
         })
         .await;
         stream
     };
-    let hash = sha256(&[7; 1_000_000]);
+    let hash = sha256(&vec![7; 1_000_000]);
     let stream = begin(&rig, &hash).await;
     drop(stream);
     eventually("the part is gone", async || {
@@ -130,7 +128,7 @@ async fn what_is_cut_off_leaves_nothing() {
     let _ = stream.read_to_end(&mut Vec::new()).await;
     assert_eq!(parts(&rig), 0);
     assert_eq!(rig.ask("HEAD", &format!("/blobs/{hash}"), b"").await.0, 404);
-    assert_eq!(put(&rig, &[7; 1_000_000]).await, hash);
+    assert_eq!(put(&rig, &vec![7; 1_000_000]).await, hash);
 }
 
 #[tokio::test]

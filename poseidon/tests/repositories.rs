@@ -492,6 +492,7 @@ async fn the_command_says_what_is_wrong() {
             vec!["put", "box", here.to_str().unwrap()],
             "no path of a script",
         ),
+        (vec!["put", "box", "/dev/null"], "is no plain file"),
         (vec!["put", "box", "/nowhere"], "cannot read /nowhere"),
         (
             vec!["put", "nobody", good],

@@ -4,6 +4,9 @@ import { ApiError, content } from "./api.js";
 import { byId, confirmed, say, show } from "./dom.js";
 import { bytes, list, plain } from "./format.js";
 
+/** As the server has it. The browser would take `..` for steps in the address, and ask for something else. */
+const PATH = /^[\w-][\w.-]*(\/[\w-][\w.-]*){0,7}$/;
+
 let tell = null;
 /** What is in the box: `{ base, path, parent, sha256, crlf, locked }`; a new script has no path and no hash. */
 let shown = null;
@@ -100,6 +103,10 @@ async function save() {
   const target = shown;
   if (target === null || target.locked) return;
   const path = target.path ?? byId("editor-path").value.trim();
+  if (!PATH.test(path)) {
+    note("Not saved: a path consists of letters, digits, “.”, “_”, “-” and “/”, and no part of it begins with a dot.");
+    return;
+  }
   const written = byId("editor-text").value;
   const raw = new TextEncoder().encode(target.crlf ? written.replaceAll("\n", "\r\n") : written);
   const exec = byId("editor-exec").checked;

@@ -16,8 +16,9 @@ let name = null;
 let current = null;
 let older = null;
 let revisions = [];
-/** Counts what was asked: answers to an earlier question are left out. */
+/** Count what was asked: answers to an earlier question are left out. */
 let turn = 0;
+let looks = 0;
 
 const base = () => `/repositories/${encodeURIComponent(name)}`;
 const filesOf = (repository) => list(repository?.files, MOST_FILES);
@@ -42,6 +43,7 @@ export function open(next) {
   current = older = null;
   revisions = [];
   turn += 1;
+  looks += 1;
   editor.close();
   byId("revisions-box").open = false;
   show(byId("scripts-card"), name !== null);
@@ -75,6 +77,7 @@ export async function reload() {
 /** A new revision was made here. */
 function saved(repository) {
   turn += 1;
+  looks += 1;
   current = repository;
   older = null;
   render();
@@ -98,16 +101,16 @@ async function history() {
 async function look(revision) {
   editor.close();
   older = null;
+  looks += 1;
+  const own = looks;
   if (revision !== null && revision.number !== current?.number) {
-    turn += 1;
-    const own = turn;
     try {
       const answer = await call("GET", `${base()}/revisions/${encodeURIComponent(revision.number)}`);
-      if (own !== turn) return;
+      if (own !== looks) return;
       older = answer;
       say(byId("scripts-error"), "");
     } catch (failure) {
-      if (own === turn) say(byId("scripts-error"), plain(failure.message));
+      if (own === looks) say(byId("scripts-error"), plain(failure.message));
     }
   }
   render();

@@ -129,12 +129,11 @@ pub(super) async fn file(
 ) -> Answer {
     let hash = identifier(&app, &name)?;
     check_path(&path).map_err(ApiError::invalid)?;
-    let files = match &query.revision {
-        Some(wanted) => find(&app, &hash, wanted).await?.1,
-        None => {
-            let current = app.repositories.current(&hash).await?;
-            current.map_or_else(Vec::new, |manifest| manifest.files)
-        }
+    let files = if let Some(wanted) = &query.revision {
+        find(&app, &hash, wanted).await?.1
+    } else {
+        let current = app.repositories.current(&hash).await?;
+        current.map_or_else(Vec::new, |manifest| manifest.files)
     };
     let file = files.iter().find(|f| f.path == path).ok_or_else(|| {
         ApiError::not_found(format!(

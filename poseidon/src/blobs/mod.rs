@@ -189,7 +189,7 @@ impl Blobs {
     pub fn old(&self, now: SystemTime) -> io::Result<Vec<String>> {
         let mut old = Vec::new();
         self.each(|hash, metadata| {
-            if age(metadata, now) >= KEEP - MARK {
+            if age(metadata, now) + MARK >= KEEP {
                 old.push(hash);
             }
         })?;
@@ -216,7 +216,11 @@ impl Blobs {
             if wanted.contains(hash) {
                 self.mark(hash)?;
             } else if age(&metadata, now) >= KEEP {
-                std::fs::remove_file(&path)?;
+                // One that cannot be deleted must not keep the others.
+                if let Err(e) = std::fs::remove_file(&path) {
+                    log::warn!("the blob {} is not deleted: {e}", path.display());
+                    continue;
+                }
                 self.release(metadata.len());
                 deleted += 1;
             }

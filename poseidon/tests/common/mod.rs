@@ -184,7 +184,6 @@ impl Rig {
         stream.write_all(head.as_bytes()).await.unwrap();
         // The server may answer, and close, before it has read all of it.
         let _ = stream.write_all(body).await;
-        let _ = stream.shutdown().await;
         let mut answer = Vec::new();
         let _ = within(stream.read_to_end(&mut answer)).await;
         let end = answer.windows(4).position(|w| w == b"\r\n\r\n");

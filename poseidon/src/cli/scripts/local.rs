@@ -36,11 +36,17 @@ pub(super) fn find(
             walk(named, as_path.unwrap_or(""), 0, &mut found, &mut skipped)?;
             continue;
         }
+        if !metadata.is_file() {
+            return Err(format!(
+                "{} is no plain file, and it is read twice: put its content into one",
+                named.display()
+            ));
+        }
         let path = match as_path {
             Some(path) if single && !path.ends_with('/') => path.to_owned(),
             folder => join(folder.unwrap_or(""), &name_of(named)?),
         };
-        add(&mut found, path, named.clone())?;
+        add(&mut found, &path, named)?;
     }
     if found.is_empty() {
         return Err("there is no file to put".to_owned());
@@ -75,7 +81,7 @@ fn walk(
         if kind.is_dir() {
             walk(&from, &path, depth + 1, found, skipped)?;
         } else if kind.is_file() {
-            add(found, path, from)?;
+            add(found, &path, &from)?;
         } else {
             return Err(format!(
                 "{} is a symbolic link or a special file: scripts are plain files",
@@ -86,9 +92,9 @@ fn walk(
     Ok(())
 }
 
-fn add(found: &mut BTreeMap<String, PathBuf>, path: String, from: PathBuf) -> Result<(), String> {
-    check_path(&path).map_err(|e| format!("{}: {e}", from.display()))?;
-    if let Some(other) = found.insert(path.clone(), from.clone()) {
+fn add(found: &mut BTreeMap<String, PathBuf>, path: &str, from: &Path) -> Result<(), String> {
+    check_path(path).map_err(|e| format!("{}: {e}", from.display()))?;
+    if let Some(other) = found.insert(path.to_owned(), from.to_owned()) {
         return Err(format!(
             "{} and {} would both be {path}",
             other.display(),
