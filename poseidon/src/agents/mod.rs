@@ -2,11 +2,13 @@
 
 pub mod arrival;
 pub mod connection;
+// pub mod data;
 pub mod delivery;
 mod handle;
 mod hello;
 pub mod identifiers;
 pub mod order;
+pub mod pull;
 pub mod recorder;
 pub mod registry;
 pub mod session;

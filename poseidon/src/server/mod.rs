@@ -6,7 +6,7 @@ pub mod limits;
 pub mod page;
 pub mod tls;
 
-use crate::agents::recorder;
+use crate::agents::{pull, recorder};
 use crate::agents::registry::Registry;
 use crate::events::Events;
 use crate::jobs::Jobs;
@@ -73,6 +73,8 @@ pub struct Settings {
     pub output_store_bytes: u64,
     /// Records of the agents' journals that are kept.
     pub history_records: u64,
+    /// How long a file that is being fetched waits for a device that says nothing, or is away.
+    pub file_patience: Duration,
 }
 
 impl Settings {
@@ -88,6 +90,7 @@ impl Settings {
             job_output_bytes: 2 << 30,
             output_store_bytes: 8 << 30,
             history_records: 100_000,
+            file_patience: Duration::from_mins(2),
         }
     }
 }
@@ -106,6 +109,8 @@ pub struct App {
     pub events: Events,
     /// Room for records on their way into the store, in bytes.
     pub record_room: Arc<Semaphore>,
+    /// Room for files that are being fetched.
+    pub pull_room: Arc<Semaphore>,
     /// Failed attempts to connect.
     pub attempts: Attempts,
     /// Becomes true when the server stops.
@@ -179,6 +184,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         db,
         events,
         record_room: Arc::new(Semaphore::new(recorder::ALL_BYTES)),
+        pull_room: Arc::new(Semaphore::new(pull::MAX_PULLS)),
         attempts: Attempts::default(),
         stop: stopping,
         token,
