@@ -25,6 +25,8 @@ pub enum Change {
     Job(String),
     /// Records of an agent came.
     History(Key),
+    /// The scripts of the identifier with this hash.
+    Scripts(String),
 }
 
 /// The place where changes are said and heard.

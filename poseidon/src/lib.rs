@@ -3,6 +3,7 @@
 //! - [`server`] listens, by TLS or plain, and owns the data folder.
 //! - [`agents`] is who connects: identifiers, the registry of instances, the conversation with each.
 //! - [`jobs`] is what was asked of them, with the output in files.
+//! - [`blobs`] is content by its hash; [`repositories`] the scripts of each identifier, [`data`] what else it was given.
 //! - [`api`] is the HTTP interface for people and programs, `docs/api.md`.
 //! - [`store`] is what survives a restart.
 //! - [`cli`] is the command; it talks to a running server by the API. [`demo`] shows all of it.
@@ -11,10 +12,13 @@
 
 pub mod agents;
 pub mod api;
+pub mod blobs;
 pub mod cli;
+pub mod data;
 pub mod demo;
 pub mod events;
 pub mod jobs;
+pub mod repositories;
 pub mod server;
 pub mod store;
 pub mod time;

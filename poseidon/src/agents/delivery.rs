@@ -1,8 +1,8 @@
 //! Hands an agent its jobs after it came: those of an earlier connection as the protocol says, and those that waited
 //! in the store, as fast as it takes them.
 
-use super::{Key, order};
 use super::connection::{Connection, SEND_WAIT, SendError};
+use super::{Key, order};
 use crate::jobs::Resume;
 use crate::server::App;
 use crate::store::{Job, JobState};

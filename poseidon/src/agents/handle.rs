@@ -121,7 +121,7 @@ impl Session<'_> {
                     log::debug!("{} sends content that nobody waits for", self.name());
                 }
             }
-            // PROV (payload::DATA_REQUEST, live) => self.provide(&key, message, live).await,
+            (payload::DATA_REQUEST, live) => self.provide(&key, message, live).await,
             (payload::ERROR, live) => self.error(&key, plain, &message, live).await,
             // Of a job that has ended, or an answer to a cancel: nothing hangs on it.
             (_, None) if known => {

@@ -2,11 +2,12 @@
 
 pub mod arrival;
 pub mod connection;
-// pub mod data;
+pub mod data;
 pub mod delivery;
 mod handle;
 mod hello;
 pub mod identifiers;
+pub mod named;
 pub mod order;
 pub mod pull;
 pub mod recorder;

@@ -421,7 +421,10 @@ impl Drop for Pull {
         if let Some((connection, _)) = self.app.registry.connection(&self.key) {
             let cancelled = order::cancel(&self.app, &connection, &self.token, Some(0.0));
             if let Err(e) = cancelled {
-                log::warn!("job {}, which nobody waits for, is not cancelled: {e:?}", self.token);
+                log::warn!(
+                    "job {}, which nobody waits for, is not cancelled: {e:?}",
+                    self.token
+                );
             }
         }
     }

@@ -126,11 +126,7 @@ impl Registry {
     }
 
     /// A new connection of an admitted identifier; `None` where there are `limit` already.
-    pub fn open(
-        &self,
-        identifier: &str,
-        limit: usize,
-    ) -> Option<(Arc<Connection>, Outbox)> {
+    pub fn open(&self, identifier: &str, limit: usize) -> Option<(Arc<Connection>, Outbox)> {
         let mut inner = lock(&self.inner);
         if inner.connections.len() >= limit {
             return None;

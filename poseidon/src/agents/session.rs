@@ -2,7 +2,7 @@
 
 use super::Key;
 use super::connection::{Connection, Out, Outbox};
-// PROV use super::data::Provider;
+use super::data::Provider;
 use super::recorder::Recorder;
 use crate::jobs::End;
 use crate::server::App;
@@ -57,7 +57,7 @@ pub async fn run<S>(
         phase: Phase::Waiting,
         warned: false,
         recorder: None,
-        // PROV provider: None,
+        provider: None,
     };
     // Reading and writing go on side by side, so that two full sockets cannot wait for each other.
     let ending = tokio::select! {
@@ -152,8 +152,8 @@ pub(super) struct Session<'a> {
     pub warned: bool,
     /// Stores the records of an agent that has a journal.
     pub recorder: Option<Recorder>,
-    // PROV doc
-    // PROV pub provider: Option<Provider>,
+    /// Gives it content, once it has asked for some.
+    pub provider: Option<Provider>,
 }
 
 impl Session<'_> {

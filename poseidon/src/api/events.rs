@@ -43,6 +43,10 @@ enum Line<'a> {
         instance: &'a str,
         row: u64,
     },
+    Scripts {
+        name: &'a str,
+        revision: &'a str,
+    },
 }
 
 impl Line<'_> {
@@ -159,6 +163,19 @@ impl Watcher {
                     row,
                 }
                 .bytes()
+            }
+            Change::Scripts(identifier) => {
+                let found = self.app.repositories.current_id(identifier).await;
+                let revision = match found {
+                    Ok(revision) => revision?,
+                    Err(e) => {
+                        log::error!("a watcher is not told of a new revision: {e}");
+                        return None;
+                    }
+                };
+                let (name, _) = self.app.registry.settings(identifier)?;
+                let (name, revision) = (name.as_str(), revision.as_str());
+                Line::Scripts { name, revision }.bytes()
             }
             Change::Job(token) => {
                 let job = match self.app.jobs.get(token).await {

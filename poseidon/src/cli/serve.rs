@@ -40,6 +40,12 @@ pub(super) struct Serve {
     /// A file that is being fetched waits so long for a device that says nothing or is away: 90s, 15m
     #[arg(long, default_value = "2m", value_parser = super::length, value_name = "DURATION")]
     file_patience: std::time::Duration,
+    /// Bytes of one file that is pushed, or of data that is given
+    #[arg(long, default_value_t = 2 << 30, value_name = "BYTES")]
+    blob_bytes: u64,
+    /// Bytes of all files, scripts and large data; what nothing refers to goes after a day
+    #[arg(long, default_value_t = 16 << 30, value_name = "BYTES")]
+    blob_store_bytes: u64,
 }
 
 impl Serve {
@@ -60,6 +66,8 @@ impl Serve {
             output_store_bytes: self.output_store_bytes,
             history_records: self.history_records,
             file_patience: self.file_patience,
+            blob_bytes: self.blob_bytes,
+            blob_store_bytes: self.blob_store_bytes,
         })
         .await?;
         let scheme = server

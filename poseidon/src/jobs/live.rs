@@ -4,9 +4,10 @@ use super::inbox::Inbox;
 use super::lock;
 use super::spool::Spool;
 use crate::agents::Key;
+use crate::agents::named::Named;
 use crate::store::{Job, JobState};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 use triton::message::payload;
 
@@ -26,6 +27,8 @@ pub struct Live {
     pub(super) written: watch::Sender<Written>,
     /// What its reader waits for, where it has one.
     pub inbox: Inbox,
+    /// The content that it names, once that was asked for.
+    pub(crate) named: OnceLock<Arc<Named>>,
     /// Somebody is writing its end. Taken under the lock of `job`, so that nothing is sent that has ended.
     ending: AtomicBool,
 }
@@ -58,6 +61,7 @@ impl Live {
         let reader = job.kind == payload::FILE_GET && connection != 0;
         Self {
             inbox: Inbox::new(reader),
+            named: OnceLock::new(),
             spool: Mutex::new(Spool::new(job.stdout_bytes, job.stderr_bytes)),
             job: Mutex::new(Standing {
                 job,

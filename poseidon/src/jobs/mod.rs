@@ -167,6 +167,14 @@ impl Jobs {
         lock(&self.open).of(identifier, instance)
     }
 
+    /// Calls `take` for the request of each open job.
+    pub fn each_request(&self, mut take: impl FnMut(&str)) {
+        let all = lock(&self.open).all();
+        for live in all {
+            take(live.job().request.get());
+        }
+    }
+
     /// A job, open or ended.
     pub async fn get(&self, token: &str) -> Result<Option<Job>> {
         if let Some(live) = self.open(token) {

@@ -22,7 +22,7 @@ const READ: usize = 256 << 10;
 /// When all files together are over their bound, the oldest are deleted down to this share of it.
 const PRUNE_TO: f64 = 0.9;
 /// With less free space on the disk output is not stored: the database needs it.
-const RESERVE: u64 = 64 << 20;
+pub(crate) const RESERVE: u64 = 64 << 20;
 /// The free space is looked at before so many bytes are written, and each time while there is too little.
 const CHECK_EVERY: u64 = 1 << 20;
 /// A file takes at least so much of the disk.
@@ -131,7 +131,7 @@ impl Spools {
 }
 
 /// Free bytes of the disk that holds the folder.
-fn free(dir: &Path) -> Option<u64> {
+pub(crate) fn free(dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(dir).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

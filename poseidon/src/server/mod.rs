@@ -6,11 +6,15 @@ pub mod limits;
 pub mod page;
 pub mod tls;
 
-use crate::agents::{pull, recorder};
+use crate::agents::named::Manifests;
 use crate::agents::registry::Registry;
+use crate::agents::{pull, recorder};
+use crate::blobs::{self, Blobs};
+use crate::data::Data;
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
+use crate::repositories::Repositories;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store as _};
 use axum::Router;
@@ -75,6 +79,10 @@ pub struct Settings {
     pub history_records: u64,
     /// How long a file that is being fetched waits for a device that says nothing, or is away.
     pub file_patience: Duration,
+    /// Bytes of one blob.
+    pub blob_bytes: u64,
+    /// Bytes of all blobs.
+    pub blob_store_bytes: u64,
 }
 
 impl Settings {
@@ -91,6 +99,8 @@ impl Settings {
             output_store_bytes: 8 << 30,
             history_records: 100_000,
             file_patience: Duration::from_mins(2),
+            blob_bytes: 2 << 30,
+            blob_store_bytes: 16 << 30,
         }
     }
 }
@@ -103,12 +113,20 @@ pub struct App {
     pub registry: Registry,
     /// The jobs.
     pub jobs: Arc<Jobs>,
+    /// Content by its hash.
+    pub blobs: Arc<Blobs>,
+    /// The scripts of each identifier.
+    pub repositories: Repositories,
+    /// What else it was given.
+    pub data: Data,
     /// The store.
     pub db: Db,
     /// The fleet as it changes.
     pub events: Events,
     /// Room for records on their way into the store, in bytes.
     pub record_room: Arc<Semaphore>,
+    /// Which content open jobs name.
+    pub manifests: Manifests,
     /// Room for files that are being fetched.
     pub pull_room: Arc<Semaphore>,
     /// Failed attempts to connect.
@@ -176,14 +194,25 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         settings.output_store_bytes,
     )
     .map_err(|e| format!("cannot use the folder {}: {e}", output.display()))?;
+    let content = data.path().join("blobs");
+    let blobs = Blobs::start(
+        content.clone(),
+        settings.blob_bytes,
+        settings.blob_store_bytes,
+    )
+    .map_err(|e| format!("cannot use the folder {}: {e}", content.display()))?;
     let events = Events::default();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
         registry: Registry::new(snapshot, events.clone(), settings.heartbeat_seconds),
         jobs: Jobs::new(db.clone(), events.clone(), spools, open_jobs),
+        blobs,
+        repositories: Repositories::new(db.clone(), events.clone()),
+        data: Data::new(db.clone()),
         db,
         events,
         record_room: Arc::new(Semaphore::new(recorder::ALL_BYTES)),
+        manifests: Manifests::default(),
         pull_room: Arc::new(Semaphore::new(pull::MAX_PULLS)),
         attempts: Attempts::default(),
         stop: stopping,
@@ -388,6 +417,14 @@ async fn flush(app: Arc<App>) {
         }
         if all && let Err(e) = prune_records(&app).await {
             log::error!("old records are not deleted: {e}");
+        }
+        if all {
+            let now = std::time::SystemTime::now();
+            match blobs::sweep::sweep(&app.blobs, &app.db, &app.jobs, now).await {
+                Ok(0) => {}
+                Ok(n) => log::info!("deleted {n} blobs that nothing refers to"),
+                Err(e) => log::error!("old blobs are not deleted: {e}"),
+            }
         }
     }
 }

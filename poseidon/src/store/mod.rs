@@ -1,10 +1,12 @@
-//! What Poseidon remembers: identifiers, instances, jobs and the records of the agents' journals.
+//! What Poseidon remembers: identifiers, instances, jobs, the records of the agents' journals, scripts, named data.
 //!
 //! [`Store`] is what a store can do; [`sqlite`] is the embedded one. [`Db`] is how the rest of the server
 //! reaches it: a thread of its own takes the calls from a bounded queue and commits them in groups, so that
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
+pub mod named;
 pub mod records;
+pub mod repositories;
 pub mod sqlite;
 
 use records::{Batch, Found, RecordFilter, Stored};
@@ -154,7 +156,7 @@ pub struct JobFilter {
 }
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
-pub trait Store: Send {
+pub trait Store: repositories::RepositoryStore + named::NamedStore + Send {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;
     /// Makes durable what was done since `begin`.

@@ -1,6 +1,8 @@
 //! The embedded store: one `SQLite` file in WAL mode.
 
+mod named;
 mod records;
+mod repositories;
 
 use super::records::{Batch, Found, RecordFilter, Stored};
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
@@ -14,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001-first.sql"),
     include_str!("../../migrations/0002-records.sql"),
     include_str!("../../migrations/0003-types.sql"),
+    include_str!("../../migrations/0004-repositories.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
