@@ -2,7 +2,7 @@
 //! in the store, as fast as it takes them.
 
 use super::connection::{Connection, SEND_WAIT, SendError};
-use super::{Key, order};
+use super::{Key, pull};
 use crate::jobs::Resume;
 use crate::server::App;
 use crate::store::{Job, JobState};
@@ -95,10 +95,7 @@ async fn deliver(app: &Arc<App>, key: &Key, connection: &Arc<Connection>) {
             // Behind the request: what its reader asks for next belongs to it.
             live.inbox.ring();
             if is_new && live.state() == JobState::Accepted && live.is_abandoned() {
-                let token = live.job().token;
-                if let Err(e) = order::cancel(app, connection, &token, None) {
-                    log::warn!("job {token}, which nobody waits for, is not cancelled: {e:?}");
-                }
+                pull::abandon(app, connection, &live.job().token);
             }
         }
         let until = queued(app, key, connection, journal.as_deref()).await;

@@ -10,7 +10,7 @@ use crate::time::now;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use triton::message::payload::{self, ErrorCode};
-use triton::message::{DEFAULT_LIMIT, Message, id};
+use triton::message::{DEFAULT_LIMIT, id};
 
 /// What is asked for.
 pub struct Order {
@@ -90,26 +90,6 @@ pub async fn give(
         }
     }
     Ok(live)
-}
-
-/// Asks an agent to end a job, without waiting.
-pub fn cancel(
-    app: &App,
-    connection: &Connection,
-    token: &str,
-    grace_seconds: Option<f64>,
-) -> Result<(), SendError> {
-    let cancel = payload::Cancel {
-        job: token.to_owned(),
-        grace_seconds,
-    };
-    let message = Message::with(payload::CANCEL, &cancel);
-    let Ok(text) = message.encode() else {
-        log::error!("a cancel of job {token} cannot be written");
-        return Err(SendError::Offline);
-    };
-    app.jobs.cancelling(&message.id, token);
-    connection.send(text)
 }
 
 /// Where it is not taken this is an end, and not a state that anybody could wait for, unless the job may wait.

@@ -4,7 +4,7 @@ use super::Key;
 use super::connection::{Connection, SendError};
 use super::order::{self, Order, OrderError};
 use super::registry::Target;
-use crate::jobs::{Live, Written};
+use crate::jobs::{End, Live, Written};
 use crate::server::{App, stopped};
 use crate::store::{Job, JobState};
 use axum::body::Bytes;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
-use triton::message::payload::{self, DataRequest, DataResponse, PIECE};
+use triton::message::payload::{self, DataRequest, DataResponse, ErrorCode, PIECE};
 use triton::message::{Message, id};
 
 /// Files that are fetched at a time.
@@ -67,7 +67,7 @@ impl std::fmt::Display for PullError {
                 let end = job.error.as_ref().or(job.result.as_ref());
                 write!(f, "the job has ended: {}", end.map_or("", |end| end.get()))
             }
-            Self::Late(wait) => write!(f, "nothing came for {} s", wait.as_secs()),
+            Self::Late(wait) => write!(f, "nothing came from the device for {} s", wait.as_secs()),
             Self::Wrong(what) => write!(f, "the device sends nonsense: {what}"),
             Self::Stopping => f.write_str("the server stops"),
         }
@@ -153,9 +153,16 @@ impl Pull {
             finished: false,
             _room: room,
         };
-        let offer = pull.offer().await?;
-        pull.size = offer.size;
-        Ok((pull, offer))
+        match pull.offer().await {
+            Ok(offer) => {
+                pull.size = offer.size;
+                Ok((pull, offer))
+            }
+            Err(e) => {
+                pull.give_up(&e).await;
+                Err(e)
+            }
+        }
     }
 
     /// The job's token.
@@ -163,8 +170,23 @@ impl Pull {
         &self.token
     }
 
+    /// Ends the job where nobody else says why it came to nothing.
+    pub async fn give_up(&self, e: &PullError) {
+        let code = match e {
+            PullError::Late(_) => ErrorCode::Other("silent".to_owned()),
+            PullError::Wrong(_) => ErrorCode::Invalid,
+            _ => return,
+        };
+        if let Some((connection, _)) = self.app.registry.connection(&self.key) {
+            abandon(&self.app, &connection, &self.token);
+        }
+        let error = payload::Error::new(code, e.to_string());
+        self.app.jobs.end(&self.live, End::Error(error)).await;
+    }
+
     async fn offer(&mut self) -> Result<Offer, PullError> {
-        let until = Instant::now() + BEGIN_WAIT.min(self.app.settings.file_patience);
+        let wait = BEGIN_WAIT.min(self.app.settings.file_patience);
+        let until = Instant::now() + wait;
         loop {
             match self.news(until).await {
                 News::Message(message) if message.kind == payload::DATA_OFFER => {
@@ -180,7 +202,7 @@ impl Pull {
                 News::Message(_) => return Err(wrong("content comes before the offer")),
                 News::Back => {}
                 News::Ended => return Err(self.ended()),
-                News::Time => return Err(PullError::Late(BEGIN_WAIT)),
+                News::Time => return Err(PullError::Late(wait)),
                 News::Stopping => return Err(PullError::Stopping),
             }
         }
@@ -411,6 +433,21 @@ fn wrong(what: impl Into<String>) -> PullError {
     PullError::Wrong(what.into())
 }
 
+/// Cancels a job whose reader has gone. Where the cancel is not taken the agent gives the job up by itself, since nobody
+/// asks it for anything.
+pub(super) fn abandon(app: &App, connection: &Connection, token: &str) {
+    let cancel = payload::Cancel {
+        job: token.to_owned(),
+        grace_seconds: None,
+    };
+    let message = Message::with(payload::CANCEL, &cancel);
+    app.jobs.cancelling(&message.id, token);
+    let sent = message.encode().map(|text| connection.send(text));
+    if !matches!(sent, Ok(Ok(()))) {
+        log::warn!("job {token}, which nobody waits for, is not cancelled");
+    }
+}
+
 impl Drop for Pull {
     fn drop(&mut self) {
         self.live.inbox.close();
@@ -419,13 +456,7 @@ impl Drop for Pull {
         }
         // Where the device is away this is done when it comes back.
         if let Some((connection, _)) = self.app.registry.connection(&self.key) {
-            let cancelled = order::cancel(&self.app, &connection, &self.token, Some(0.0));
-            if let Err(e) = cancelled {
-                log::warn!(
-                    "job {}, which nobody waits for, is not cancelled: {e:?}",
-                    self.token
-                );
-            }
+            abandon(&self.app, &connection, &self.token);
         }
     }
 }

@@ -95,6 +95,7 @@ fn answer(pull: Pull, offer: &Offer, tag: &str, path: &str) -> Response {
             Ok(Some(bytes)) => Some((Ok(bytes), Some(pull))),
             Ok(None) => None,
             Err(e) => {
+                pull.give_up(&e).await;
                 log::info!("the file of job {} breaks off: {e}", pull.token());
                 Some((Err(std::io::Error::other(e.to_string())), None))
             }

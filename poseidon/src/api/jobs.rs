@@ -20,8 +20,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
-use triton::message::DEFAULT_LIMIT;
 use triton::message::payload;
+use triton::message::{DEFAULT_LIMIT, Message};
 
 /// What can be asked for by this call. What has a call of its own is not among them.
 const TYPES: &[&str] = &[
@@ -297,7 +297,18 @@ pub(super) async fn cancel(State(app): Shared, Path(token): Path<String>, body: 
             job.agent, job.instance
         )));
     };
-    order::cancel(&app, &connection, &token, grace_seconds).map_err(|e| match e {
+    let message = Message::with(
+        payload::CANCEL,
+        &payload::Cancel {
+            job: token.clone(),
+            grace_seconds,
+        },
+    );
+    let text = message
+        .encode()
+        .map_err(|e| ApiError::invalid(e.to_string()))?;
+    app.jobs.cancelling(&message.id, &token);
+    connection.send(text).map_err(|e| match e {
         SendError::Offline => ApiError::offline(format!("{} has just gone", job.agent)),
         SendError::Busy => ApiError::busy(format!("{} takes no more messages", job.agent)),
     })?;

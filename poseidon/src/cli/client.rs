@@ -3,21 +3,22 @@
 use super::Reach;
 use crate::server::data;
 use crate::server::tls::certificates_of;
-use axum::body::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use axum::body::{Body, Bytes};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, Uri};
+use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -100,6 +101,11 @@ impl Failure {
     /// Whether the call certainly never got to the server, or not through it to an agent.
     pub(super) fn never_sent(&self) -> bool {
         matches!(self.kind, Kind::Unreachable) || self.is_offline()
+    }
+
+    /// Whether what was asked for is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.kind, Kind::Answered { status: 404, .. })
     }
 
     /// Whether an agent is down.
@@ -219,12 +225,64 @@ impl Client {
 
     /// `lines` that tells what kind of failure it was.
     pub(super) async fn try_lines(&self, path: &str) -> Result<Lines, Failure> {
-        let body = self.send(Method::GET, path, None).await?;
+        let body = self.send(Method::GET, path, &[], Body::empty()).await?;
         Ok(Lines {
-            body,
+            body: body.into_body(),
             buffer: Vec::new(),
             searched: 0,
         })
+    }
+
+    /// `GET`, piece by piece. `tag` is the ETag that it must have.
+    pub(super) async fn try_bytes(&self, path: &str, tag: Option<&str>) -> Result<Pieces, Failure> {
+        let headers: Vec<_> = tag.map(|tag| ("if-match", tag)).into_iter().collect();
+        let response = self
+            .send(Method::GET, path, &headers, Body::empty())
+            .await?;
+        let (head, body) = response.into_parts();
+        Ok(Pieces {
+            headers: head.headers,
+            body,
+        })
+    }
+
+    /// `HEAD`: whether it is there.
+    pub(super) async fn has(&self, path: &str) -> Result<bool, Failure> {
+        match self.send(Method::HEAD, path, &[], Body::empty()).await {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_missing() => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// `PUT` of `length` bytes. `sent` grows while they leave; where it does not for a minute the path is dead.
+    pub(super) async fn upload(
+        &self,
+        path: &str,
+        length: u64,
+        body: Body,
+        sent: &AtomicU64,
+    ) -> Result<(), Failure> {
+        let length = length.to_string();
+        let headers = [("content-length", length.as_str())];
+        let request = self.send_patiently(Method::PUT, path, &headers, body);
+        let stalled = async {
+            let mut last = None;
+            loop {
+                let now = Some(sent.load(Ordering::Relaxed));
+                if std::mem::replace(&mut last, now) == now {
+                    return;
+                }
+                sleep(SILENCE).await;
+            }
+        };
+        tokio::select! {
+            answer = request => answer.map(|_| ()),
+            () = stalled => {
+                let seconds = SILENCE.as_secs();
+                Err(Failure::broken(self.failed(&format_args!("nothing was taken for {seconds} s"))))
+            }
+        }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -233,8 +291,10 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, Failure> {
-        let body = self.send(method, path, body).await?;
-        let bytes = collect(body)
+        let body = body.map_or_else(Body::empty, |body| body.to_string().into());
+        let headers = [("content-type", "application/json")];
+        let response = self.send(method, path, &headers, body).await?;
+        let bytes = collect(response.into_body())
             .await
             .map_err(|e| Failure::broken(self.failed(&e)))?;
         serde_json::from_slice(&bytes).map_err(|e| {
@@ -246,8 +306,25 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
-    ) -> Result<Incoming, Failure> {
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Result<Response<Incoming>, Failure> {
+        timeout(
+            CONNECT_WAIT + ANSWER_WAIT,
+            self.send_patiently(method, path, headers, body),
+        )
+        .await
+        .map_err(|_| Failure::broken(self.failed(&"there is no answer")))?
+    }
+
+    /// The same for what takes its time to be sent.
+    async fn send_patiently(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Result<Response<Incoming>, Failure> {
         let uri: Uri = format!("{}/api/v1{path}", self.url)
             .parse()
             .map_err(|e| Failure::wrong(format!("{} is no address of a server: {e}", self.url)))?;
@@ -262,7 +339,7 @@ impl Client {
         tokio::spawn(connection);
         let authority = uri.authority().map_or("", |a| a.as_str());
         let target = uri.path_and_query().map_or("/", |p| p.as_str());
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(target)
             .header("host", authority)
@@ -270,19 +347,20 @@ impl Client {
             .header(
                 "user-agent",
                 concat!("poseidon/", env!("CARGO_PKG_VERSION")),
-            )
-            .header("content-type", "application/json")
-            .body(Full::new(
-                body.map_or_else(Bytes::new, |b| b.to_string().into()),
-            ))
+            );
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(body)
             .map_err(|_| Failure::wrong("the token holds characters that no token has"))?;
-        let response = timeout(ANSWER_WAIT, sender.send_request(request))
+        let response = sender
+            .send_request(request)
             .await
-            .map_err(|_| Failure::broken(self.failed(&"there is no answer")))?
             .map_err(|e| Failure::broken(self.failed(&e)))?;
         let status = response.status();
         if status.is_success() {
-            return Ok(response.into_body());
+            return Ok(response);
         }
         let body = collect(response.into_body()).await.unwrap_or_default();
         let said: Option<Value> = serde_json::from_slice(&body).ok();
@@ -368,6 +446,37 @@ async fn collect(body: Incoming) -> Result<Bytes, String> {
         .await
         .map(http_body_util::Collected::to_bytes)
         .map_err(|e| e.to_string())
+}
+
+/// An answer as it comes.
+pub(super) struct Pieces {
+    /// Its head.
+    pub(super) headers: HeaderMap,
+    body: Incoming,
+}
+
+impl Pieces {
+    /// The next bytes; `None` at the whole end. A body that breaks off is a failure, as is a silence of this length.
+    pub(super) async fn next(&mut self, silence: Duration) -> Result<Option<Bytes>, Failure> {
+        loop {
+            match timeout(silence, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Ok(Some(Err(e))) => {
+                    return Err(Failure::broken(format!("the connection broke: {e}")));
+                }
+                Ok(None) => return Ok(None),
+                Err(_) => {
+                    let seconds = silence.as_secs();
+                    let text = format!("the server was silent for {seconds} s");
+                    return Err(Failure::broken(text));
+                }
+            }
+        }
+    }
 }
 
 /// An answer line by line.
