@@ -124,7 +124,9 @@ build() {
     [ "${HOME%/}" = '' ] || remap=("${HOME%/}=/home" "${remap[@]}")
     for one in "${remap[@]}"; do rustflags+=("--remap-path-prefix=$one"); done
     if [ "$pie" = pie ]; then
-        rustflags+=(-Crelocation-model=pie -Clink-arg=--pack-dyn-relocs=relr)
+        # rustc makes a static program position-independent for some targets only, and says nothing where it does not.
+        rustflags+=(-Crelocation-model=pie -Clink-arg=-pie -Clink-arg=--no-dynamic-linker -Clink-arg=-ztext
+            -Clink-arg=--pack-dyn-relocs=relr)
     else
         rustflags+=(-Crelocation-model=static)
     fi
@@ -170,9 +172,17 @@ build() {
     check "$output/$triple/small/triton" "$source"
 }
 
-# check BINARY SOURCE: that it holds nothing of the builder.
+# check BINARY SOURCE: that it holds nothing of the builder, and can start.
 check() {
-    local path paths=("$2" "${CARGO_HOME:-${HOME%/}/.cargo}")
+    local path type want=2 paths=("$2" "${CARGO_HOME:-${HOME%/}/.cargo}")
+    # ELF's e_type, 2 for a fixed place and 3 for any: what it starts with (sysroot.sh) is made for one of them, and dies in the
+    # other.
+    [ "$pie" = fixed ] || want=3
+    type=$(od -An -tx1 -j16 -N2 "$1" | tr -d ' 0')
+    [ "$type" = "$want" ] || fail "$1 is of ELF's type $type, and $want is what its start-up code is for"
+    if command -v "qemu-$qemu-static" >/dev/null; then
+        "qemu-$qemu-static" "$1" --version >/dev/null || fail "$1 does not start under qemu-$qemu-static"
+    fi
     # Where it is the root, every path begins with it.
     [ "${HOME%/}" = '' ] || paths+=("${HOME%/}/")
     for path in "${paths[@]}"; do

@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together, waits, and ends them in order.
 
+use crate::acts::{Actor, Acts, Deed, Stage};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
@@ -14,10 +15,15 @@ use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
 use crate::message::id;
 use crate::outbox::{Limits, Outbox};
+use crate::plugin::acts::Doer;
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
 use crate::plugin::data::Data;
+use crate::plugin::engine::Engine;
 use crate::plugin::history::History;
+use crate::plugin::scripts::Scripts;
+use crate::plugin::update::Updates;
+use crate::scripts::{Attributes, Repository};
 use crate::service::{self, Service, notify::Notify};
 use crate::sys;
 use crate::sys::poll::{IN, PollSet};
@@ -25,6 +31,8 @@ use crate::sys::process;
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
+use crate::transfer::Pace;
+use crate::update::{self, Began, Trial, Watch};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
@@ -51,14 +59,17 @@ pub enum Outcome {
     Stopped,
     /// A thread panicked; the rest was ended in order.
     Broken,
+    /// It was asked to become a new process.
+    Restarting,
 }
 
 /// Runs the daemon until a signal or an internal error ends it. `reload` reads the configuration anew,
-/// and `apply_log` has the log go by it.
+/// and `apply_log` has the log go by it. `program` is this program's file.
 ///
 /// Call it before any thread is started: it blocks the signals that it waits for.
 pub fn run(
     config: &Config,
+    program: &Path,
     reload: &dyn Fn() -> Result<Config>,
     apply_log: &dyn Fn(&Config),
 ) -> Result<Outcome> {
@@ -76,10 +87,21 @@ pub fn run(
     let io = |what| move |e| Error::because(format!("cannot {what}"), e);
     // Held until the process ends: two agents with one identity would take each other's place for ever.
     let _lock = lock(&config.state)?;
+    let updates = update::Settings::from_config(config, program);
+    // Before all that a new program might not be up to.
+    let trial = match Trial::begin(&updates) {
+        Began::Alone => None,
+        Began::Trial(trial) => Some(trial),
+        Began::TakenBack => return Ok(Outcome::Restarting),
+    };
     let instance = identity::instance(&config.state)?;
     let link_settings = LinkSettings::from_config(config)?;
     log_start(config, &link_settings, &instance);
-    let journal = Journal::open(&journal_settings(config)).map_err(io("open the journal"))?;
+    let journal = Journal::open(&journal::Settings {
+        goes_on: trial.as_ref().map(|trial| trial.token().to_owned()),
+        ..journal_settings(config)
+    })
+    .map_err(io("open the journal"))?;
     let journal = Arc::new(journal);
 
     let queues = queues(config);
@@ -89,9 +111,25 @@ pub fn run(
     let notify = Notify::new(&variable);
     let bell = service::bell(&notify).map_err(io("create a wake-up"))?;
     let status = Arc::new(LinkStatus::with_bell(bell));
+    let acts = Arc::new(Acts::new(Arc::clone(&journal)).map_err(io("create a wake-up"))?);
+    let attributes = Arc::new(Attributes::open(&config.state));
+    let scripts = Arc::new(Repository::open(
+        &config.state,
+        config.scripts.interpreters.clone(),
+        Arc::clone(&attributes),
+    ));
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
-        Box::new(Data::new(Arc::clone(&pool))),
+        Box::new(Data::new(Arc::clone(&pool), Arc::clone(&outbox))),
+        Box::new(Scripts::new(Arc::clone(&pool), Arc::clone(&scripts))),
+        Box::new(Doer::new(Arc::clone(&pool), Arc::clone(&acts))),
+        Box::new(Engine::new(Arc::clone(&pool), config.engine.pipe.clone())),
+        Box::new(Updates::new(
+            Arc::clone(&pool),
+            updates,
+            pace(config),
+            Arc::clone(&acts),
+        )),
         Box::new(History::new(
             Arc::clone(&journal),
             config.limits.message_bytes,
@@ -103,6 +141,7 @@ pub fn run(
             Arc::clone(&pool),
             Arc::clone(&outbox),
             Arc::clone(&journal),
+            Arc::clone(&scripts),
         )),
     ]));
     let heartbeat = Arc::new(Heartbeat::new());
@@ -142,12 +181,14 @@ pub fn run(
     };
     threads.push(beat_thread.map_err(io("start the thread heartbeat"))?);
     let parts = supervisor::Parts {
-        outbox,
+        outbox: Arc::clone(&outbox),
         dispatcher,
         heartbeat: Arc::clone(&heartbeat),
         status: Arc::clone(&status),
         control: Arc::clone(&control),
         journal: Arc::clone(&journal),
+        attributes,
+        scripts,
         instance,
         run: id::random(),
         clone_advice: clone_advice(config),
@@ -161,12 +202,34 @@ pub fn run(
     // Ready without a connection: a device without network boots all the same.
     let mut service = Service::begin(
         notify,
-        status,
+        Arc::clone(&status),
         vec![&*control, &*heartbeat, &*local, &*pool],
         &variable,
     );
-    let outcome = wait(&signals, &alarm, &control, &mut service, reload, apply_log);
-    service.stopping();
+    let mut actor = Actor {
+        acts: &acts,
+        link: &outbox,
+        pool: &pool,
+        grace: JOB_GRACE,
+        system: &config.system,
+        stage: Stage::Idle,
+    };
+    let reload = || read_anew(&control, reload, apply_log);
+    let mut trial = Watch::new(trial, &status, &journal);
+    let outcome = wait(
+        &signals,
+        &alarm,
+        &mut service,
+        &mut actor,
+        &mut trial,
+        &reload,
+    );
+    if outcome == Outcome::Restarting {
+        // For the service manager the same process goes on, and is ready again soon.
+        service.reloading();
+    } else {
+        service.stopping();
+    }
     // First what makes work, then what reports its end.
     pool.stop(JOB_GRACE);
     heartbeat.stop();
@@ -204,20 +267,42 @@ impl Alarm {
 fn wait(
     signals: &Signals,
     alarm: &Alarm,
-    control: &Control,
     service: &mut Service<'_>,
-    reload: &dyn Fn() -> Result<Config>,
-    apply_log: &dyn Fn(&Config),
+    actor: &mut Actor<'_>,
+    trial: &mut Watch<'_>,
+    reload: &dyn Fn() -> Result<()>,
 ) -> Outcome {
+    let reload = |service: &mut Service<'_>| {
+        service.reloading();
+        let refused = reload().err().map(|e| {
+            log::error!("the old configuration stays in force: {e}");
+            e.to_string()
+        });
+        service.reloaded(refused);
+    };
     loop {
+        match actor.turn() {
+            Deed::None => {}
+            Deed::Reload => {
+                reload(service);
+                continue;
+            }
+            Deed::Restart => return Outcome::Restarting,
+            Deed::Exit => return Outcome::Stopped,
+        }
+        if trial.turn() {
+            return Outcome::Restarting;
+        }
         service.turn();
         let mut set = PollSet::new();
         set.add(signals.as_fd(), IN);
         set.add(alarm.wake.as_fd(), IN);
+        set.add(actor.acts.wake(), IN);
         if let Some(changed) = service.changed() {
             set.add(changed, IN);
         }
-        if let Err(e) = set.wait(service.deadline()) {
+        let deadline = [service.deadline(), actor.deadline(), trial.deadline()];
+        if let Err(e) = set.wait(deadline.into_iter().flatten().min()) {
             log::error!("poll fails: {e}; stopping");
             return Outcome::Broken;
         }
@@ -227,25 +312,7 @@ fn wait(
             return Outcome::Broken;
         }
         match signals.next() {
-            Some(SIGHUP) => {
-                service.reloading();
-                let settings = reload().and_then(|config| {
-                    let settings = LinkSettings::from_config(&config)?;
-                    Ok((config, settings))
-                });
-                match settings {
-                    Ok((config, settings)) => {
-                        apply_log(&config);
-                        log::info!("configuration read anew");
-                        control.reload(settings);
-                        service.reloaded(None);
-                    }
-                    Err(e) => {
-                        log::error!("the old configuration stays in force: {e}");
-                        service.reloaded(Some(e.to_string()));
-                    }
-                }
-            }
+            Some(SIGHUP) => reload(service),
             Some(signal) => {
                 log::info!("stopping (signal {signal})");
                 return Outcome::Stopped;
@@ -253,6 +320,20 @@ fn wait(
             None => {}
         }
     }
+}
+
+/// Puts the configuration in force as far as that goes without a restart.
+fn read_anew(
+    control: &Control,
+    reload: &dyn Fn() -> Result<Config>,
+    apply_log: &dyn Fn(&Config),
+) -> Result<()> {
+    let config = reload()?;
+    let settings = LinkSettings::from_config(&config)?;
+    apply_log(&config);
+    log::info!("configuration read anew");
+    control.reload(settings);
+    Ok(())
 }
 
 /// Waits for the threads, but not for ever: one that hangs must not keep the process.
@@ -391,7 +472,16 @@ pub fn journal_settings(config: &Config) -> journal::Settings {
         bytes: config.journal.bytes,
         memory_bytes: config.journal.memory_bytes,
         sync: config.journal.sync,
+        goes_on: None,
     }
+}
+
+fn pace(config: &Config) -> Pace {
+    Pace::new(
+        1 << 20,
+        config.limits.message_bytes,
+        Duration::from_mins(10),
+    )
 }
 
 fn clone_advice(config: &Config) -> String {
@@ -424,7 +514,6 @@ fn log_start(config: &Config, settings: &LinkSettings, instance: &Instance) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Identifier;
 
     #[test]
     fn a_panic_in_any_thread_ends_the_daemons_wait() {
@@ -432,13 +521,31 @@ mod tests {
         let alarm = Arc::new(Alarm::new().unwrap());
         let sounded = Arc::clone(&alarm);
         let crew = Crew::new(move |thread| sounded.sound(thread));
-        let identifier = Identifier::new("x").unwrap();
-        let settings = LinkSettings::with_identifier(&Config::default(), &identifier).unwrap();
-        let control = Control::new(settings).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            state: folder.path().to_owned(),
+            ..Config::default()
+        };
+        let journal = Arc::new(Journal::open(&journal_settings(&config)).unwrap());
+        let acts = Acts::new(Arc::clone(&journal)).unwrap();
+        let mut actor = Actor {
+            acts: &acts,
+            link: &Outbox::new(queues(&config)).unwrap(),
+            pool: &Pool::start(job_settings(&config), &crew, journal),
+            grace: JOB_GRACE,
+            system: &config.system,
+            stage: Stage::Idle,
+        };
         let thread = crew.spawn("weak", SMALL_STACK, || panic!("wanted by the test"));
-        let reload = || Ok(Config::default());
         let mut service = Service::begin(Notify::default(), Arc::default(), vec![], &|_| None);
-        let outcome = wait(&signals, &alarm, &control, &mut service, &reload, &|_| {});
+        let outcome = wait(
+            &signals,
+            &alarm,
+            &mut service,
+            &mut actor,
+            &mut Watch::new(None, &LinkStatus::default(), &acts_journal),
+            &|| Ok(()),
+        );
         assert_eq!(outcome, Outcome::Broken);
         assert_eq!(*alarm.thread.lock().unwrap(), "weak");
         thread.unwrap().join().unwrap();

@@ -6,6 +6,7 @@ mod overlay;
 mod setting;
 mod table;
 
+pub use check::public_key;
 pub use setting::{Outside, Setting};
 pub use table::SETTINGS;
 
@@ -56,6 +57,14 @@ pub struct Config {
     #[allow(missing_docs)]
     pub journal: Journal,
     #[allow(missing_docs)]
+    pub scripts: Scripts,
+    #[allow(missing_docs)]
+    pub engine: Engine,
+    #[allow(missing_docs)]
+    pub system: System,
+    #[allow(missing_docs)]
+    pub update: Update,
+    #[allow(missing_docs)]
     pub limits: Limits,
 }
 
@@ -103,6 +112,15 @@ pub struct Connect {
     pub pong_seconds: u64,
 }
 
+/// `[update]`: whether the program may be replaced.
+#[derive(Clone)]
+pub struct Update {
+    /// Ed25519 public keys, base64, of those who may sign a new program. None: updates are off.
+    pub keys: Vec<String>,
+    /// Seconds that a new program has for its first welcome.
+    pub confirm_seconds: u64,
+}
+
 /// `[jobs]`: what runs commands.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -138,6 +156,28 @@ pub struct Journal {
     pub sync: bool,
 }
 
+/// `[scripts]`: what runs them.
+#[derive(Clone)]
+pub struct Scripts {
+    /// By extension, for scripts without a `#!` line; what the file names is added to what there is.
+    pub interpreters: BTreeMap<String, String>,
+}
+
+/// `[engine]`: a monitoring engine on this device.
+#[derive(Clone, Default)]
+pub struct Engine {
+    /// Its command pipe.
+    pub pipe: Option<PathBuf>,
+}
+
+/// `[system]`: how the device goes down. Run without a shell.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct System {
+    pub reboot_command: Vec<String>,
+    pub shutdown_command: Vec<String>,
+}
+
 /// `[limits]`: what bounds memory.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -171,7 +211,37 @@ impl Default for Config {
             connect: Connect::default(),
             jobs: Jobs::default(),
             journal: Journal::default(),
+            scripts: Scripts::default(),
+            engine: Engine::default(),
+            system: System::default(),
+            update: Update {
+                keys: Vec::new(),
+                confirm_seconds: 300,
+            },
             limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        let usual = [
+            ("sh", "/bin/sh"),
+            ("glue", "/bin/sh"),
+            ("lua", "/usr/bin/lua"),
+            ("py", "python3"),
+        ];
+        Self {
+            interpreters: usual.map(|(e, p)| (e.to_owned(), p.to_owned())).into(),
+        }
+    }
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self {
+            reboot_command: vec!["reboot".to_owned()],
+            shutdown_command: vec!["poweroff".to_owned()],
         }
     }
 }
@@ -361,6 +431,17 @@ mod tests {
             ("labels = 1", &["1: ", "a table"]),
             ("[labels]\na = \"b\"\nc = 1", &["3: ", "a string"]),
             ("[labels]\na = \"\"", &["1: ", "64 labels"]),
+            (
+                "[scripts.interpreters]\n\".sh\" = \"/bin/sh\"",
+                &["1: ", "without dot"],
+            ),
+            ("[scripts]\ninterpreters = \"sh\"", &["2: ", "a table"]),
+            ("[engine]\npipe = \"p\"", &["2: ", "absolute"]),
+            ("[system]\nreboot_command = []", &["2: ", "a program"]),
+            (
+                "[system]\nshutdown_command = \"halt\"",
+                &["2: ", "a list of strings"],
+            ),
             ("log = \"info\"\nlog = \"info\"", &["2: ", "duplicate key"]),
             ("a = ", &["1: "]),
         ] {
@@ -389,6 +470,14 @@ mod tests {
         let config = Config::from_toml("state = \"/s\"\n[journal]\nfolder = \"/j\"").unwrap();
         assert_eq!(config.journal_folder(), Path::new("/j"));
         assert!(config.journal.sync);
+    }
+
+    #[test]
+    fn interpreters_are_added_to_those_there_are() {
+        let config =
+            Config::from_toml("[scripts]\ninterpreters = {lua = \"/l\", rb = \"ruby\"}").unwrap();
+        let of = |extension: &str| config.scripts.interpreters.get(extension).unwrap().as_str();
+        assert_eq!((of("sh"), of("lua"), of("rb")), ("/bin/sh", "/l", "ruby"));
     }
 
     #[test]

@@ -30,6 +30,13 @@ impl Dispatcher {
         self.plugins.iter().map(|p| p.state()).collect()
     }
 
+    /// Tells all that the connection to Poseidon has ended.
+    pub fn disconnected(&self) {
+        for plugin in &self.plugins {
+            plugin.disconnected();
+        }
+    }
+
     /// Hands the message to its plugin, or answers why not. An `error` is logged and never answered: two sides
     /// that answer each other's errors would not stop.
     pub fn handle(&self, message: &Message, from: &Peer) {

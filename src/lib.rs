@@ -1,10 +1,12 @@
 //! Triton: a remote-management agent for small devices. `ARCHITECTURE.md` has the map of the house.
 
+mod acts;
 pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod dates;
 pub mod dispatch;
+mod engine;
 pub mod error;
 pub mod heartbeat;
 pub mod identity;
@@ -15,7 +17,10 @@ pub mod local;
 pub mod message;
 pub mod outbox;
 pub mod plugin;
+pub mod scripts;
 pub mod secret;
 pub mod service;
 pub mod sys;
 pub mod thread;
+pub mod transfer;
+pub mod update;

@@ -42,6 +42,8 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     online: bool,
+    /// How often the connection came or went.
+    changes: u32,
     closed: bool,
     control: VecDeque<Message>,
     output: VecDeque<Message>,
@@ -141,6 +143,11 @@ impl Outbox {
         Offer::Taken
     }
 
+    /// A number that is another one whenever the connection has come or gone.
+    pub fn changes(&self) -> u32 {
+        self.state().changes
+    }
+
     /// Rings `waiter` once when the connection comes or goes.
     pub fn tell_of_connection(&self, waiter: &Arc<Wake>) {
         note(&mut self.state().watching, waiter);
@@ -216,6 +223,7 @@ impl Outbox {
     pub fn set_online(&self, online: bool) {
         let mut state = self.state();
         state.online = online && !state.closed;
+        state.changes = state.changes.wrapping_add(1);
         if !online {
             state.heartbeat = None;
         }

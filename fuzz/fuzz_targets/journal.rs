@@ -41,6 +41,7 @@ fn open() -> Journal {
         bytes: 1 << 20,
         memory_bytes: 1 << 18,
         sync: false,
+        goes_on: None,
     })
     .expect("a wake-up");
     assert_eq!(journal.report().state.state, "disk");

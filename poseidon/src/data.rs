@@ -4,8 +4,7 @@
 //! store; the data folder is for its owner only.
 
 use crate::blobs::Blobs;
-use crate::store::named::{Content, Entry, NamedStore as _};
-use crate::store::repositories::RepositoryStore as _;
+use crate::store::named::{Content, Entry};
 use crate::store::{Db, StoreError};
 use crate::time::now;
 use std::io;
@@ -87,11 +86,26 @@ impl Data {
             .await
     }
 
-    /// What is known of `key`, without its content.
-    pub async fn entry(&self, identifier: &str, key: &str) -> Result<Option<Entry>, StoreError> {
+    /// What is known of `key`, and its content unless it is a secret: for operators.
+    pub async fn show(
+        &self,
+        identifier: &str,
+        key: &str,
+    ) -> Result<Option<(Entry, Option<Content>)>, StoreError> {
         let (identifier, key) = (identifier.to_owned(), key.to_owned());
+        // In one call, so that what was no secret is not one when it is read.
         self.db
-            .call(move |store| store.named_entry(&identifier, &key))
+            .call(move |store| {
+                let Some(entry) = store.named_entry(&identifier, &key)? else {
+                    return Ok(None);
+                };
+                let content = if entry.secret {
+                    None
+                } else {
+                    store.named_content(&identifier, &key)?
+                };
+                Ok(Some((entry, content)))
+            })
             .await
     }
 

@@ -43,7 +43,8 @@ async fn every_call_needs_the_token() {
                 answer.starts_with("HTTP/1.1 401"),
                 "{method} {path}: {answer}"
             );
-            assert!(answer.contains("\"unauthorized\""));
+            // An answer to HEAD has no body.
+            assert!(*method == "head" || answer.contains("\"unauthorized\""));
         }
     }
     for (method, path) in OPEN_ROUTES {
@@ -64,7 +65,12 @@ fn the_document_has_every_call_and_no_other() {
             described.insert((method.as_str(), path.as_str()));
         }
     }
-    let served: BTreeSet<_> = ROUTES.iter().chain(OPEN_ROUTES).copied().collect();
+    // The document has no sign for a name that goes over slashes.
+    let served = ROUTES.iter().chain(OPEN_ROUTES);
+    let served: Vec<_> = served
+        .map(|(method, path)| (*method, path.replace("{*", "{")))
+        .collect();
+    let served: BTreeSet<_> = served.iter().map(|(m, p)| (*m, p.as_str())).collect();
     assert_eq!(described, served);
     // Every reference leads somewhere.
     for reference in OPENAPI.split("\"#/").skip(1) {

@@ -25,6 +25,8 @@ macro_rules! world {
 mod commands;
 #[path = "page/offline.rs"]
 mod offline;
+#[path = "page/scripts.rs"]
+mod scripts;
 
 use browser::ENTER;
 use device::{health, hello};

@@ -56,14 +56,15 @@ async function request(method, path, body, signal) {
     throw new ApiError(401, "unauthorized", "this cannot be a token");
   }
   const headers = { Authorization: `Bearer ${token}` };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const raw = body instanceof Uint8Array;
+  if (body !== undefined && !raw) headers["Content-Type"] = "application/json";
   const asked = stamp();
   let response;
   try {
     response = await fetch(ROOT + path, {
       method,
       headers,
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined || raw ? body : JSON.stringify(body),
       cache: "no-store",
       credentials: "omit",
       signal,
@@ -89,6 +90,12 @@ export async function call(method, path, body, signal) {
   const response = await request(method, path, body, signal);
   const answer = await response.text();
   return answer === "" ? {} : JSON.parse(answer);
+}
+
+/** A call with content as it is, in bytes: sent, answered, or both. */
+export async function content(method, path, body, signal) {
+  const response = await request(method, path, body, signal);
+  return response.arrayBuffer();
 }
 
 /**

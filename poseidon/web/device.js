@@ -9,6 +9,7 @@ import { collision } from "./health.js";
 import * as history from "./history.js";
 import * as jobs from "./jobs.js";
 import * as run from "./run.js";
+import * as scripts from "./scripts.js";
 import { fleet, keyOf } from "./store.js";
 
 let key = null;
@@ -19,6 +20,7 @@ let lost = false;
 export function setUp(notice) {
   run.setUp((job) => jobs.take(job));
   history.setUp();
+  scripts.setUp();
   fleet.addEventListener("agents", ({ detail }) => {
     if (key !== null && (detail.replaced || detail.keys.has(key))) render();
   });
@@ -28,6 +30,7 @@ export function setUp(notice) {
     if (fleet.link !== "connected") return;
     void jobs.reload();
     void history.catchUp();
+    void scripts.reload();
     // The output may hang on a connection that is as dead as this one was.
     if (lost) run.again();
     lost = false;
@@ -57,6 +60,7 @@ export function open(next) {
   run.open(null);
   void jobs.open(null);
   history.open(null);
+  scripts.open(null);
   byId("command").value = "";
   if (key !== null) render();
 }
@@ -80,6 +84,7 @@ function render() {
     run.open(agent);
     void jobs.open(agent);
     history.open(agent);
+    scripts.open(agent);
   }
   run.update(agent);
   text(byId("device-name"), plain(agent.name) || "(no name)");

@@ -119,6 +119,9 @@ class Fleet extends EventTarget {
       case "job":
         this.dispatchEvent(new CustomEvent("job", { detail: event.job }));
         break;
+      case "scripts":
+        this.dispatchEvent(new CustomEvent("scripts", { detail: event }));
+        break;
       default: // Of a newer Poseidon.
     }
     this.#ask();

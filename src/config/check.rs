@@ -6,6 +6,8 @@ use std::path::Path;
 /// Most labels, and longest text of one, so that `hello` stays small.
 const LABELS: usize = 64;
 const LABEL_LENGTH: usize = 256;
+/// Most extensions with an interpreter.
+const INTERPRETERS: usize = 64;
 /// `sockaddr_un` holds 108 bytes with a closing NUL.
 const SOCKET_LENGTH: usize = 107;
 
@@ -34,10 +36,43 @@ pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), String> {
     Ok(())
 }
 
+pub(super) fn interpreters(table: &BTreeMap<String, String>) -> Result<(), String> {
+    let sound = |(extension, program): (&String, &String)| {
+        !extension.is_empty()
+            && extension.bytes().all(|b| b.is_ascii_alphanumeric())
+            && !program.is_empty()
+            && !program.contains('\0')
+    };
+    if table.len() > INTERPRETERS || !table.iter().all(sound) {
+        return Err(format!(
+            "expected at most {INTERPRETERS} extensions without dot, each with a program, such as lua = \"/usr/bin/lua\""
+        ));
+    }
+    Ok(())
+}
+
+/// A command without a shell.
+pub(super) fn words(words: &[String]) -> Result<(), String> {
+    let sound = |word: &String| !word.contains('\0');
+    if words.first().is_none_or(String::is_empty) || !words.iter().all(sound) {
+        return Err(
+            "expected a program and its arguments, such as [\"reboot\", \"-d\", \"5\"]".to_owned(),
+        );
+    }
+    Ok(())
+}
+
 pub(super) fn pin(text: &str) -> Result<(), String> {
     text.parse::<crate::link::tls::Pin>()
         .map(|_| ())
         .map_err(|e| format!("the pin {e}"))
+}
+
+/// An Ed25519 public key in base64.
+pub fn public_key(text: &str) -> Result<[u8; 32], String> {
+    crate::message::text::decode(text.trim())
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| "expected an Ed25519 public key: 32 bytes in base64".to_owned())
 }
 
 pub(super) fn proxy_url(text: &str) -> Result<(), String> {

@@ -3,7 +3,7 @@
 //! Not by serde: code for each section and each kind of value came to 120 kB on MIPS (`docs/size.md`).
 
 use super::setting::{Kind, One, Setting, set_number};
-use super::{Config, SETTINGS, check};
+use super::{Config, SETTINGS};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use toml::Spanned;
@@ -125,16 +125,14 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
         }
         (Kind::List(One::OrMore, _), _) => Err(fault(not("a string, or a list of them", value))),
         (Kind::List(One::IsNoList, _), _) => Err(fault(not("a list of strings", value))),
-        (Kind::Labels, DeValue::Table(table)) => {
-            let mut labels = BTreeMap::new();
+        (Kind::Table(set), DeValue::Table(table)) => {
+            let mut texts = BTreeMap::new();
             for (name, value) in table {
-                labels.insert(name.get_ref().to_string(), text(value)?.to_owned());
+                texts.insert(name.get_ref().to_string(), text(value)?.to_owned());
             }
-            check::labels(&labels).map_err(fault)?;
-            config.labels = labels;
-            Ok(())
+            set(config, texts).map_err(fault)
         }
-        (Kind::Labels, _) => Err(fault(not("a table", value))),
+        (Kind::Table(_), _) => Err(fault(not("a table", value))),
         (Kind::Former(place), _) => {
             *place(config) = true;
             Ok(())

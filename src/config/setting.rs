@@ -1,6 +1,7 @@
 //! What a setting is, and how it is set from a text.
 
 use super::{Config, check};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One setting: its name and what it may be.
@@ -40,7 +41,8 @@ pub(super) enum Kind {
     AnyPath(Place<Option<PathBuf>>),
     /// A list of texts. In the file one text is as good as a list of one, where that is `One::OrMore`.
     List(One, fn(&mut Config, Vec<String>) -> Result<(), String>),
-    Labels,
+    /// A table of texts; the function checks it.
+    Table(fn(&mut Config, BTreeMap<String, String>) -> Result<(), String>),
     /// Of older versions: whatever it is, it means nothing any more.
     Former(Place<bool>),
 }
@@ -100,7 +102,7 @@ impl Setting {
                 Ok(())
             }
             Kind::List(_, set) => set(config, check::list(text)),
-            Kind::Switch(_) | Kind::Labels | Kind::Former(_) => {
+            Kind::Switch(_) | Kind::Table(_) | Kind::Former(_) => {
                 Err("stands in the file only".to_owned())
             }
         }

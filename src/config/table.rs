@@ -3,7 +3,7 @@
 //!
 //! A new setting is a field of [`Config`](super::Config) with its default, and a line here.
 
-use super::setting::Kind::{AnyPath, Former, Labels, List, Number, Path, Switch, Text};
+use super::setting::Kind::{AnyPath, Former, List, Number, Path, Switch, Table, Text};
 use super::setting::Number::{I32, SomeI32, U64, Usize};
 use super::setting::{Kind, One, Outside, Setting};
 use super::{LogTo, check};
@@ -183,7 +183,14 @@ pub static SETTINGS: &[Setting] = &[
         "oom_score_adj",
         Number(-1_000, 1_000, SomeI32(|c| &mut c.oom_score_adj)),
     ),
-    only_file("labels", Labels),
+    only_file(
+        "labels",
+        Table(|config, labels| {
+            check::labels(&labels)?;
+            config.labels = labels;
+            Ok(())
+        }),
+    ),
     only_file(
         "connect.dns_seconds",
         Number(1, LONGEST, U64(|c| &mut c.connect.dns_seconds)),
@@ -251,6 +258,51 @@ pub static SETTINGS: &[Setting] = &[
         Number(32_768, 16_777_216, Usize(|c| &mut c.journal.memory_bytes)),
     ),
     only_file("journal.sync", Switch(|c| &mut c.journal.sync)),
+    only_file(
+        "scripts.interpreters",
+        Table(|config, table| {
+            check::interpreters(&table)?;
+            config.scripts.interpreters.extend(table);
+            Ok(())
+        }),
+    ),
+    only_file(
+        "engine.pipe",
+        Path(|config, path| {
+            config.engine.pipe = Some(path);
+            Ok(())
+        }),
+    ),
+    only_file(
+        "system.reboot_command",
+        List(One::IsNoList, |config, words| {
+            check::words(&words)?;
+            config.system.reboot_command = words;
+            Ok(())
+        }),
+    ),
+    only_file(
+        "system.shutdown_command",
+        List(One::IsNoList, |config, words| {
+            check::words(&words)?;
+            config.system.shutdown_command = words;
+            Ok(())
+        }),
+    ),
+    only_file(
+        "update.keys",
+        List(One::IsNoList, |config, keys| {
+            for key in &keys {
+                check::public_key(key)?;
+            }
+            config.update.keys = keys;
+            Ok(())
+        }),
+    ),
+    only_file(
+        "update.confirm_seconds",
+        Number(5, 86_400, U64(|c| &mut c.update.confirm_seconds)),
+    ),
     only_file(
         "limits.message_bytes",
         Number(16_384, 16_777_216, Usize(|c| &mut c.limits.message_bytes)),

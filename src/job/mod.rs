@@ -28,6 +28,7 @@ pub mod task;
 pub use ending::kind_of;
 pub use pool::Pool;
 pub use registry::JobState;
+pub(crate) use spawn::{DEFAULT_PATH, hide_own_variables};
 pub use task::{Context, Stop, Task};
 
 use crate::message::payload;
@@ -129,6 +130,8 @@ pub enum Work {
     Command(payload::Command),
     /// Carry out something within the agent.
     Task(Arc<dyn Task>, payload::Bounds),
+    /// Nothing: it makes no sense. A token that is known gets its answer all the same.
+    Refused(payload::Error),
 }
 
 /// Something that a job needs and that is let go with it.

@@ -4,7 +4,7 @@ use super::ending::{self, Ending};
 use super::registry::{Admission, Asker, Job, JobState, Next, Ordered, Registry, Why};
 use super::request::Act;
 use super::supervise::Supervision;
-use super::task::Context;
+use super::task::{Context, Stop};
 use super::{Origin, Request, Settings, Work, kind_of, request, spawn};
 use crate::journal::{Acceptance, Journal, Refusal, Standing};
 use crate::message::Message;
@@ -126,6 +126,7 @@ impl Pool {
         let not_before = match &request.work {
             Work::Command(command) => command.not_before,
             Work::Task(_, bounds) => bounds.not_before,
+            Work::Refused(_) => None,
         };
         let deferred = not_before.is_some();
         let plan = request::check(&token, request.work, request.name, settings);
@@ -346,6 +347,11 @@ impl Shared {
     fn not_accepted(&self, token: &str, asker: &Asker, refusal: Refusal) {
         let answer = match refusal {
             Refusal::Known(Standing::Ended(record)) => Ok(record),
+            Refusal::Known(Standing::Open) if self.journal.goes_on(token) => {
+                let state = Some("running".to_owned());
+                lock(&self.registry).remove(token);
+                return asker.tell(payload::ACCEPTED, &Accepted { state });
+            }
             // Its process is not here, so it will never end: what is open when the agent starts is ended there.
             Refusal::Known(Standing::Open) => {
                 log::error!("the journal has a job {token} without an end that does not run here");
@@ -423,7 +429,10 @@ impl Shared {
             let ending = self.run(&job, wake);
             let token = job.token.clone();
             drop(job);
-            self.end(&token, ending);
+            match ending {
+                Some(ending) => self.end(&token, ending),
+                None => drop(lock(&self.registry).remove(&token)),
+            }
             self.reap();
         }
         lock(&self.registry).workers -= 1;
@@ -470,19 +479,21 @@ impl Shared {
         }
     }
 
-    fn run(&self, job: &Job, wake: &Arc<Wake>) -> Ending {
+    /// How the job ended; none where the agent's next process tells that.
+    fn run(&self, job: &Job, wake: &Arc<Wake>) -> Option<Ending> {
         let turn = || lock(&self.registry).turn_of(&job.token);
         if let Some(order) = turn().order {
-            return Ending::Result(JobResult::without_process(
+            return Some(Ending::Result(JobResult::without_process(
                 Status::Cancelled,
                 order.why.message(),
-            ));
+            )));
         }
         if let Some(time) = job.plan.not_after
             && clock::trusted() > time
         {
             let message = "its time had passed before it could start";
-            return Ending::Result(JobResult::without_process(Status::Expired, Some(message)));
+            let expired = JobResult::without_process(Status::Expired, Some(message));
+            return Some(Ending::Result(expired));
         }
         let started_at = clock::now();
         let process = match &job.plan.act {
@@ -495,15 +506,18 @@ impl Shared {
                 let context = Context::new(&job.token, asker, wake, &turn, &take, until);
                 let started = Instant::now();
                 let run = task.run(&context);
-                return match context.result(run, started_at, started) {
+                if run == Err(Stop::GoesOn) {
+                    return None;
+                }
+                return Some(match context.result(run, started_at, started) {
                     Ok(result) => Ending::Result(result),
                     Err(error) => Ending::Error(error),
-                };
+                });
             }
         };
         let started = match spawn::spawn(process, &job.token, &self.settings) {
             Ok(started) => started,
-            Err(error) => return Ending::Error(error),
+            Err(error) => return Some(Ending::Error(error)),
         };
         lock(&self.registry).started(&job.token, started_at);
         let supervision = Supervision::new(&self.settings, job, process, wake, &turn, started);
@@ -511,7 +525,7 @@ impl Shared {
         if let Some(child) = outcome.unreaped {
             lock(&self.unreaped).push(child);
         }
-        Ending::Result(outcome.result)
+        Some(Ending::Result(outcome.result))
     }
 
     /// Takes away processes that have ended long after they should have.
@@ -534,6 +548,7 @@ mod tests {
             bytes: 65_536,
             memory_bytes: 32_768,
             sync: false,
+            goes_on: None,
         });
         let crew = Crew::new(|name| panic!("{name} panicked"));
         let pool = Pool::start(Settings::default(), &crew, Arc::new(journal.unwrap()));

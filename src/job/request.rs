@@ -77,6 +77,7 @@ pub(super) fn check(
         )));
     }
     match work {
+        Work::Refused(error) => Err(error),
         Work::Command(command) => check_command(command, name, settings),
         Work::Task(task, bounds) => {
             check_times(bounds.not_before, bounds.not_after)?;

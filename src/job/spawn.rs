@@ -16,7 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// Where programs are looked for if the agent itself was started without a PATH, as init may do.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A started job.
 pub(super) struct Started {
@@ -128,18 +129,7 @@ fn set_environment(
     settings: &Settings,
     identity: Option<&Identity>,
 ) {
-    // The agent's own settings, its identifier among them, are nothing for a job.
-    for (name, _) in std::env::vars_os() {
-        if name.as_bytes().starts_with(b"TRITON_") {
-            command.env_remove(name);
-        }
-    }
-    for name in service::VARIABLES {
-        command.env_remove(name);
-    }
-    if std::env::var_os("PATH").is_none_or(|path| path.is_empty()) {
-        command.env("PATH", DEFAULT_PATH);
-    }
+    hide_own_variables(command);
     if let Some(identity) = identity.filter(|identity| identity.uid.is_some()) {
         if let Some(account) = &identity.account {
             command
@@ -159,6 +149,21 @@ fn set_environment(
     let own: &[(OsString, OsString)] = &settings.environment;
     command.envs(own.iter().map(|(name, value)| (name, value)));
     command.env("TRITON_JOB", token);
+}
+
+/// The agent's own settings, its identifier among them, are nothing for what it starts.
+pub(crate) fn hide_own_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_bytes().starts_with(b"TRITON_") {
+            command.env_remove(name);
+        }
+    }
+    for name in service::VARIABLES {
+        command.env_remove(name);
+    }
+    if std::env::var_os("PATH").is_none_or(|path| path.is_empty()) {
+        command.env("PATH", DEFAULT_PATH);
+    }
 }
 
 fn explain(error: io::Error, plan: &Process) -> payload::Error {

@@ -35,6 +35,8 @@ pub enum Stop {
     Failed(payload::Error),
     /// It was cancelled or its time is up: the context knows which.
     Ended,
+    /// The agent restarts, and its next process tells the end ([`crate::journal::Settings::goes_on`]).
+    GoesOn,
 }
 
 impl From<payload::Error> for Stop {
@@ -60,7 +62,9 @@ pub struct Context<'a> {
     take: &'a dyn Fn() -> Option<Message>,
     timeout_at: Option<Instant>,
     order: Cell<Option<Order>>,
-    timed_out: Cell<bool>,
+    timed_out: Cell<Option<&'static str>>,
+    /// The outbox's count of changes, when the task last heard of one.
+    changes: Cell<u32>,
     /// Said, and not handed over yet.
     progress: RefCell<Option<Progress>>,
     /// Output that was handed over or dropped.
@@ -89,7 +93,8 @@ impl<'a> Context<'a> {
             take,
             timeout_at,
             order: Cell::new(None),
-            timed_out: Cell::new(false),
+            timed_out: Cell::new(None),
+            changes: Cell::new(sink.changes()),
             progress: RefCell::default(),
             written: Cell::new(0),
             dropped: Cell::new(0),
@@ -113,11 +118,16 @@ impl<'a> Context<'a> {
             return Err(Stop::Ended);
         }
         if self.timeout_at.is_some_and(|at| at <= Instant::now()) {
-            self.timed_out.set(true);
-            return Err(Stop::Ended);
+            return Err(self.too_late("its time was up before it was done"));
         }
         self.hand_over_progress();
         Ok(())
+    }
+
+    /// Ends the task as timed out.
+    pub fn too_late(&self, why: &'static str) -> Stop {
+        self.timed_out.set(Some(why));
+        Stop::Ended
     }
 
     /// Says how far it is. Of several that could not be sent yet the last counts.
@@ -165,21 +175,23 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The next message of the job's conversation, such as a `data.response`; none where the deadline passes or the
-    /// connection comes or goes.
+    /// The next message of the job's conversation, such as a `data.response`; none where the deadline passes, or the
+    /// connection has come or gone since the last time, even if that was between two calls.
     pub fn receive(&self, deadline: Option<Instant>) -> Result<Option<Message>, Stop> {
-        let online = self.is_online();
         loop {
             self.check()?;
             if let Some(message) = (self.take)() {
                 return Ok(Some(message));
             }
-            if self.is_online() != online || deadline.is_some_and(|at| at <= Instant::now()) {
+            let changes = self.sink.changes();
+            if self.changes.replace(changes) != changes
+                || deadline.is_some_and(|at| at <= Instant::now())
+            {
                 return Ok(None);
             }
             self.sink.tell_of_connection(self.wake);
             // It may have changed before that.
-            if self.is_online() == online {
+            if self.sink.changes() == changes {
                 self.wait(deadline);
             }
         }
@@ -217,14 +229,12 @@ impl<'a> Context<'a> {
         let (status, message, data) = match run {
             Ok(data) => (Status::Succeeded, None, data),
             Err(Stop::Failed(error)) => return Err(error),
-            Err(Stop::Ended) => match self.order.get() {
+            Err(Stop::Ended | Stop::GoesOn) => match self.order.get() {
                 Some(order) => (Status::Cancelled, order.why.message(), None),
-                None if self.timed_out.get() => (
-                    Status::TimedOut,
-                    Some("its time was up before it was done"),
-                    None,
-                ),
-                None => (Status::Cancelled, Why::Asked.message(), None),
+                None => match self.timed_out.get() {
+                    Some(why) => (Status::TimedOut, Some(why), None),
+                    None => (Status::Cancelled, Why::Asked.message(), None),
+                },
             },
         };
         let elapsed = started.elapsed().as_millis();

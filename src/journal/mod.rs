@@ -60,6 +60,8 @@ pub struct Settings {
     pub memory_bytes: usize,
     /// Whether to wait for the disk where the promise needs it.
     pub sync: bool,
+    /// A job that the agent's restart was a part of: it is not interrupted, and this process tells its end.
+    pub goes_on: Option<String>,
 }
 
 /// A job to be accepted.
@@ -188,6 +190,12 @@ impl Journal {
     /// Stores a value, durably.
     pub fn put(&self, put: &HistoryPut) -> Result<Record, payload::Error> {
         self.change(|state| state.put(put))
+    }
+
+    /// Whether this job goes on over the agent's restart, and has no end yet.
+    pub fn goes_on(&self, token: &str) -> bool {
+        let state = self.state();
+        state.goes_on.as_deref() == Some(token) && state.open.contains_key(token)
     }
 
     /// Where a token stands.

@@ -75,6 +75,8 @@ pub struct State {
     /// The disk failed with something unsynced: from this segment on it may hold less than it shows.
     pub suspect: Option<u32>,
     pub id_changed: bool,
+    /// See [`Settings::goes_on`].
+    pub goes_on: Option<String>,
     pub dropped: u64,
     /// Of disks before this one.
     pub counts: Counts,
@@ -103,6 +105,7 @@ impl State {
             lazy: None,
             suspect: None,
             id_changed: false,
+            goes_on: settings.goes_on.clone(),
             dropped: 0,
             counts: Counts::default(),
             retry: RETRY,
@@ -136,6 +139,14 @@ impl State {
         let mut open: Vec<Record> = open.into_values().collect();
         open.sort_by_key(|r| r.id);
         for accepted in &open {
+            if self.goes_on.as_ref() == Some(&accepted.token) {
+                let open = Open {
+                    id: accepted.id,
+                    reserve: Some(SMALLEST_END),
+                };
+                self.open.insert(accepted.token.clone(), open);
+                continue;
+            }
             log::warn!(
                 "job {} had not ended when the agent or the device stopped: it counts as interrupted",
                 accepted.token

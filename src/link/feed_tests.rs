@@ -14,6 +14,7 @@ fn journal() -> Journal {
         bytes: 1 << 20,
         memory_bytes: 16 << 20,
         sync: false,
+        goes_on: None,
     };
     Journal::open(&settings).unwrap()
 }

@@ -13,6 +13,7 @@ use crate::message::{ErrorCode, Message, VERSION};
 use crate::outbox::Outbox;
 use crate::plugin::health::{Depth, delta};
 use crate::plugin::{Origin, Peer};
+use crate::scripts::Attributes;
 use crate::sys::poll::{GONE, IN, OUT, PollSet};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub struct Context<'a> {
     pub heartbeat: &'a Heartbeat,
     /// Is told what happens.
     pub status: &'a LinkStatus,
+    /// What Poseidon says of this device, for its scripts.
+    pub attributes: &'a Attributes,
     /// Stop and reload come from here.
     pub control: &'a Control,
     /// Heartbeat interval unless the server names one.
@@ -118,6 +121,7 @@ pub fn run(connection: Connection, hello: &Hello, context: &Context<'_>) -> End 
     context.heartbeat.pause();
     context.outbox.set_online(false);
     context.journal.disconnected();
+    context.dispatcher.disconnected();
     end
 }
 
@@ -347,10 +351,14 @@ impl Session<'_> {
         self.life.set_heartbeat(interval);
         self.context.status.update(|status| {
             status.plain = plain;
+            status.welcomed |= !plain;
             status.name.clone_from(&welcome.name);
             status.attributes.clone_from(&welcome.attributes);
             status.heartbeat_seconds = interval.as_secs();
         });
+        if !plain {
+            self.context.attributes.set(&welcome.attributes);
+        }
         if let Some(name) = &welcome.name {
             log::info!(
                 "Poseidon calls this device {name:?}; a heartbeat every {} s",

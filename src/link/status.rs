@@ -42,6 +42,9 @@ pub struct Snapshot {
     /// A server that knows only the first Triton's format.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain: bool,
+    /// The server has said welcome since the agent's start.
+    #[serde(skip)]
+    pub welcomed: bool,
     pub heartbeat_seconds: u64,
     pub reconnects: u64,
     /// Why the last attempt or connection ended.

@@ -10,8 +10,9 @@ use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
 use crate::identity::Instance;
 use crate::journal::Journal;
-use crate::message::payload::{AgentVersion, Hello};
+use crate::message::payload::{AgentVersion, Hello, Revision};
 use crate::outbox::Outbox;
+use crate::scripts::{Attributes, Repository};
 use crate::sys::clock;
 use crate::sys::clock_watch::ClockWatch;
 use crate::sys::poll::{IN, PollSet, after};
@@ -33,6 +34,10 @@ pub struct Parts {
     pub control: Arc<Control>,
     /// What has to reach Poseidon.
     pub journal: Arc<Journal>,
+    /// What Poseidon says of this device, for its scripts.
+    pub attributes: Arc<Attributes>,
+    /// The scripts.
+    pub scripts: Arc<Repository>,
     /// Who this agent is.
     pub instance: Instance,
     /// Random per process.
@@ -142,6 +147,7 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
         dispatcher: &parts.dispatcher,
         heartbeat: &parts.heartbeat,
         status: &parts.status,
+        attributes: &parts.attributes,
         control: &parts.control,
         interval: settings.interval,
         hello: settings.options.deadlines.hello,
@@ -233,6 +239,9 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         capabilities: parts.dispatcher.types(),
         plugins: parts.dispatcher.plugins(),
         journal: Some(journal),
+        scripts: Some(Revision {
+            revision: parts.scripts.revision().unwrap_or_default(),
+        }),
         run: Some(parts.run.clone()),
         probe: false,
         labels: settings.labels.clone(),

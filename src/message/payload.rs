@@ -14,10 +14,10 @@ pub use data::{DataRequest, DataResponse, PIECE};
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
 pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
 pub use job::{
-    Accepted, Bounds, Cancel, Command, JobResult, Output, OutputMode, Progress, Status, Stream,
-    Tail,
+    Accepted, Bounds, Cancel, Command, JobResult, Output, OutputMode, Parameters, Progress, Status,
+    Stream, Tail,
 };
-pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Welcome};
+pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Revision, Welcome};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -54,6 +54,8 @@ pub const HISTORY_GET: &str = "history.get";
 #[allow(missing_docs)]
 pub const HISTORY_PUT: &str = "history.put";
 #[allow(missing_docs)]
+pub const AGENT_UPDATE: &str = "agent.update";
+#[allow(missing_docs)]
 pub const SCRIPT: &str = "script";
 #[allow(missing_docs)]
 pub const DATA_REQUEST: &str = "data.request";
@@ -71,6 +73,20 @@ pub const FILE_LIST: &str = "file.list";
 pub const DIRECTORY_PUT: &str = "directory.put";
 #[allow(missing_docs)]
 pub const SCRIPTS_SYNC: &str = "scripts.sync";
+#[allow(missing_docs)]
+pub const ENGINE_COMMAND: &str = "engine.command";
+#[allow(missing_docs)]
+pub const AGENT_RELOAD: &str = "agent.reload";
+#[allow(missing_docs)]
+pub const AGENT_RESTART: &str = "agent.restart";
+#[allow(missing_docs)]
+pub const AGENT_EXIT: &str = "agent.exit";
+#[allow(missing_docs)]
+pub const SYSTEM_REBOOT: &str = "system.reboot";
+#[allow(missing_docs)]
+pub const SYSTEM_SHUTDOWN: &str = "system.shutdown";
+/// The code of an `error` where there is no connection to Poseidon.
+pub const OFFLINE: &str = "offline";
 /// Asks the agent for its own state; answered by a message of the same type.
 pub const AGENT_STATUS: &str = "agent.status";
 
@@ -155,6 +171,8 @@ pub enum ErrorCode {
     UnsupportedVersion,
     /// Over a limit.
     TooLarge,
+    /// No key that counts has signed it.
+    Untrusted,
     /// The operating system failed.
     Io,
     /// Any other word.
@@ -172,6 +190,7 @@ impl ErrorCode {
             Self::UnknownType => "unknown-type",
             Self::UnsupportedVersion => "unsupported-version",
             Self::TooLarge => "too-large",
+            Self::Untrusted => "untrusted",
             Self::Io => "io",
             Self::Other(word) => word,
         }
@@ -186,6 +205,7 @@ impl ErrorCode {
             "unknown-type" => Self::UnknownType,
             "unsupported-version" => Self::UnsupportedVersion,
             "too-large" => Self::TooLarge,
+            "untrusted" => Self::Untrusted,
             "io" => Self::Io,
             other => Self::Other(other.to_owned()),
         }

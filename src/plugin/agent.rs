@@ -9,6 +9,7 @@ use crate::message::Message;
 use crate::message::payload::AGENT_STATUS;
 use crate::outbox::Outbox;
 use crate::plugin::health::agent_rss;
+use crate::scripts::Repository;
 use crate::sys::clock;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub struct Status {
     pool: Arc<Pool>,
     outbox: Arc<Outbox>,
     journal: Arc<Journal>,
+    scripts: Arc<Repository>,
 }
 
 impl Status {
@@ -32,6 +34,7 @@ impl Status {
         pool: Arc<Pool>,
         outbox: Arc<Outbox>,
         journal: Arc<Journal>,
+        scripts: Arc<Repository>,
     ) -> Self {
         Self {
             instance,
@@ -41,6 +44,7 @@ impl Status {
             pool,
             outbox,
             journal,
+            scripts,
         }
     }
 }
@@ -66,6 +70,7 @@ impl Plugin for Status {
             "link": self.link.get(),
             "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
             "journal": self.journal.report(),
+            "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
             "jobs": {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),

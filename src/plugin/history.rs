@@ -151,6 +151,7 @@ mod tests {
             bytes: 4 << 20,
             memory_bytes: 4 << 20,
             sync: false,
+            goes_on: None,
         };
         let journal = Arc::new(Journal::open(&settings).unwrap());
         let limits = Limits {

@@ -1,12 +1,17 @@
 //! What acts on messages. The core knows plugins only by this trait.
 
+pub mod acts;
 pub mod agent;
 pub mod command;
 pub mod data;
+pub mod engine;
 pub mod health;
 pub mod history;
+pub mod scripts;
+pub mod update;
 
 pub use crate::job::Origin;
+use crate::job::{Request, Work};
 use crate::message::Message;
 use crate::message::payload::PluginState;
 use crate::outbox::Outbox;
@@ -19,6 +24,21 @@ pub struct Peer {
     pub outbox: Arc<Outbox>,
     /// Which side it is.
     pub origin: Origin,
+}
+
+impl Peer {
+    /// The job that this peer asks for by `message`.
+    pub fn request(&self, message: &Message, work: Work) -> Request {
+        Request {
+            token: message.id.clone(),
+            conversation_id: message.conversation_id.clone(),
+            work,
+            name: None,
+            holds: None,
+            sink: Arc::clone(&self.outbox),
+            origin: self.origin,
+        }
+    }
 }
 
 /// A part of the agent that acts on some message types.
@@ -38,6 +58,9 @@ pub trait Plugin: Send + Sync {
     fn error(&self, _: &Message, _: &Peer) -> bool {
         false
     }
+
+    /// The connection to Poseidon has ended.
+    fn disconnected(&self) {}
 
     /// How it is.
     fn state(&self) -> PluginState {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Id of a process, and of the group it leads.
@@ -305,4 +305,9 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub fn keep_children_waitable() {
     // SAFETY: numbers only; the default of SIGCHLD does nothing to us.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// This program's file. To be asked at the start: later it may have been replaced, and have another name.
+pub fn program() -> PathBuf {
+    std::fs::read_link("/proc/self/exe").unwrap_or_default()
 }

@@ -78,6 +78,7 @@ fn journal() -> Arc<Journal> {
         bytes: 1 << 20,
         memory_bytes: 16 << 20,
         sync: false,
+        goes_on: None,
     };
     Arc::new(Journal::open(&settings).unwrap())
 }

@@ -59,6 +59,10 @@ pub struct Connection {
     busy_until: Mutex<Option<Instant>>,
     /// A task hands it its jobs.
     pub(super) delivering: AtomicBool,
+    /// A task brings it what is kept for its identifier.
+    pub(super) provisioning: AtomicBool,
+    /// The revision of scripts that was brought to it, or that it did not take; before that its `hello` counts.
+    pub(super) scripts: Mutex<Option<String>>,
     reason: Mutex<Option<&'static str>>,
     closing: Notify,
 }
@@ -114,6 +118,8 @@ impl Connection {
             room: Notify::new(),
             busy_until: Mutex::default(),
             delivering: AtomicBool::new(false),
+            provisioning: AtomicBool::new(false),
+            scripts: Mutex::default(),
             reason: Mutex::new(None),
             closing: Notify::new(),
         };

@@ -3,6 +3,7 @@
 use super::arrival::{Arrival, Refusal};
 use super::delivery;
 use super::handle::{raw, read_value};
+use super::provision;
 use super::recorder::Recorder;
 use super::session::{Phase, STATE_LIMIT, Session};
 use crate::agents::Key;
@@ -74,6 +75,7 @@ impl Session<'_> {
                 self.check_numbering(&key, last);
             }
             delivery::start(self.app, &key);
+            provision::start(self.app, &key);
         }
     }
 

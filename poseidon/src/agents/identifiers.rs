@@ -61,6 +61,14 @@ impl Registry {
         }
     }
 
+    /// The hash of the identifier that is registered under this name.
+    pub fn identifier(&self, name: &str) -> Option<String> {
+        let inner = lock(&self.inner);
+        let mut rows = inner.identifiers.values();
+        let row = rows.find(|row| row.name == name && !row.refused)?;
+        Some(row.hash.clone())
+    }
+
     /// Notes an identifier that nobody knows.
     pub fn knock(&self, hash: &str, address: &str, agent: &str) {
         let mut inner = lock(&self.inner);

@@ -9,6 +9,7 @@ mod hello;
 pub mod identifiers;
 pub mod named;
 pub mod order;
+pub mod provision;
 pub mod pull;
 pub mod recorder;
 pub mod registry;

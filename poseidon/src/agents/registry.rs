@@ -285,6 +285,20 @@ impl Registry {
         Some((agent.connection.clone()?, agent.journal.clone()))
     }
 
+    /// `hello` of an agent, as it came.
+    pub fn hello(&self, key: &Key) -> Option<Box<RawValue>> {
+        lock(&self.inner).agents.get(key)?.row.hello.clone()
+    }
+
+    /// The agents that are up, of one identifier or of all.
+    pub fn up(&self, identifier: Option<&str>) -> Vec<Key> {
+        let inner = lock(&self.inner);
+        let up = inner.agents.iter().filter(|(key, agent)| {
+            agent.connection.is_some() && identifier.is_none_or(|hash| key.identifier == hash)
+        });
+        up.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Records of an agent are stored, up to the sequence `acked`; `row` is that of the newest if some are new.
     pub fn stored(&self, key: &Key, acked: u64, row: Option<u64>) {
         let mut inner = lock(&self.inner);

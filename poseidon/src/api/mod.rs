@@ -1,19 +1,22 @@
 //! The HTTP interface, as `docs/api.md` has it.
 
 mod agents;
+mod blobs;
+mod data;
 mod events;
 mod extract;
 mod files;
 mod history;
 mod identifiers;
 mod jobs;
+mod repositories;
 
 use crate::agents::upgrade::{self, bearer};
 use crate::server::{App, page};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -58,6 +61,20 @@ routes! {
     get "/api/v1/jobs/{job}/output" => jobs::output,
     post "/api/v1/jobs/{job}/cancel" => jobs::cancel,
     get "/api/v1/history" => history::list,
+    put "/api/v1/blobs/{hash}" => blobs::put,
+    head "/api/v1/blobs/{hash}" => blobs::head,
+    get "/api/v1/repositories/{name}" => repositories::show,
+    post "/api/v1/repositories/{name}" => repositories::replace,
+    get "/api/v1/repositories/{name}/history" => repositories::history,
+    get "/api/v1/repositories/{name}/revisions/{revision}" => repositories::revision,
+    get "/api/v1/repositories/{name}/files/{*path}" => repositories::file,
+    put "/api/v1/repositories/{name}/files/{*path}" => repositories::put,
+    delete "/api/v1/repositories/{name}/files/{*path}" => repositories::remove,
+    post "/api/v1/repositories/{name}/revert" => repositories::revert,
+    get "/api/v1/data/{name}" => data::list,
+    get "/api/v1/data/{name}/{*key}" => data::show,
+    put "/api/v1/data/{name}/{*key}" => data::put,
+    delete "/api/v1/data/{name}/{*key}" => data::remove,
     get "/api/v1/events" => events::stream,
 }
 
@@ -176,6 +193,10 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
     }
 
+    fn full(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "full", message)
+    }
+
     fn busy(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
     }
@@ -227,17 +248,33 @@ where
     (headers, Body::from_stream(lines)).into_response()
 }
 
-/// The body of a request; a missing one is an empty object.
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
-    let bytes = axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|e| {
+/// The hash of the identifier with this name.
+fn identifier(app: &App, name: &str) -> Result<String, ApiError> {
+    app.registry
+        .identifier(name)
+        .ok_or_else(|| ApiError::not_found(format!("no identifier is registered as {name}")))
+}
+
+/// The body of a request as it is; one that says it is too large is not read.
+async fn bytes(body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::too_large(format!("the body has more than {limit} bytes"));
+    if blobs::length(headers).is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, limit).await.map_err(|e| {
         // axum wraps the error of the limit; there is no other way to tell it.
         let source = std::error::Error::source(&e);
         if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
-            ApiError::too_large(format!("the body has more than {BODY_LIMIT} bytes"))
+            too_large()
         } else {
             ApiError::invalid(format!("the body did not arrive: {e}"))
         }
-    })?;
+    })
+}
+
+/// The body of a request; a missing one is an empty object.
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+    let bytes = bytes(body, &HeaderMap::new(), BODY_LIMIT).await?;
     let bytes: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) {
         b"{}"
     } else {

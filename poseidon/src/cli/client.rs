@@ -3,22 +3,24 @@
 use super::Reach;
 use crate::server::data;
 use crate::server::tls::certificates_of;
-use axum::body::{Body, Bytes};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use axum::body::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -29,6 +31,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const ANSWER_WAIT: Duration = Duration::from_mins(1);
 /// Largest answer that is read as a whole.
 const ANSWER_LIMIT: usize = 256 << 20;
+/// A file is sent in such pieces.
+const PIECE: usize = 64 << 10;
 /// Longest line of a stream.
 const LINE_LIMIT: usize = 64 << 20;
 /// A stream that is followed has at least an empty line every 15 s; without any byte for this long its path is dead.
@@ -49,6 +53,42 @@ pub fn segment(text: &str) -> String {
         ".." => "%2E%2E".to_owned(),
         _ => utf8_percent_encode(text, SEGMENT).to_string(),
     }
+}
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|e| match e {})
+        .boxed_unsync()
+}
+
+/// The content of a file as it is read; `sent` counts what was handed on.
+fn content(file: File, sent: Arc<AtomicU64>) -> Body {
+    let file = Arc::new(file);
+    let pieces = futures_util::stream::unfold(0_u64, move |at| {
+        let (file, sent) = (file.clone(), sent.clone());
+        async move {
+            let read = tokio::task::spawn_blocking(move || {
+                use std::os::unix::fs::FileExt as _;
+                let mut piece = vec![0; PIECE];
+                let n = file.read_at(&mut piece, at)?;
+                piece.truncate(n);
+                Ok(piece)
+            });
+            let read = read.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+            match read {
+                Ok(piece) if piece.is_empty() => None,
+                Ok(piece) => {
+                    let next = at + piece.len() as u64;
+                    sent.store(next, Ordering::Relaxed);
+                    Some((Ok(Frame::data(Bytes::from(piece))), next))
+                }
+                Err(e) => Some((Err(e), at)),
+            }
+        }
+    });
+    StreamBody::new(pieces).boxed_unsync()
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -104,8 +144,13 @@ impl Failure {
     }
 
     /// Whether what was asked for is not there.
-    pub(super) fn is_missing(&self) -> bool {
+    pub(super) fn is_not_found(&self) -> bool {
         matches!(self.kind, Kind::Answered { status: 404, .. })
+    }
+
+    /// Whether somebody else was faster.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(&self.kind, Kind::Answered { code, .. } if code == "conflict")
     }
 
     /// Whether an agent is down.
@@ -198,6 +243,113 @@ impl Client {
         Ok(self.try_post(path, body).await?)
     }
 
+    /// `PUT` of what is in memory, read as `T`.
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content: impl Into<Bytes>,
+    ) -> Result<T, String> {
+        Ok(self.try_put(path, content).await?)
+    }
+
+    /// `put` that tells what kind of failure it was.
+    pub(super) async fn try_put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content: impl Into<Bytes>,
+    ) -> Result<T, Failure> {
+        let body = self
+            .request(Method::PUT, path, whole(content), &[], &AtomicU64::new(0))
+            .await?;
+        self.parse(body.into_body()).await
+    }
+
+    /// `PUT` of a file with so many bytes, read as `T`.
+    pub async fn put_file<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: File,
+        len: u64,
+    ) -> Result<T, String> {
+        let sent = Arc::new(AtomicU64::new(0));
+        Ok(self.try_put_file(path, file, len, &sent).await?)
+    }
+
+    /// The same; tells what kind of failure it was, and counts in `sent` how much has gone.
+    pub(super) async fn try_put_file<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: File,
+        len: u64,
+        sent: &Arc<AtomicU64>,
+    ) -> Result<T, Failure> {
+        let body = content(file, sent.clone());
+        let len = len.to_string();
+        let headers = [("content-length", len.as_str())];
+        let body = self
+            .request(Method::PUT, path, body, &headers, sent)
+            .await?;
+        self.parse(body.into_body()).await
+    }
+
+    /// `HEAD`: whether it is there.
+    pub async fn has(&self, path: &str) -> Result<bool, String> {
+        Ok(self.try_has(path).await?)
+    }
+
+    /// `has` that tells what kind of failure it was.
+    pub(super) async fn try_has(&self, path: &str) -> Result<bool, Failure> {
+        match self.send(Method::HEAD, path, None).await {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_not_found() => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// `GET`, piece by piece. `tag` is the ETag that it must have.
+    pub(super) async fn try_bytes(&self, path: &str, tag: Option<&str>) -> Result<Pieces, Failure> {
+        let headers: Vec<_> = tag.map(|tag| ("if-match", tag)).into_iter().collect();
+        let response = self
+            .request(
+                Method::GET,
+                path,
+                whole(Bytes::new()),
+                &headers,
+                &AtomicU64::new(0),
+            )
+            .await?;
+        let (head, body) = response.into_parts();
+        Ok(Pieces {
+            headers: head.headers,
+            body,
+        })
+    }
+
+    /// `GET` of content, piece by piece, into `out`. A reader of `out` that has gone is no error.
+    pub async fn copy(&self, path: &str, out: &mut impl std::io::Write) -> Result<(), String> {
+        let mut body = self.send(Method::GET, path, None).await?;
+        loop {
+            let frame = match timeout(SILENCE, body.frame()).await {
+                Ok(Some(frame)) => frame.map_err(|e| self.failed(&e))?,
+                Ok(None) => break,
+                Err(_) => return Err(self.failed(&"the server was silent for too long")),
+            };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            match out.write_all(data) {
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written.map_err(|e| format!("cannot write the content: {e}"))?,
+            }
+        }
+        match out.flush() {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(format!("cannot write the content: {e}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `DELETE`.
     pub async fn delete(&self, path: &str) -> Result<(), String> {
         let _: Value = self.call(Method::DELETE, path, None).await?;
@@ -225,64 +377,12 @@ impl Client {
 
     /// `lines` that tells what kind of failure it was.
     pub(super) async fn try_lines(&self, path: &str) -> Result<Lines, Failure> {
-        let body = self.send(Method::GET, path, &[], Body::empty()).await?;
+        let body = self.send(Method::GET, path, None).await?;
         Ok(Lines {
-            body: body.into_body(),
+            body,
             buffer: Vec::new(),
             searched: 0,
         })
-    }
-
-    /// `GET`, piece by piece. `tag` is the ETag that it must have.
-    pub(super) async fn try_bytes(&self, path: &str, tag: Option<&str>) -> Result<Pieces, Failure> {
-        let headers: Vec<_> = tag.map(|tag| ("if-match", tag)).into_iter().collect();
-        let response = self
-            .send(Method::GET, path, &headers, Body::empty())
-            .await?;
-        let (head, body) = response.into_parts();
-        Ok(Pieces {
-            headers: head.headers,
-            body,
-        })
-    }
-
-    /// `HEAD`: whether it is there.
-    pub(super) async fn has(&self, path: &str) -> Result<bool, Failure> {
-        match self.send(Method::HEAD, path, &[], Body::empty()).await {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is_missing() => Ok(false),
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// `PUT` of `length` bytes. `sent` grows while they leave; where it does not for a minute the path is dead.
-    pub(super) async fn upload(
-        &self,
-        path: &str,
-        length: u64,
-        body: Body,
-        sent: &AtomicU64,
-    ) -> Result<(), Failure> {
-        let length = length.to_string();
-        let headers = [("content-length", length.as_str())];
-        let request = self.send_patiently(Method::PUT, path, &headers, body);
-        let stalled = async {
-            let mut last = None;
-            loop {
-                let now = Some(sent.load(Ordering::Relaxed));
-                if std::mem::replace(&mut last, now) == now {
-                    return;
-                }
-                sleep(SILENCE).await;
-            }
-        };
-        tokio::select! {
-            answer = request => answer.map(|_| ()),
-            () = stalled => {
-                let seconds = SILENCE.as_secs();
-                Err(Failure::broken(self.failed(&format_args!("nothing was taken for {seconds} s"))))
-            }
-        }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -291,10 +391,12 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, Failure> {
-        let body = body.map_or_else(Body::empty, |body| body.to_string().into());
-        let headers = [("content-type", "application/json")];
-        let response = self.send(method, path, &headers, body).await?;
-        let bytes = collect(response.into_body())
+        let body = self.send(method, path, body).await?;
+        self.parse(body).await
+    }
+
+    async fn parse<T: DeserializeOwned>(&self, body: Incoming) -> Result<T, Failure> {
+        let bytes = collect(body)
             .await
             .map_err(|e| Failure::broken(self.failed(&e)))?;
         serde_json::from_slice(&bytes).map_err(|e| {
@@ -306,24 +408,23 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        headers: &[(&str, &str)],
-        body: Body,
-    ) -> Result<Response<Incoming>, Failure> {
-        timeout(
-            CONNECT_WAIT + ANSWER_WAIT,
-            self.send_patiently(method, path, headers, body),
-        )
-        .await
-        .map_err(|_| Failure::broken(self.failed(&"there is no answer")))?
+        body: Option<&Value>,
+    ) -> Result<Incoming, Failure> {
+        let body = whole(body.map_or_else(Bytes::new, |b| b.to_string().into()));
+        let response = self
+            .request(method, path, body, &[], &AtomicU64::new(0))
+            .await?;
+        Ok(response.into_body())
     }
 
-    /// The same for what takes its time to be sent.
-    async fn send_patiently(
+    /// `sent` counts how much of a long body has gone: as long as it grows there is patience.
+    async fn request(
         &self,
         method: Method,
         path: &str,
-        headers: &[(&str, &str)],
         body: Body,
+        headers: &[(&str, &str)],
+        sent: &AtomicU64,
     ) -> Result<Response<Incoming>, Failure> {
         let uri: Uri = format!("{}/api/v1{path}", self.url)
             .parse()
@@ -339,7 +440,11 @@ impl Client {
         tokio::spawn(connection);
         let authority = uri.authority().map_or("", |a| a.as_str());
         let target = uri.path_and_query().map_or("/", |p| p.as_str());
-        let mut request = Request::builder()
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
             .method(method)
             .uri(target)
             .header("host", authority)
@@ -347,17 +452,19 @@ impl Client {
             .header(
                 "user-agent",
                 concat!("poseidon/", env!("CARGO_PKG_VERSION")),
-            );
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request
+            )
+            .header("content-type", "application/json")
             .body(body)
             .map_err(|_| Failure::wrong("the token holds characters that no token has"))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| Failure::broken(self.failed(&e)))?;
+        let mut answer = std::pin::pin!(sender.send_request(request));
+        let response = loop {
+            let before = sent.load(Ordering::Relaxed);
+            match timeout(ANSWER_WAIT, answer.as_mut()).await {
+                Ok(response) => break response.map_err(|e| Failure::broken(self.failed(&e)))?,
+                Err(_) if sent.load(Ordering::Relaxed) > before => {}
+                Err(_) => return Err(Failure::broken(self.failed(&"there is no answer"))),
+            }
+        };
         let status = response.status();
         if status.is_success() {
             return Ok(response);

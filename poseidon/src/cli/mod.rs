@@ -3,6 +3,7 @@
 mod bars;
 pub mod client;
 mod commands;
+mod data;
 mod follow;
 mod history;
 mod jobs;
@@ -12,6 +13,7 @@ mod printer;
 mod pull;
 mod push;
 mod run;
+mod scripts;
 mod serve;
 mod tables;
 
@@ -146,6 +148,10 @@ enum Command {
     Output(run::Output),
     /// Print what devices have recorded: jobs, their ends, stored values, oldest first
     History(history::History),
+    /// Scripts of a device: put, list, show, compare, revert
+    Scripts(scripts::Scripts),
+    /// Data given to a device: files, values, secrets
+    Data(data::Data),
 }
 
 /// Runs the command line.
@@ -202,6 +208,8 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Job { job, json } => jobs::job(&client()?, &job, json).await,
         Command::Output(output) => output.run(&client()?).await,
         Command::History(history) => history.run(&client()?).await,
+        Command::Scripts(scripts) => scripts.run(&client()?).await,
+        Command::Data(data) => data.run(&client()?).await,
     }
 }
 

@@ -3,7 +3,7 @@
 pub mod manifest;
 
 use crate::events::{Change, Events};
-use crate::store::repositories::{RepositoryStore as _, Revision, Script, Which};
+use crate::store::repositories::{Revision, Script, Which};
 use crate::store::{Db, Store, StoreError};
 use crate::time::now;
 use serde::Serialize;

@@ -8,7 +8,7 @@ pub mod tls;
 
 use crate::agents::named::Manifests;
 use crate::agents::registry::Registry;
-use crate::agents::{pull, recorder};
+use crate::agents::{provision, pull, recorder};
 use crate::blobs::{self, Blobs};
 use crate::data::Data;
 use crate::events::Events;
@@ -223,6 +223,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         tokio::spawn(accept(app.clone(), listener, tls)),
         tokio::spawn(flush(app.clone())),
         tokio::spawn(expire(app.clone())),
+        tokio::spawn(provision::watch(app.clone())),
     ];
     Ok(Server {
         url,

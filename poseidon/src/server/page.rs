@@ -26,6 +26,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/clock.js", JS, include_str!("../../web/clock.js")),
     ("/device.js", JS, include_str!("../../web/device.js")),
     ("/dom.js", JS, include_str!("../../web/dom.js")),
+    ("/editor.js", JS, include_str!("../../web/editor.js")),
     ("/facts.js", JS, include_str!("../../web/facts.js")),
     ("/fleet.js", JS, include_str!("../../web/fleet.js")),
     ("/format.js", JS, include_str!("../../web/format.js")),
@@ -35,6 +36,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/output.js", JS, include_str!("../../web/output.js")),
     ("/pending.js", JS, include_str!("../../web/pending.js")),
     ("/run.js", JS, include_str!("../../web/run.js")),
+    ("/scripts.js", JS, include_str!("../../web/scripts.js")),
     ("/store.js", JS, include_str!("../../web/store.js")),
 ];
 

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio_tungstenite::WebSocketStream;
@@ -158,6 +158,60 @@ impl Rig {
             .unwrap();
         agent.hello(instance).await;
         agent
+    }
+
+    /// A call by hand: status and body.
+    pub async fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let length = format!("content-length: {}\r\n", body.len());
+        self.ask_with(method, path, &length, body).await
+    }
+
+    /// The same, with the head's lines as they are given.
+    pub async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        head: &str,
+        body: &[u8],
+    ) -> (u16, Vec<u8>) {
+        let token = std::fs::read_to_string(self.dir.path().join("data/admin-token")).unwrap();
+        let address = self.url().strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "{method} /api/v1{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n{head}\r\n",
+            token.trim()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The server may answer, and close, before it has read all of it.
+        let _ = stream.write_all(body).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = within(stream.read_to_end(&mut answer)).await;
+        let end = answer.windows(4).position(|w| w == b"\r\n\r\n");
+        let end = end.expect("a head");
+        let status = std::str::from_utf8(&answer[9..12]).unwrap();
+        (status.parse().unwrap(), answer.split_off(end + 4))
+    }
+
+    /// A call that is answered with JSON; the status is expected.
+    pub async fn told(&self, method: &str, path: &str, body: &[u8], expected: u16) -> Value {
+        let (status, answer) = self.ask(method, path, body).await;
+        let text = String::from_utf8_lossy(&answer);
+        assert_eq!(status, expected, "{method} {path}: {text}");
+        serde_json::from_slice(&answer).expect("JSON")
+    }
+
+    /// The code and the text of an error.
+    pub async fn refused(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+        expected: u16,
+    ) -> (String, String) {
+        let answer = self.told(method, path, body, expected).await;
+        let field = |name: &str| answer["error"][name].as_str().unwrap().to_owned();
+        (field("code"), field("message"))
     }
 
     pub async fn run(&self, name: &str, command: Value) -> String {

@@ -19,6 +19,7 @@ pub fn settings(folder: &Path) -> Settings {
         bytes: 1 << 20,
         memory_bytes: 256 << 10,
         sync: true,
+        goes_on: None,
     }
 }
 

@@ -86,6 +86,7 @@ fn without_sync_nothing_is_waited_for_but_creation() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(&Settings {
         sync: false,
+        goes_on: None,
         ..settings(folder.path())
     })
     .unwrap();

@@ -73,6 +73,29 @@ pub struct Bounds {
     pub not_before: Option<f64>,
 }
 
+/// What the small requests of jobs take, each its own part of it: one type, since each costs a router a kilobyte.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Parameters {
+    /// `script`: which.
+    pub name: String,
+    /// `script`: its arguments.
+    #[serde(deserialize_with = "loose::null_is_default")]
+    pub args: Vec<String>,
+    /// `agent.restart` and its like: how long to wait before.
+    pub delay_seconds: Option<f64>,
+    /// `engine.command`: the line.
+    pub command: String,
+    /// `engine.command`: where to.
+    pub pipe: Option<String>,
+    /// `progress` of a local client: whose.
+    pub job: String,
+    #[allow(missing_docs)]
+    pub percent: Option<f64>,
+    #[allow(missing_docs)]
+    pub message: Option<String>,
+}
+
 /// `cancel`: SIGTERM to a job's process group, SIGKILL after the grace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -29,6 +29,9 @@ pub struct Hello {
     /// Absent in agents without a journal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<JournalState>,
+    /// Absent in agents without scripts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scripts: Option<Revision>,
     /// Random per process: one that comes back after another was seen is a second living agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
@@ -65,6 +68,14 @@ pub struct PluginState {
     pub name: String,
     pub version: String,
     pub state: String,
+}
+
+/// What of Poseidon's the agent has, in `hello`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Revision {
+    /// As Poseidon named it; empty where it has set nothing.
+    pub revision: String,
 }
 
 /// The journal in `hello`.

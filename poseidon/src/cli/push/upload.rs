@@ -3,7 +3,7 @@
 use crate::cli::bars::Bars;
 use crate::cli::client::{Client, Failure};
 use crate::cli::follow::{Away, Outage, Patience};
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
@@ -12,6 +12,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use triton::message::id;
 
 /// Bytes that are read at a time.
@@ -87,30 +88,6 @@ impl Source {
         }
     }
 
-    fn body(&self, sent: &Arc<AtomicU64>) -> io::Result<Body> {
-        let path = match &self.place {
-            Place::Bytes(bytes) => {
-                sent.store(self.size, Ordering::Relaxed);
-                return Ok(bytes.clone().into());
-            }
-            Place::File(path) => path,
-        };
-        // One that grows must not send more than was said.
-        let file = File::open(path)?.take(self.size);
-        let sent = sent.clone();
-        let pieces = futures_util::stream::try_unfold(file, move |mut file| {
-            let sent = sent.clone();
-            async move {
-                let mut piece = vec![0; PIECE];
-                let n = file.read(&mut piece)?;
-                piece.truncate(n);
-                sent.fetch_add(n as u64, Ordering::Relaxed);
-                Ok::<_, io::Error>((n > 0).then(|| (Bytes::from(piece), file)))
-            }
-        });
-        Ok(Body::from_stream(pieces))
-    }
-
     fn name(&self) -> String {
         match &self.place {
             Place::File(path) => path.display().to_string(),
@@ -173,16 +150,24 @@ impl<'a> Uploads<'a> {
         source: &Source,
         step: &mut impl FnMut(u64),
     ) -> Result<(), Failure> {
-        if self.client.has(path).await? {
+        if self.client.try_has(path).await? {
             return Ok(());
         }
         let sent = Arc::new(AtomicU64::new(0));
-        let body = source
-            .body(&sent)
-            .map_err(|e| Failure::wrong(format!("it cannot be read: {e}")))?;
-        let upload = self.client.upload(path, source.size, body, &sent);
+        let upload = async {
+            let _: Value = match &source.place {
+                Place::Bytes(bytes) => self.client.try_put(path, bytes.clone()).await?,
+                Place::File(file) => {
+                    let file = File::open(file)
+                        .map_err(|e| Failure::wrong(format!("it cannot be read: {e}")))?;
+                    let size = source.size;
+                    self.client.try_put_file(path, file, size, &sent).await?
+                }
+            };
+            Ok(())
+        };
         tokio::pin!(upload);
-        let mut tick = tokio::time::interval(std::time::Duration::from_millis(200));
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
             tokio::select! {
                 done = &mut upload => return done,

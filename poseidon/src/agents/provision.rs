@@ -1,0 +1,191 @@
+//! Brings agents what is kept for their identifier: scripts. An agent gets it when it comes with something else, and when
+//! it changes.
+//!
+//! It is done by jobs as any other, so that what became of it is seen where all is seen. One task for each agent that
+//! has something to get, which ends when it has it, is gone, or could not take it several times.
+
+use super::order::{self, Order, OrderError};
+use super::registry::Target;
+use super::{Key, connection::Connection};
+use crate::jobs::{Live, lock};
+use crate::server::App;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use triton::message::payload;
+
+/// Tries for one agent and what it should have; after the last one its next coming or the next change counts.
+const TRIES: u32 = 5;
+/// Pause after the first failed try; it doubles.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What `hello` tells of it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Has {
+    capabilities: Vec<String>,
+    scripts: Scripts,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Scripts {
+    revision: Option<String>,
+}
+
+/// Looks after the agents of identifiers whose repository changes. Ends with the server.
+pub async fn watch(app: Arc<App>) {
+    let mut changes = app.repositories.subscribe();
+    loop {
+        let identifier = match changes.recv().await {
+            Ok(identifier) => Some(identifier),
+            // Too many at once to be told each.
+            Err(RecvError::Lagged(_)) => None,
+            Err(RecvError::Closed) => return,
+        };
+        for key in app.registry.up(identifier.as_deref()) {
+            start(&app, &key);
+        }
+    }
+}
+
+/// Sees to one agent that is up.
+pub fn start(app: &Arc<App>, key: &Key) {
+    let Some((connection, _)) = app.registry.connection(key) else {
+        // It is seen to when it comes.
+        return;
+    };
+    if connection.provisioning.swap(true, Ordering::AcqRel) {
+        // Its task looks once more before it ends.
+        return;
+    }
+    let (app, key) = (app.clone(), key.clone());
+    tokio::spawn(async move {
+        loop {
+            bring(&app, &key, &connection).await;
+            connection.provisioning.store(false, Ordering::Release);
+            // A change may have come while it ended.
+            if wanted(&app, &key, &connection).await.is_none()
+                || connection.provisioning.swap(true, Ordering::AcqRel)
+            {
+                return;
+            }
+        }
+    });
+}
+
+/// What an agent should have and has not.
+struct Wanted {
+    target: Target,
+    revision: String,
+    request: Box<RawValue>,
+}
+
+/// None where it has what it should have, or this is not its connection any more.
+async fn wanted(app: &App, key: &Key, connection: &Arc<Connection>) -> Option<Wanted> {
+    let (current, journal) = app.registry.connection(key)?;
+    if current.id != connection.id {
+        return None;
+    }
+    let hello = app.registry.hello(key)?;
+    let has: Has = serde_json::from_str(hello.get()).unwrap_or_default();
+    if !has.capabilities.iter().any(|c| c == payload::SCRIPTS_SYNC) {
+        return None;
+    }
+    let manifest = match app.repositories.current(&key.identifier).await {
+        Ok(manifest) => manifest?,
+        Err(e) => {
+            log::error!("what scripts an agent should have is not known: {e}");
+            return None;
+        }
+    };
+    let revision = manifest.revision.clone();
+    let brought = lock(&connection.scripts).clone();
+    if brought.or(has.scripts.revision).as_ref() == Some(&revision) {
+        return None;
+    }
+    Some(Wanted {
+        target: Target {
+            key: key.clone(),
+            name: app.registry.name(&key.identifier),
+            connection: Some(connection.clone()),
+            journal,
+        },
+        request: serde_json::value::to_raw_value(&manifest).ok()?,
+        revision,
+    })
+}
+
+/// Brings an agent what it should have, until it has it.
+async fn bring(app: &Arc<App>, key: &Key, connection: &Arc<Connection>) {
+    let (mut tries, mut pause) = (0, PAUSE);
+    while let Some(wanted) = wanted(app, key, connection).await {
+        let result = bring_once(app, &wanted).await;
+        tries += 1;
+        let Err(reason) = result else {
+            *lock(&connection.scripts) = Some(wanted.revision);
+            (tries, pause) = (0, PAUSE);
+            continue;
+        };
+        let (name, revision) = (&wanted.target.name, &wanted.revision);
+        log::warn!("{name} did not take revision {revision} of its scripts: {reason}");
+        if tries >= TRIES {
+            log::error!(
+                "{name} is not given its scripts again before it comes anew or they change"
+            );
+            *lock(&connection.scripts) = Some(wanted.revision);
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+async fn bring_once(app: &Arc<App>, wanted: &Wanted) -> Result<(), String> {
+    let order = Order {
+        kind: payload::SCRIPTS_SYNC.to_owned(),
+        request: wanted.request.clone(),
+        expires: None,
+    };
+    let given = order::give(app, &order, std::slice::from_ref(&wanted.target)).await;
+    let live = given.map_err(|e| match e {
+        OrderError::Invalid(reason) => reason,
+        OrderError::TooLarge(size) => format!("its list of files makes a message of {size} bytes"),
+        OrderError::Busy => "too many jobs are open".to_owned(),
+        OrderError::Store(e) => e.to_string(),
+    })?;
+    let Some(live) = live.first() else {
+        return Err("no job was made".to_owned());
+    };
+    outcome(live).await
+}
+
+/// Waits for a job's end; why it did not succeed.
+async fn outcome(live: &Live) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Ended {
+        status: payload::Status,
+        message: Option<String>,
+    }
+    let mut written = live.written();
+    // The sender lives as long as the job does.
+    let _ = written.wait_for(|written| written.ended).await;
+    let job = live.job();
+    if let Some(error) = &job.error {
+        let error: payload::Error = serde_json::from_str(error.get()).map_err(|e| e.to_string())?;
+        return Err(format!("{}: {}", error.code, error.message));
+    }
+    let result = job.result.as_ref().map_or("null", |result| result.get());
+    match serde_json::from_str::<Ended>(result) {
+        Ok(ended) if ended.status == payload::Status::Succeeded => Ok(()),
+        Ok(ended) => Err(format!(
+            "{:?} {}",
+            ended.status,
+            ended.message.unwrap_or_default()
+        )),
+        Err(e) => Err(format!("its result cannot be read: {e}")),
+    }
+}

@@ -1,0 +1,332 @@
+//! `agent.update` as far as the restart: fetch, prove, take the old program's place.
+
+use super::{Pending, Settings, hash, owner, signature};
+use crate::acts::Acts;
+use crate::job::{Context, Stop, Task};
+use crate::message::payload::ErrorCode;
+use crate::sys::poll::after;
+use crate::sys::space::space;
+use crate::transfer::{Content, Meter, Pace, fetch};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+
+/// Largest program.
+const PROGRAM_LIMIT: u64 = 64 << 20;
+/// Room that is left on the file system.
+const ROOM: u64 = 256 * 1024;
+/// How long one proof may take; connecting has deadlines of its own.
+const PROOF: Duration = Duration::from_mins(3);
+/// What of a failed proof's words is told.
+const WORDS: u64 = 4_096;
+/// How often a proof is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The payload.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct Request {
+    #[serde(rename = "ref")]
+    pub reference: String,
+    pub size: u64,
+    pub sha256: String,
+    pub signature: String,
+    #[serde(default)]
+    pub version: String,
+}
+
+/// Replaces the program.
+#[derive(Debug)]
+pub struct Update {
+    /// What it goes by.
+    pub settings: Arc<Settings>,
+    /// What is asked for.
+    pub request: Request,
+    /// The job's conversation.
+    pub conversation: String,
+    /// How content is fetched.
+    pub pace: Pace,
+    /// What restarts the agent at the end.
+    pub acts: Arc<Acts>,
+    /// One at a time.
+    pub gate: Arc<Mutex<()>>,
+}
+
+/// A name beside the program's, on the same file system.
+pub(super) fn beside(program: &Path, what: &str) -> PathBuf {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    program.with_file_name(format!(".{name}.{what}"))
+}
+
+/// What was renamed in a file's folder is on the disk.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn io_error(act: &str, path: &Path, error: &io::Error) -> Stop {
+    Stop::failed(
+        ErrorCode::Io,
+        format!("cannot {act} {}: {error}", path.display()),
+    )
+}
+
+fn refused(text: impl Into<String>) -> Stop {
+    Stop::failed(ErrorCode::Refused, text)
+}
+
+/// Removes the new file unless it has taken the program's place.
+struct New(PathBuf);
+
+impl Drop for New {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Task for Update {
+    fn name(&self) -> &'static str {
+        "agent.update"
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Option<Value>, Stop> {
+        let _one = match self.gate.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(held)) => held.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Stop::failed(ErrorCode::Busy, "another update is under way"));
+            }
+        };
+        let new_program = self.check()?;
+        let program = &self.settings.program;
+        let old_hash = hash(program).map_err(|e| io_error("read", program, &e))?;
+        let version = &self.request.version;
+        if old_hash == new_program.sha256 {
+            return Ok(Some(json!({"version": version, "changed": false})));
+        }
+        let new = New(beside(program, "new"));
+        self.fetch(context, &new_program, &new.0)?;
+        self.prove(context, &new.0)?;
+        context.check()?;
+        self.take_place(context, &new.0, &new_program.sha256)?;
+        self.acts.restart(context.token());
+        Err(Stop::GoesOn)
+    }
+}
+
+impl Update {
+    fn check(&self) -> Result<Content, Stop> {
+        let Settings { keys, program, .. } = &*self.settings;
+        let Request {
+            sha256,
+            version,
+            signature: signed,
+            ..
+        } = &self.request;
+        if keys.is_empty() {
+            return Err(refused(
+                "updates are off on this device: update.keys has no key that may sign them",
+            ));
+        }
+        if let Some(manager) = owner(Path::new("/"), program) {
+            return Err(refused(format!(
+                "{} belongs to a package of {manager}: update it by that",
+                program.display()
+            )));
+        }
+        if version.len() > 64 || version.contains(char::is_control) {
+            return Err(Stop::failed(
+                ErrorCode::Invalid,
+                "version has 64 bytes at most and no control character",
+            ));
+        }
+        let content = Content {
+            reference: self.request.reference.clone(),
+            size: self.request.size,
+            sha256: sha256.clone(),
+        };
+        content.check()?;
+        if content.size > PROGRAM_LIMIT {
+            let text = format!(
+                "the program has {} bytes, {PROGRAM_LIMIT} are allowed",
+                content.size
+            );
+            return Err(Stop::failed(ErrorCode::TooLarge, text));
+        }
+        // Before a single byte is asked for.
+        if !signature::is_signed(keys, sha256, version, signed) {
+            return Err(Stop::failed(
+                ErrorCode::Untrusted,
+                "no key of update.keys has signed this program and version",
+            ));
+        }
+        Ok(content)
+    }
+
+    fn fetch(&self, context: &Context<'_>, program: &Content, new: &Path) -> Result<(), Stop> {
+        let folder = new.parent().unwrap_or(Path::new("/"));
+        if let Some(space) = space(folder)
+            && space.available < program.size.saturating_add(ROOM)
+        {
+            let text = format!(
+                "{} has {} bytes free; the new program needs {} beside the old one",
+                folder.display(),
+                space.available,
+                program.size.saturating_add(ROOM)
+            );
+            return Err(Stop::failed(ErrorCode::Io, text));
+        }
+        // What an earlier try has left is not trusted.
+        let _ = std::fs::remove_file(new);
+        let file = File::options()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(new)
+            .map_err(|e| io_error("create", new, &e))?;
+        let mut meter = Meter::new(program.size);
+        fetch(context, program, &file, 0, &self.pace, &mut meter)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o755))
+            .and_then(|()| file.sync_all())
+            .map_err(|e| io_error("write", new, &e))
+    }
+
+    /// The new program shows that it runs here, understands the configuration and reaches Poseidon, while the old one
+    /// goes on.
+    fn prove(&self, context: &Context<'_>, new: &Path) -> Result<(), Stop> {
+        let said = run(context, new, &["--version".into()])?;
+        let version = &self.request.version;
+        if !version.is_empty() && said.trim() != format!("triton {version}") {
+            return Err(refused(format!(
+                "the new program calls itself {:?}, and what was signed is version {version:?}",
+                said.trim()
+            )));
+        }
+        // With the arguments that this process was started with.
+        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+        for command in ["check-config", "doctor"] {
+            let place = arguments
+                .iter()
+                .position(|a| a == "run" || a == "check-config");
+            let place =
+                place.ok_or_else(|| refused("this agent was not started by 'triton run'"))?;
+            arguments[place] = command.into();
+            run(context, new, &arguments)?;
+        }
+        Ok(())
+    }
+
+    fn take_place(&self, context: &Context<'_>, new: &Path, sha256: &str) -> Result<(), Stop> {
+        let Settings { program, state, .. } = &*self.settings;
+        let old = beside(program, "old");
+        let pending = Pending {
+            token: context.token().to_owned(),
+            conversation: self.conversation.clone(),
+            sha256: sha256.to_owned(),
+            version: self.request.version.clone(),
+            from: env!("CARGO_PKG_VERSION").to_owned(),
+            program: program.clone(),
+            old: old.clone(),
+            starts: 0,
+            failed: None,
+        };
+        let _ = std::fs::remove_file(&old);
+        std::fs::hard_link(program, &old)
+            // A file system without links.
+            .or_else(|_| std::fs::copy(program, &old).map(|_| ()))
+            .and_then(|()| File::open(&old)?.sync_all())
+            .map_err(|e| io_error("keep the old program as", &old, &e))?;
+        let failed = |stop: Stop| {
+            let _ = std::fs::remove_file(&old);
+            stop
+        };
+        if let Err(e) = pending.store(state) {
+            return Err(failed(Stop::failed(ErrorCode::Io, e.to_string())));
+        }
+        if let Err(e) = std::fs::rename(new, program) {
+            Pending::remove(state);
+            return Err(failed(io_error("replace", program, &e)));
+        }
+        // It has the new program; if the folder cannot be synced, a power cut may bring the old one back, and the note
+        // tells that.
+        if let Err(e) = sync_folder(program) {
+            log::error!("{} cannot be synced: {e}", program.display());
+        }
+        Ok(())
+    }
+}
+
+/// Runs the new program; what it said, or why it failed.
+fn run(context: &Context<'_>, new: &Path, arguments: &[OsString]) -> Result<String, Stop> {
+    let what = arguments
+        .iter()
+        .map(|a| a.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let failed = |why: String| refused(format!("the new program fails at '{what}': {why}"));
+    let mut child = Command::new(new)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| failed(e.to_string()))?;
+    let ended = wait(context, &mut child);
+    if !matches!(ended, Ok(Some(_))) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let Some(status) = ended? else {
+        return Err(failed(format!(
+            "it takes longer than {} s",
+            PROOF.as_secs()
+        )));
+    };
+    // It has ended, so that what it said is in the pipes; a child of it that lives on is not waited for.
+    let words = |pipe: Option<&mut dyn io::Read>| {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = pipe {
+            let _ = pipe.take(WORDS).read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let said = words(child.stdout.as_mut().map(|p| p as &mut dyn io::Read));
+    if status.success() {
+        return Ok(said);
+    }
+    let complaint = words(child.stderr.as_mut().map(|p| p as &mut dyn io::Read));
+    Err(failed(format!(
+        "{status}: {} {}",
+        said.trim(),
+        complaint.trim()
+    )))
+}
+
+fn wait(
+    context: &Context<'_>,
+    child: &mut Child,
+) -> Result<Option<std::process::ExitStatus>, Stop> {
+    let until = after(PROOF);
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(Some(status)),
+            Ok(None) if until <= std::time::Instant::now() => return Ok(None),
+            Ok(None) => context.sleep_until(after(LOOK))?,
+            Err(e) => {
+                return Err(Stop::failed(
+                    ErrorCode::Io,
+                    format!("cannot wait for it: {e}"),
+                ));
+            }
+        }
+    }
+}
