@@ -4,7 +4,7 @@ mod tree;
 mod upload;
 
 use super::bars::Bars;
-use super::client::{Client, Failure};
+use super::client::{Client, Failure, segment};
 use super::follow::{Away, Follower, News, Outage, Patience};
 use super::jobs::outcome;
 use super::length;
@@ -34,6 +34,9 @@ pub(super) struct Push {
     /// Where it goes, on which devices; a slash at the end means into that folder
     #[arg(required = true, value_name = "NAME,NAME:/PATH", value_parser = Place::parse)]
     places: Vec<Place>,
+    /// Devices by a selector, such as site=attic; then the place is :/path. Can be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    on: Vec<String>,
     /// Permissions of a file, such as 0640; those of a folder's files are as they are here
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<String>,
@@ -76,9 +79,16 @@ fn mode(text: &str) -> Result<String, String> {
 
 impl Push {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
-        if self.places.iter().any(|place| place.names.is_empty()) {
+        if !self.on.is_empty() && self.places.iter().any(|place| !place.names.is_empty()) {
+            return Err("either --on says which devices, and the place is :/path, or names before the colon do".to_owned());
+        }
+        if self.on.is_empty() && self.places.iter().any(|place| place.names.is_empty()) {
             return Err("no device is named before the colon: NAME:/path".to_owned());
         }
+        let selected = match self.on.as_slice() {
+            [] => Vec::new(),
+            on => selected(client, on).await?,
+        };
         let bars = Bars::new();
         let order = tokio::select! {
             order = self.order(client, &bars) => order?,
@@ -86,7 +96,11 @@ impl Push {
         };
         let mut jobs = Vec::new();
         for place in &self.places {
-            match self.start(client, place, &order).await {
+            let names = match place.names.as_slice() {
+                [] => &selected,
+                names => names,
+            };
+            match self.start(client, names, place, &order).await {
                 Ok(more) => jobs.extend(more),
                 Err(e) => {
                     cancel(client, &ids(&jobs)).await;
@@ -190,12 +204,13 @@ impl Push {
     async fn start(
         &self,
         client: &Client,
+        names: &[String],
         place: &Place,
         order: &Order,
     ) -> Result<Vec<Value>, String> {
         let mut payload = order.payload.clone();
         payload.insert("path".to_owned(), place.path_for(&order.name).into());
-        let mut body = json!({"agents": place.names, "type": order.kind, "payload": payload});
+        let mut body = json!({"agents": names, "type": order.kind, "payload": payload});
         if self.queue {
             body["queue"] = json!(true);
             body["expiresSeconds"] = json!(self.expires.as_secs());
@@ -253,6 +268,25 @@ impl Push {
         }
         Ok(code)
     }
+}
+
+/// The devices that selectors mean.
+async fn selected(client: &Client, on: &[String]) -> Result<Vec<String>, String> {
+    let terms: String = on.iter().map(|on| format!("&on={}", segment(on))).collect();
+    let answer: Value = client.get(&format!("/agents?brief=true{terms}")).await?;
+    let agents = answer["agents"].as_array().map_or(&[][..], Vec::as_slice);
+    // A server that knows no selectors would mean all of them.
+    if agents.iter().any(|agent| !agent["identifier"].is_null()) {
+        return Err("this server knows no selectors: name the devices".to_owned());
+    }
+    if agents.is_empty() {
+        return Err("no device fits --on".to_owned());
+    }
+    let name = |agent: &Value| {
+        let field = |name: &str| agent[name].as_str().unwrap_or("").to_owned();
+        format!("{}/{}", field("name"), field("instance"))
+    };
+    Ok(agents.iter().map(name).collect())
 }
 
 /// What each device is asked for, but for the path.
