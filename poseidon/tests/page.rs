@@ -23,6 +23,8 @@ macro_rules! world {
 
 #[path = "page/commands.rs"]
 mod commands;
+#[path = "page/files.rs"]
+mod files;
 #[path = "page/offline.rs"]
 mod offline;
 #[path = "page/scripts.rs"]

@@ -98,6 +98,33 @@ export async function content(method, path, body, signal) {
   return response.arrayBuffer();
 }
 
+/** An answer that is no JSON; its body has not been read. */
+export const open = (path, signal) => request("GET", path, undefined, signal);
+
+/** Sends a file; `step` is told how many bytes have gone, which `fetch` does not know. */
+export function send(path, file, step, signal) {
+  return new Promise((resolve, reject) => {
+    const http = new XMLHttpRequest();
+    http.open("PUT", ROOT + path);
+    http.setRequestHeader("Authorization", `Bearer ${token}`);
+    http.upload.onprogress = ({ loaded }) => step(loaded);
+    http.onerror = () => reject(new ApiError(0, "unreachable", "the connection to Poseidon broke"));
+    http.onabort = () => reject(signal.reason);
+    http.onload = () => {
+      if (http.status >= 200 && http.status < 300) return resolve();
+      let answer = {};
+      try {
+        answer = JSON.parse(http.responseText).error ?? {};
+      } catch {
+        // Not from Poseidon: the status says enough.
+      }
+      reject(new ApiError(http.status, answer.code ?? "http", answer.message ?? `HTTP ${http.status}`));
+    };
+    signal?.addEventListener("abort", () => http.abort());
+    http.send(file);
+  });
+}
+
 /**
  * Reads newline-delimited JSON and gives each object to `take`, until the stream ends. `opened` is called
  * when the answer begins, `alive` whenever bytes arrive.

@@ -6,6 +6,7 @@ import { attribute, byId, confirmed, say, show, text } from "./dom.js";
 import { ago, date, longSpan, number, plain } from "./format.js";
 import { cards, tiles } from "./facts.js";
 import { collision } from "./health.js";
+import * as files from "./files.js";
 import * as history from "./history.js";
 import * as jobs from "./jobs.js";
 import * as run from "./run.js";
@@ -20,6 +21,7 @@ let lost = false;
 export function setUp(notice) {
   run.setUp((job) => jobs.take(job));
   history.setUp();
+  files.setUp();
   scripts.setUp();
   fleet.addEventListener("agents", ({ detail }) => {
     if (key !== null && (detail.replaced || detail.keys.has(key))) render();
@@ -60,6 +62,7 @@ export function open(next) {
   run.open(null);
   void jobs.open(null);
   history.open(null);
+  files.open(null);
   scripts.open(null);
   byId("command").value = "";
   if (key !== null) render();
@@ -84,6 +87,7 @@ function render() {
     run.open(agent);
     void jobs.open(agent);
     history.open(agent);
+    files.open(agent);
     scripts.open(agent);
   }
   run.update(agent);

@@ -85,11 +85,11 @@ export function date(seconds, time = "medium") {
 }
 
 /** A job's request as one line. */
-export function commandLine(request) {
-  const { shell, argv } = object(request);
+export function commandLine({ request, type }) {
+  const { shell, argv, path, name } = object(request);
   if (typeof shell === "string") return plain(shell, 2000);
   if (Array.isArray(argv)) return plain(argv.map(quoted).join(" "), 2000);
-  return plain(request, 2000);
+  return [type, path ?? name].map((word) => plain(word, 1000)).filter(Boolean).join(" ");
 }
 
 function quoted(word) {

@@ -58,7 +58,7 @@ export function render() {
     node.job = job;
     const { mood, words } = outcome(job);
     const [command, status, age] = node.firstElementChild.children;
-    text(command, commandLine(job.request));
+    text(command, commandLine(job));
     text(status, words);
     attribute(status, "data-mood", mood);
     text(age, number(job.created) === null ? "" : ago(time - job.created));

@@ -242,8 +242,8 @@ export function outcome({ state, created, expires, result, error }) {
 
 function describe() {
   const { mood, words } = outcome(job);
-  text(byId("job-command"), commandLine(job.request));
-  attribute(byId("job-command"), "title", commandLine(job.request));
+  text(byId("job-command"), commandLine(job));
+  attribute(byId("job-command"), "title", commandLine(job));
   const more = trouble || (job.state === "ended" && streaming ? "its output still comes" : "");
   text(byId("job-status"), more ? `${words} (${more})` : words);
   attribute(byId("job-status"), "data-mood", mood);

@@ -13,6 +13,8 @@ use triton::message::Message;
 pub const QUEUE: usize = 64;
 /// Bytes that wait for one agent.
 const QUEUE_BYTES: usize = 4 << 20;
+/// Pieces of content that wait for one agent, behind all else.
+const CONTENT: usize = 2;
 
 /// An agent that takes nothing for so long is disconnected.
 pub(super) const SEND_WAIT: Duration = Duration::from_secs(30);
@@ -26,6 +28,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(10);
 pub enum Out {
     /// One message.
     Text(String),
+    /// A message that holds a piece of content.
+    Content(String),
     /// A WebSocket ping.
     Ping,
 }
@@ -37,6 +41,8 @@ pub struct Connection {
     /// Hash of the identifier it came with.
     pub identifier: String,
     queue: mpsc::Sender<Out>,
+    /// Pieces of content, which everything else overtakes.
+    content: mpsc::Sender<String>,
     /// Bytes of messages in the queue.
     pub queued: AtomicUsize,
     /// When it was last heard, as the bits of a Unix time.
@@ -61,6 +67,30 @@ pub struct Connection {
     closing: Notify,
 }
 
+/// What waits for a connection, in the hands of its session.
+pub struct Outbox {
+    /// Goes first.
+    pub queue: mpsc::Receiver<Out>,
+    /// Goes when the queue is empty.
+    pub content: mpsc::Receiver<String>,
+}
+
+impl Outbox {
+    /// What goes out next; `None` at the end.
+    pub async fn next(&mut self) -> Option<Out> {
+        tokio::select! {
+            biased;
+            out = self.queue.recv() => out,
+            Some(text) = self.content.recv() => Some(Out::Content(text)),
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.content.is_empty()
+    }
+}
+
 /// Why a message was not handed to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
@@ -71,13 +101,15 @@ pub enum SendError {
 }
 
 impl Connection {
-    /// A connection and the queue that its session empties.
-    pub(super) fn new(id: u64, identifier: &str) -> (Self, mpsc::Receiver<Out>) {
-        let (queue, outbox) = mpsc::channel(QUEUE);
+    /// A connection and what its session empties.
+    pub(super) fn new(id: u64, identifier: &str) -> (Self, Outbox) {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (content, pieces) = mpsc::channel(CONTENT);
         let connection = Self {
             id,
             identifier: identifier.to_owned(),
             queue,
+            content,
             queued: AtomicUsize::new(0),
             heard: AtomicU64::new(now().to_bits()),
             pongs: AtomicU64::new(0),
@@ -90,6 +122,10 @@ impl Connection {
             scripts: Mutex::default(),
             reason: Mutex::new(None),
             closing: Notify::new(),
+        };
+        let outbox = Outbox {
+            queue: waiting,
+            content: pieces,
         };
         (connection, outbox)
     }
@@ -185,6 +221,12 @@ impl Connection {
         if sent.is_err() {
             self.close("it does not read");
         }
+    }
+
+    /// Hands on a piece of content; waits for as long as the agent does not take what is before it. False where the
+    /// connection is over.
+    pub async fn send_content(&self, text: String) -> bool {
+        self.content.send(text).await.is_ok()
     }
 
     /// Asks for a sign of life. A queue that is full says enough by itself.

@@ -1,11 +1,11 @@
 //! Hands an agent its jobs after it came: those of an earlier connection as the protocol says, and those that waited
 //! in the store, as fast as it takes them.
 
-use super::Key;
 use super::connection::{Connection, SEND_WAIT, SendError};
+use super::{Key, pull};
 use crate::jobs::Resume;
 use crate::server::App;
-use crate::store::Job;
+use crate::store::{Job, JobState};
 use crate::time::now;
 use serde_json::Value;
 use std::sync::Arc;
@@ -81,8 +81,9 @@ async fn deliver(app: &Arc<App>, key: &Key, connection: &Arc<Connection>) {
             return start(app, key);
         };
         for live in app.jobs.all_open_of(&key.identifier, Some(&key.instance)) {
+            let is_new = !live.was_sent_on(connection.id);
             let message = match live.resume(connection.id, journal.as_deref(), now()) {
-                Resume::Wait => continue,
+                Resume::Wait => None,
                 Resume::Send(job) => Some(message(&job)),
                 Resume::Ask(job) => question(&job),
             };
@@ -90,6 +91,11 @@ async fn deliver(app: &Arc<App>, key: &Key, connection: &Arc<Connection>) {
                 && !hand_over(connection, &message).await
             {
                 return;
+            }
+            // Behind the request: what its reader asks for next belongs to it.
+            live.inbox.ring();
+            if is_new && live.state() == JobState::Accepted && live.is_abandoned() {
+                pull::abandon(app, connection, &live.job().token);
             }
         }
         let until = queued(app, key, connection, journal.as_deref()).await;

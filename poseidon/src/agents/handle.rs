@@ -57,6 +57,9 @@ impl Session<'_> {
                 | payload::BYE
                 | payload::HELLO
                 | payload::WELCOME
+                | payload::DATA_OFFER
+                | payload::DATA_REQUEST
+                | payload::DATA_RESPONSE
         ) || (kind == payload::HISTORY && self.recorder.is_some());
         if kind != payload::ERROR && known && message.version != VERSION {
             let reply = message.reply_unsupported_version();
@@ -113,6 +116,12 @@ impl Session<'_> {
                     self.end(&live, end_of(&live, read)).await;
                 }
             },
+            (payload::DATA_OFFER | payload::DATA_RESPONSE, Some(live)) => {
+                if !live.inbox.put(message) {
+                    log::debug!("{} sends content that nobody waits for", self.name());
+                }
+            }
+            (payload::DATA_REQUEST, live) => self.provide(&key, message, live).await,
             (payload::ERROR, live) => self.error(&key, plain, &message, live).await,
             // Of a job that has ended, or an answer to a cancel: nothing hangs on it.
             (_, None) if known => {

@@ -2,12 +2,15 @@
 
 pub mod arrival;
 pub mod connection;
+pub mod data;
 pub mod delivery;
 mod handle;
 mod hello;
 pub mod identifiers;
+pub mod named;
 pub mod order;
 pub mod provision;
+pub mod pull;
 pub mod recorder;
 pub mod registry;
 pub mod session;

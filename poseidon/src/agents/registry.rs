@@ -1,7 +1,7 @@
 //! Who is known and who is there. All of it is in memory; what must survive is in the store as well.
 
 use super::arrival::{Collision, Runs};
-use super::connection::{Connection, Out};
+use super::connection::{Connection, Outbox};
 use super::{AgentView, Key, PendingView, fingerprint};
 use crate::events::{Change, Events};
 use crate::jobs::lock;
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// Identifiers that knock and are not registered; the one that was silent longest makes room.
 pub const MAX_PENDING: usize = 1000;
@@ -126,11 +126,7 @@ impl Registry {
     }
 
     /// A new connection of an admitted identifier; `None` where there are `limit` already.
-    pub fn open(
-        &self,
-        identifier: &str,
-        limit: usize,
-    ) -> Option<(Arc<Connection>, mpsc::Receiver<Out>)> {
+    pub fn open(&self, identifier: &str, limit: usize) -> Option<(Arc<Connection>, Outbox)> {
         let mut inner = lock(&self.inner);
         if inner.connections.len() >= limit {
             return None;

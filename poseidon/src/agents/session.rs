@@ -1,7 +1,8 @@
 //! The conversation with one agent.
 
 use super::Key;
-use super::connection::{Connection, Out};
+use super::connection::{Connection, Out, Outbox};
+use super::data::Provider;
 use super::recorder::Recorder;
 use crate::jobs::End;
 use crate::server::App;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -44,7 +44,7 @@ pub async fn run<S>(
     app: &Arc<App>,
     socket: WebSocketStream<S>,
     connection: &Arc<Connection>,
-    outbox: mpsc::Receiver<Out>,
+    outbox: Outbox,
     peer: Peer,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -57,6 +57,7 @@ pub async fn run<S>(
         phase: Phase::Waiting,
         warned: false,
         recorder: None,
+        provider: None,
     };
     // Reading and writing go on side by side, so that two full sockets cannot wait for each other.
     let ending = tokio::select! {
@@ -107,15 +108,16 @@ where
 
 async fn write(
     sink: &mut (impl Sink<Frame, Error = tungstenite::Error> + Unpin),
-    mut outbox: mpsc::Receiver<Out>,
+    mut outbox: Outbox,
     connection: &Connection,
 ) -> Ending {
-    while let Some(out) = outbox.recv().await {
+    while let Some(out) = outbox.next().await {
         let frame = match out {
             Out::Text(text) => {
                 connection.queued.fetch_sub(text.len(), Ordering::Relaxed);
                 Frame::text(text)
             }
+            Out::Content(text) => Frame::text(text),
             Out::Ping => Frame::Ping(tungstenite::Bytes::new()),
         };
         let sent = async {
@@ -150,6 +152,8 @@ pub(super) struct Session<'a> {
     pub warned: bool,
     /// Stores the records of an agent that has a journal.
     pub recorder: Option<Recorder>,
+    /// Gives it content, once it has asked for some.
+    pub provider: Option<Provider>,
 }
 
 impl Session<'_> {

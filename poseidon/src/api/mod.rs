@@ -5,6 +5,7 @@ mod blobs;
 mod data;
 mod events;
 mod extract;
+mod files;
 mod history;
 mod identifiers;
 mod jobs;
@@ -47,6 +48,7 @@ routes! {
     get "/api/v1/agents" => agents::list,
     get "/api/v1/agents/{name}" => agents::show,
     delete "/api/v1/agents/{name}" => agents::forget,
+    get "/api/v1/agents/{name}/file" => files::get,
     get "/api/v1/pending" => identifiers::pending,
     post "/api/v1/pending/{id}/approve" => identifiers::approve,
     post "/api/v1/pending/{id}/refuse" => identifiers::refuse,

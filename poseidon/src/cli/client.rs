@@ -8,7 +8,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, Uri};
+use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -249,10 +249,19 @@ impl Client {
         path: &str,
         content: impl Into<Bytes>,
     ) -> Result<T, String> {
+        Ok(self.try_put(path, content).await?)
+    }
+
+    /// `put` that tells what kind of failure it was.
+    pub(super) async fn try_put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content: impl Into<Bytes>,
+    ) -> Result<T, Failure> {
         let body = self
-            .request(Method::PUT, path, whole(content), None, &AtomicU64::new(0))
+            .request(Method::PUT, path, whole(content), &[], &AtomicU64::new(0))
             .await?;
-        Ok(self.parse(body).await?)
+        self.parse(body.into_body()).await
     }
 
     /// `PUT` of a file with so many bytes, read as `T`.
@@ -263,20 +272,57 @@ impl Client {
         len: u64,
     ) -> Result<T, String> {
         let sent = Arc::new(AtomicU64::new(0));
+        Ok(self.try_put_file(path, file, len, &sent).await?)
+    }
+
+    /// The same; tells what kind of failure it was, and counts in `sent` how much has gone.
+    pub(super) async fn try_put_file<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: File,
+        len: u64,
+        sent: &Arc<AtomicU64>,
+    ) -> Result<T, Failure> {
         let body = content(file, sent.clone());
+        let len = len.to_string();
+        let headers = [("content-length", len.as_str())];
         let body = self
-            .request(Method::PUT, path, body, Some(len), &sent)
+            .request(Method::PUT, path, body, &headers, sent)
             .await?;
-        Ok(self.parse(body).await?)
+        self.parse(body.into_body()).await
     }
 
     /// `HEAD`: whether it is there.
     pub async fn has(&self, path: &str) -> Result<bool, String> {
+        Ok(self.try_has(path).await?)
+    }
+
+    /// `has` that tells what kind of failure it was.
+    pub(super) async fn try_has(&self, path: &str) -> Result<bool, Failure> {
         match self.send(Method::HEAD, path, None).await {
             Ok(_) => Ok(true),
             Err(failure) if failure.is_not_found() => Ok(false),
-            Err(failure) => Err(failure.into()),
+            Err(failure) => Err(failure),
         }
+    }
+
+    /// `GET`, piece by piece. `tag` is the ETag that it must have.
+    pub(super) async fn try_bytes(&self, path: &str, tag: Option<&str>) -> Result<Pieces, Failure> {
+        let headers: Vec<_> = tag.map(|tag| ("if-match", tag)).into_iter().collect();
+        let response = self
+            .request(
+                Method::GET,
+                path,
+                whole(Bytes::new()),
+                &headers,
+                &AtomicU64::new(0),
+            )
+            .await?;
+        let (head, body) = response.into_parts();
+        Ok(Pieces {
+            headers: head.headers,
+            body,
+        })
     }
 
     /// `GET` of content, piece by piece, into `out`. A reader of `out` that has gone is no error.
@@ -365,8 +411,10 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Incoming, Failure> {
         let body = whole(body.map_or_else(Bytes::new, |b| b.to_string().into()));
-        self.request(method, path, body, None, &AtomicU64::new(0))
-            .await
+        let response = self
+            .request(method, path, body, &[], &AtomicU64::new(0))
+            .await?;
+        Ok(response.into_body())
     }
 
     /// `sent` counts how much of a long body has gone: as long as it grows there is patience.
@@ -375,9 +423,9 @@ impl Client {
         method: Method,
         path: &str,
         body: Body,
-        len: Option<u64>,
+        headers: &[(&str, &str)],
         sent: &AtomicU64,
-    ) -> Result<Incoming, Failure> {
+    ) -> Result<Response<Incoming>, Failure> {
         let uri: Uri = format!("{}/api/v1{path}", self.url)
             .parse()
             .map_err(|e| Failure::wrong(format!("{} is no address of a server: {e}", self.url)))?;
@@ -393,8 +441,8 @@ impl Client {
         let authority = uri.authority().map_or("", |a| a.as_str());
         let target = uri.path_and_query().map_or("/", |p| p.as_str());
         let mut request = Request::builder();
-        if let Some(len) = len {
-            request = request.header("content-length", len);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let request = request
             .method(method)
@@ -419,7 +467,7 @@ impl Client {
         };
         let status = response.status();
         if status.is_success() {
-            return Ok(response.into_body());
+            return Ok(response);
         }
         let body = collect(response.into_body()).await.unwrap_or_default();
         let said: Option<Value> = serde_json::from_slice(&body).ok();
@@ -505,6 +553,37 @@ async fn collect(body: Incoming) -> Result<Bytes, String> {
         .await
         .map(http_body_util::Collected::to_bytes)
         .map_err(|e| e.to_string())
+}
+
+/// An answer as it comes.
+pub(super) struct Pieces {
+    /// Its head.
+    pub(super) headers: HeaderMap,
+    body: Incoming,
+}
+
+impl Pieces {
+    /// The next bytes; `None` at the whole end. A body that breaks off is a failure, as is a silence of this length.
+    pub(super) async fn next(&mut self, silence: Duration) -> Result<Option<Bytes>, Failure> {
+        loop {
+            match timeout(silence, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Ok(Some(Err(e))) => {
+                    return Err(Failure::broken(format!("the connection broke: {e}")));
+                }
+                Ok(None) => return Ok(None),
+                Err(_) => {
+                    let seconds = silence.as_secs();
+                    let text = format!("the server was silent for {seconds} s");
+                    return Err(Failure::broken(text));
+                }
+            }
+        }
+    }
 }
 
 /// An answer line by line.

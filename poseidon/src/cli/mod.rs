@@ -1,12 +1,17 @@
 //! The command: `poseidon serve`, and what talks to a running server.
 
+mod bars;
 pub mod client;
 mod commands;
 mod data;
 mod follow;
 mod history;
 mod jobs;
+mod ls;
+mod place;
 mod printer;
+mod pull;
+mod push;
 mod run;
 mod scripts;
 mod serve;
@@ -115,6 +120,12 @@ enum Command {
     },
     /// Run a command on agents and stream its output
     Run(run::Run),
+    /// Fetch a file of a device
+    Pull(pull::Pull),
+    /// Put a file or a folder onto devices
+    Push(push::Push),
+    /// List a folder of a device
+    Ls(ls::Ls),
     /// Cancel a job
     Cancel {
         /// The job's ID
@@ -189,6 +200,9 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Agents { json } => commands::agents(&client()?, json).await,
         Command::Show { name, json } => commands::show(&client()?, &name, json).await,
         Command::Run(run) => run.run(&client()?).await,
+        Command::Pull(pull) => pull.run(&client()?).await,
+        Command::Push(push) => push.run(&client()?).await,
+        Command::Ls(ls) => ls.run(&client()?).await,
         Command::Cancel { job, grace } => jobs::cancel(&client()?, &job, grace).await,
         Command::Jobs(jobs) => jobs.run(&client()?).await,
         Command::Job { job, json } => jobs::job(&client()?, &job, json).await,

@@ -37,6 +37,9 @@ pub(super) struct Serve {
     /// Records of the agents' histories that are kept; the oldest make room
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     history_records: u64,
+    /// A file that is being fetched waits so long for a device that says nothing or is away: 90s, 15m
+    #[arg(long, default_value = "2m", value_parser = super::length, value_name = "DURATION")]
+    file_patience: std::time::Duration,
     /// Bytes of one file that is pushed, or of data that is given
     #[arg(long, default_value_t = 2 << 30, value_name = "BYTES")]
     blob_bytes: u64,
@@ -62,6 +65,7 @@ impl Serve {
             job_output_bytes: self.job_output_bytes,
             output_store_bytes: self.output_store_bytes,
             history_records: self.history_records,
+            file_patience: self.file_patience,
             blob_bytes: self.blob_bytes,
             blob_store_bytes: self.blob_store_bytes,
         })

@@ -1,12 +1,15 @@
 //! A job that has not ended, in memory.
 
+use super::inbox::Inbox;
 use super::lock;
 use super::spool::Spool;
 use crate::agents::Key;
+use crate::agents::named::Named;
 use crate::store::{Job, JobState};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
+use triton::message::payload;
 
 /// How far the output of a job is written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,6 +25,10 @@ pub struct Live {
     pub(super) job: Mutex<Standing>,
     pub(super) spool: Mutex<Spool>,
     pub(super) written: watch::Sender<Written>,
+    /// What its reader waits for, where it has one.
+    pub inbox: Inbox,
+    /// The content that it names, once that was asked for.
+    pub(crate) named: OnceLock<Arc<Named>>,
     /// Somebody is writing its end. Taken under the lock of `job`, so that nothing is sent that has ended.
     ending: AtomicBool,
 }
@@ -50,7 +57,11 @@ pub enum Resume {
 impl Live {
     /// `connection` is the number of the one on which it is about to be sent, or 0.
     pub(super) fn new(job: Job, connection: u64) -> Self {
+        // One that is older than this process has lost its reader.
+        let reader = job.kind == payload::FILE_GET && connection != 0;
         Self {
+            inbox: Inbox::new(reader),
+            named: OnceLock::new(),
             spool: Mutex::new(Spool::new(job.stdout_bytes, job.stderr_bytes)),
             job: Mutex::new(Standing {
                 job,
@@ -76,6 +87,12 @@ impl Live {
     /// How far its output is written, now and later.
     pub fn written(&self) -> watch::Receiver<Written> {
         self.written.subscribe()
+    }
+
+    /// Whether nothing can become of it, because its reader has gone.
+    pub fn is_abandoned(&self) -> bool {
+        let job = &lock(&self.job).job;
+        job.kind == payload::FILE_GET && !self.inbox.is_open()
     }
 
     /// Whether the agent was asked for it on its last connection, and not sent it.

@@ -3,6 +3,7 @@
 //! A job is stored before it is sent, and its end is stored before anybody is told. Jobs that have not ended are
 //! in memory as well, with the writing end of their output.
 
+pub mod inbox;
 pub mod live;
 mod open;
 pub mod output;

@@ -6,9 +6,9 @@ pub mod limits;
 pub mod page;
 pub mod tls;
 
-use crate::agents::provision;
-use crate::agents::recorder;
+use crate::agents::named::Manifests;
 use crate::agents::registry::Registry;
+use crate::agents::{provision, pull, recorder};
 use crate::blobs::{self, Blobs};
 use crate::data::Data;
 use crate::events::Events;
@@ -77,6 +77,8 @@ pub struct Settings {
     pub output_store_bytes: u64,
     /// Records of the agents' journals that are kept.
     pub history_records: u64,
+    /// How long a file that is being fetched waits for a device that says nothing, or is away.
+    pub file_patience: Duration,
     /// Bytes of one blob.
     pub blob_bytes: u64,
     /// Bytes of all blobs.
@@ -96,6 +98,7 @@ impl Settings {
             job_output_bytes: 2 << 30,
             output_store_bytes: 8 << 30,
             history_records: 100_000,
+            file_patience: Duration::from_mins(2),
             blob_bytes: 2 << 30,
             blob_store_bytes: 16 << 30,
         }
@@ -122,6 +125,10 @@ pub struct App {
     pub events: Events,
     /// Room for records on their way into the store, in bytes.
     pub record_room: Arc<Semaphore>,
+    /// Which content open jobs name.
+    pub manifests: Manifests,
+    /// Room for files that are being fetched.
+    pub pull_room: Arc<Semaphore>,
     /// Failed attempts to connect.
     pub attempts: Attempts,
     /// Becomes true when the server stops.
@@ -205,6 +212,8 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         db,
         events,
         record_room: Arc::new(Semaphore::new(recorder::ALL_BYTES)),
+        manifests: Manifests::default(),
+        pull_room: Arc::new(Semaphore::new(pull::MAX_PULLS)),
         attempts: Attempts::default(),
         stop: stopping,
         token,

@@ -28,6 +28,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/dom.js", JS, include_str!("../../web/dom.js")),
     ("/editor.js", JS, include_str!("../../web/editor.js")),
     ("/facts.js", JS, include_str!("../../web/facts.js")),
+    ("/files.js", JS, include_str!("../../web/files.js")),
     ("/fleet.js", JS, include_str!("../../web/fleet.js")),
     ("/format.js", JS, include_str!("../../web/format.js")),
     ("/health.js", JS, include_str!("../../web/health.js")),
@@ -37,6 +38,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/pending.js", JS, include_str!("../../web/pending.js")),
     ("/run.js", JS, include_str!("../../web/run.js")),
     ("/scripts.js", JS, include_str!("../../web/scripts.js")),
+    ("/sha256.js", JS, include_str!("../../web/sha256.js")),
     ("/store.js", JS, include_str!("../../web/store.js")),
 ];
 

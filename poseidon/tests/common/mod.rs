@@ -334,6 +334,40 @@ impl Agent {
         }
     }
 
+    /// Connects as `i1` with a journal, where the server answers.
+    pub async fn try_connect(url: &str, identifier: &str) -> Option<Self> {
+        let address = url.strip_prefix("http://")?;
+        let stream = TcpStream::connect(address).await.ok()?;
+        let mut request = format!("ws://{address}/triton")
+            .into_client_request()
+            .ok()?;
+        let value = format!("Bearer {identifier}").parse().ok()?;
+        request.headers_mut().insert("authorization", value);
+        let (socket, _) = tokio_tungstenite::client_async(request, stream)
+            .await
+            .ok()?;
+        let mut agent = Self { socket };
+        agent.say_hello("i1", journal("j1")).await;
+        loop {
+            if agent.try_next().await?.kind == payload::WELCOME {
+                return Some(agent);
+            }
+        }
+    }
+
+    /// The next message, whenever it comes; `None` when the connection is over.
+    pub async fn try_next(&mut self) -> Option<Message> {
+        loop {
+            match self.socket.next().await? {
+                Ok(Frame::Text(text)) => {
+                    return Some(Message::decode(text.as_bytes(), DEFAULT_LIMIT).unwrap());
+                }
+                Ok(Frame::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
     pub async fn hello(&mut self, instance: &str) -> payload::Welcome {
         self.hello_with(instance, json!({})).await
     }

@@ -1,0 +1,175 @@
+//! Gives an agent the content that it asks for, a piece at a time and behind all other traffic.
+
+use super::Key;
+use super::connection::Connection;
+use super::named::{Manifests, hash_of};
+use super::session::Session;
+use crate::blobs::is_hash;
+use crate::jobs::Live;
+use crate::server::App;
+use crate::store::named::Content;
+use std::io;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use triton::message::payload::{self, DataRequest, DataResponse, ErrorCode, PIECE};
+use triton::message::{Message, text};
+
+/// Requests of one agent that wait: many times its window.
+const QUEUE: usize = 1024;
+/// Longest `ref`, in bytes.
+const REFERENCE: usize = 256;
+const ATTRIBUTES: &str = "attributes";
+const ATTRIBUTE: &str = "attribute/";
+
+type Refusal = (ErrorCode, String);
+
+/// Answers the requests of one connection in their order, beside its session.
+pub(super) struct Provider(mpsc::Sender<Asked>);
+
+struct Asked {
+    message: Message,
+    request: DataRequest,
+    /// The open job that it asks for.
+    job: Option<Arc<Live>>,
+}
+
+impl Provider {
+    /// Ends when it is dropped, or the connection is.
+    fn start(app: &Arc<App>, connection: &Arc<Connection>, key: &Key) -> Self {
+        let (queue, mut requests) = mpsc::channel::<Asked>(QUEUE);
+        let (app, connection, key) = (app.clone(), connection.clone(), key.clone());
+        tokio::spawn(async move {
+            while let Some(asked) = requests.recv().await {
+                let answer = match piece(&app, &key, &asked).await {
+                    Ok(response) => asked.message.reply(payload::DATA_RESPONSE, &response),
+                    Err((code, reason)) => asked.message.reply_error(code, reason),
+                };
+                let Ok(text) = answer.encode() else {
+                    log::error!("an answer with content cannot be written");
+                    continue;
+                };
+                if !connection.send_content(text).await {
+                    return;
+                }
+            }
+        });
+        Self(queue)
+    }
+}
+
+impl Session<'_> {
+    /// Takes a `data.request`; it is answered when its turn comes.
+    pub(super) async fn provide(&mut self, key: &Key, message: Message, job: Option<Arc<Live>>) {
+        let request = match message.read::<DataRequest>() {
+            Ok(request) if request.reference.len() <= REFERENCE => request,
+            Ok(_) => return self.complain(&message, "this ref is too long").await,
+            Err(e) => return self.complain(&message, &e.to_string()).await,
+        };
+        let asked = Asked {
+            // Of the message only who asked matters from here on.
+            message: Message {
+                payload: None,
+                ..message
+            },
+            request,
+            job,
+        };
+        let provider = self
+            .provider
+            .get_or_insert_with(|| Provider::start(self.app, self.connection, key));
+        if let Err(e) = provider.0.try_send(asked) {
+            let text = format!("more than {QUEUE} requests wait for an answer");
+            let reply = e.into_inner().message.reply_error(ErrorCode::Busy, text);
+            self.connection.send_waiting(&reply).await;
+        }
+    }
+}
+
+async fn piece(app: &Arc<App>, key: &Key, asked: &Asked) -> Result<DataResponse, Refusal> {
+    let DataRequest {
+        reference,
+        offset,
+        length,
+    } = &asked.request;
+    let content = find(app, key, reference, asked.job.as_deref()).await?;
+    let (offset, length) = (*offset, (*length).min(PIECE as u64));
+    let length = usize::try_from(length).unwrap_or(PIECE);
+    let shared = app.clone();
+    let read = tokio::task::spawn_blocking(move || content.read_at(&shared.blobs, offset, length));
+    let (bytes, eof) = read
+        .await
+        .map_err(io::Error::other)
+        .and_then(|read| read)
+        .map_err(|e| failed(reference, &e))?;
+    Ok(DataResponse {
+        reference: reference.clone(),
+        offset,
+        data: text::encode(&bytes),
+        eof,
+    })
+}
+
+/// What a `ref` means to this agent.
+async fn find(
+    app: &Arc<App>,
+    key: &Key,
+    reference: &str,
+    job: Option<&Live>,
+) -> Result<Content, Refusal> {
+    let missing = |reason: String| Err((ErrorCode::NotFound, reason));
+    if let Some(hash) = hash_of(reference) {
+        if !is_hash(hash) {
+            let text = format!("{reference:?} is no ref: 64 hex digits follow sha256:");
+            return Err((ErrorCode::Invalid, text));
+        }
+        let Some(job) = job else {
+            return missing(format!(
+                "{reference} belongs to no open job of this agent in this conversation"
+            ));
+        };
+        let named = Manifests::named(app, job)
+            .await
+            .map_err(|e| failed("the manifest", &e))?;
+        if !named.has(hash) {
+            return missing(format!("this job does not name {reference}"));
+        }
+        return Ok(Content::Blob(hash.to_owned()));
+    }
+    if job.is_some() {
+        return missing(format!(
+            "{reference:?} is no content of this job: data by name is asked for in a conversation of its own"
+        ));
+    }
+    let attributes = || {
+        let settings = app.registry.settings(&key.identifier);
+        settings
+            .map(|(_, attributes)| attributes)
+            .unwrap_or_default()
+    };
+    if reference == ATTRIBUTES {
+        let json = serde_json::to_vec(&attributes());
+        return json
+            .map(Content::Value)
+            .map_err(|e| (ErrorCode::Io, e.to_string()));
+    }
+    if let Some(name) = reference.strip_prefix(ATTRIBUTE) {
+        return match attributes().remove(name) {
+            Some(value) => Ok(Content::Value(value.into_bytes())),
+            None => missing(format!("this device has no attribute {name:?}")),
+        };
+    }
+    match app.data.get(&key.identifier, reference).await {
+        Ok(Some(content)) => Ok(content),
+        Ok(None) => missing(format!("this device was given nothing named {reference:?}")),
+        Err(e) => Err((ErrorCode::Io, e.to_string())),
+    }
+}
+
+fn failed(what: &str, e: &io::Error) -> Refusal {
+    if e.kind() == io::ErrorKind::NotFound {
+        let text = format!("Poseidon does not have {what} any more: push it again");
+        return (ErrorCode::NotFound, text);
+    }
+    log::error!("{what} cannot be read: {e}");
+    (ErrorCode::Io, format!("Poseidon cannot read {what}: {e}"))
+}
