@@ -3,6 +3,7 @@
 //! - [`server`] listens, by TLS or plain, and owns the data folder.
 //! - [`agents`] is who connects: identifiers, the registry of instances, the conversation with each.
 //! - [`jobs`] is what was asked of them, with the output in files.
+//! - [`batches`] is what is asked of many of them at once.
 //! - [`api`] is the HTTP interface for people and programs, `docs/api.md`.
 //! - [`store`] is what survives a restart.
 //! - [`cli`] is the command; it talks to a running server by the API. [`demo`] shows all of it.
@@ -11,6 +12,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod batches;
 pub mod cli;
 pub mod demo;
 pub mod events;

@@ -9,6 +9,7 @@ pub mod identifiers;
 pub mod order;
 pub mod recorder;
 pub mod registry;
+pub mod selector;
 pub mod session;
 pub mod upgrade;
 

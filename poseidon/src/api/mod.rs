@@ -1,6 +1,7 @@
 //! The HTTP interface, as `docs/api.md` has it.
 
 mod agents;
+mod batches;
 mod events;
 mod extract;
 mod history;
@@ -55,6 +56,11 @@ routes! {
     get "/api/v1/jobs/{job}" => jobs::show,
     get "/api/v1/jobs/{job}/output" => jobs::output,
     post "/api/v1/jobs/{job}/cancel" => jobs::cancel,
+    post "/api/v1/batches" => batches::create,
+    get "/api/v1/batches" => batches::list,
+    get "/api/v1/batches/{batch}" => batches::show,
+    get "/api/v1/batches/{batch}/output" => batches::output,
+    post "/api/v1/batches/{batch}/cancel" => batches::cancel,
     get "/api/v1/history" => history::list,
     get "/api/v1/events" => events::stream,
 }
@@ -160,6 +166,10 @@ impl ApiError {
 
     fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", message)
+    }
+
+    fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
     }
 
     fn conflict(message: impl Into<String>) -> Self {

@@ -4,6 +4,7 @@
 //! reaches it: a thread of its own takes the calls from a bounded queue and commits them in groups, so that
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
+pub mod batches;
 pub mod records;
 pub mod sqlite;
 
@@ -154,7 +155,7 @@ pub struct JobFilter {
 }
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
-pub trait Store: Send {
+pub trait Store: batches::BatchStore + Send {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;
     /// Makes durable what was done since `begin`.
