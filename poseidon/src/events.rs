@@ -23,6 +23,8 @@ pub enum Change {
     Pending,
     /// The job with this token.
     Job(String),
+    /// The batch with this id.
+    Batch(String),
     /// Records of an agent came.
     History(Key),
     /// The scripts of the identifier with this hash.

@@ -4,6 +4,7 @@
 //! - [`agents`] is who connects: identifiers, the registry of instances, the conversation with each.
 //! - [`jobs`] is what was asked of them, with the output in files.
 //! - [`blobs`] is content by its hash; [`repositories`] the scripts of each identifier, [`data`] what else it was given.
+//! - [`batches`] is what is asked of many of them at once.
 //! - [`api`] is the HTTP interface for people and programs, `docs/api.md`.
 //! - [`store`] is what survives a restart.
 //! - [`cli`] is the command; it talks to a running server by the API. [`demo`] shows all of it.
@@ -12,6 +13,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod batches;
 pub mod blobs;
 pub mod cli;
 pub mod data;

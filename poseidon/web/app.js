@@ -1,10 +1,12 @@
 // The page: signing in, the address bar, and the state of the connection.
 
 import { loadToken, setToken } from "./api.js";
+import * as batches from "./batches.js";
 import * as device from "./device.js";
 import { attribute, byId, say, show, text } from "./dom.js";
 import { counted } from "./format.js";
 import * as list from "./fleet.js";
+import * as many from "./many.js";
 import * as pending from "./pending.js";
 import { fleet } from "./store.js";
 
@@ -19,10 +21,16 @@ function notice(message) {
   noticeTimer = setTimeout(() => say(byId("notice"), ""), 8000);
 }
 
-/** `#/` is the fleet, `#/agents/NAME/INSTANCE` a device. */
+/** `#/` is the fleet, `#/agents/NAME/INSTANCE` a device, with `/jobs/ID` behind it one of its jobs. */
 function readRoute() {
-  const match = /^#\/agents\/([^/]*\/[^/]*)$/.exec(location.hash);
-  return match ? match[1] : "";
+  const match = /^#\/agents\/([^/]*\/[^/]*)(?:\/jobs\/([^/]+))?$/.exec(location.hash);
+  return match ? { device: match[1], job: match[2] ?? null } : { device: "", job: null };
+}
+
+/** `#/batches` are all batches, `#/batches/ID` is one; `null` is neither. */
+function readBatch() {
+  const match = /^#\/batches(?:\/([^/]+))?$/.exec(location.hash);
+  return match ? (match[1] ?? "") : null;
 }
 
 function go() {
@@ -30,13 +38,17 @@ function go() {
     loadToken();
     connect();
   }
-  const next = readRoute();
+  const batch = readBatch();
+  const { device: key, job } = readRoute();
+  const next = batch === null ? key : `batches/${batch}`;
   const signedIn = fleet.link !== "refused";
   show(byId("login"), !signedIn);
   show(byId("fleet"), signedIn && next === "");
-  show(byId("device"), signedIn && next !== "");
+  show(byId("device"), signedIn && key !== "");
+  show(byId("batches"), signedIn && batch !== null);
   list.setActive(signedIn && next === "");
-  device.open(signedIn && next !== "" ? next : null);
+  device.open(signedIn && key !== "" ? key : null, job);
+  batches.open(signedIn ? batch : null);
   if (next !== route) {
     const before = route;
     route = next;
@@ -45,7 +57,7 @@ function go() {
       if (before) list.focusRow(before);
     } else {
       scrollTo(0, 0);
-      byId("device-name").focus({ preventScroll: true });
+      byId(batch === null ? "device-name" : "batches-title").focus({ preventScroll: true });
     }
   }
   retitle();
@@ -53,7 +65,8 @@ function go() {
 
 function retitle() {
   const down = fleet.down ? `${counted(fleet.down, "device")} down · ` : "";
-  const title = route ? `${device.title()} · Poseidon` : `${down}Poseidon`;
+  const shown = readBatch() === null ? device.title() : batches.title();
+  const title = route ? `${shown} · Poseidon` : `${down}Poseidon`;
   if (document.title !== title) document.title = title;
 }
 
@@ -121,6 +134,8 @@ byId("login-form").addEventListener("submit", (event) => {
 byId("sign-out").addEventListener("click", () => signOut(""));
 
 list.setUp();
+many.setUp();
+batches.setUp();
 pending.setUp(notice);
 device.setUp(notice);
 fleet.addEventListener("link", showLink);

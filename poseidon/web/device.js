@@ -16,6 +16,8 @@ import { fleet, keyOf } from "./store.js";
 let key = null;
 let agent = null;
 let lost = false;
+/** A job that the address names. */
+let wanted = null;
 
 /** Wires the page up; `notice` tells the operator what happened. */
 export function setUp(notice) {
@@ -54,9 +56,14 @@ export function setUp(notice) {
   }, 1000);
 }
 
-/** Shows the device with this key; `null` leaves the page. */
-export function open(next) {
-  if (next === key) return;
+/** Shows the device with this key, and one of its jobs where `job` names it; `null` leaves the page. */
+export function open(next, job = null) {
+  const other = job !== null && job !== wanted;
+  wanted = job;
+  if (next === key) {
+    if (other && agent !== null) void showWanted();
+    return;
+  }
   key = next;
   agent = null;
   run.open(null);
@@ -66,6 +73,16 @@ export function open(next) {
   scripts.open(null);
   byId("command").value = "";
   if (key !== null) render();
+}
+
+async function showWanted() {
+  const [asked, device] = [wanted, key];
+  try {
+    const job = await call("GET", `/jobs/${encodeURIComponent(asked)}`);
+    if (wanted === asked && key === device) run.showJob(jobs.take(job));
+  } catch {
+    // It was pruned: the device is on the screen all the same.
+  }
 }
 
 /** The name of the device on the screen. */
@@ -89,6 +106,7 @@ function render() {
     history.open(agent);
     files.open(agent);
     scripts.open(agent);
+    if (wanted !== null) void showWanted();
   }
   run.update(agent);
   text(byId("device-name"), plain(agent.name) || "(no name)");

@@ -55,7 +55,7 @@ export function setUp() {
   });
   body.addEventListener("click", (event) => {
     const row = event.target.closest("tr");
-    if (row && !event.target.closest("a") && getSelection().isCollapsed) row.querySelector("a").click();
+    if (row && !event.target.closest("a, label") && getSelection().isCollapsed) row.querySelector("a").click();
   });
   fleet.addEventListener("agents", ({ detail }) => update(detail));
   fleet.addEventListener("pending", () => active && order());
@@ -135,6 +135,8 @@ function makeRow(key) {
     return { value, bar, cell: cell(name, el("span", { class: "label" }, label), value, bar) };
   };
   const parts = {
+    // Shown while several devices are being chosen (many.js).
+    pick: el("input", { type: "checkbox", class: "pick", value: key }),
     state: el("span", { class: "state" }),
     since: el("span", { class: "sub" }),
     link: el("a", { href: `#/agents/${key}` }),
@@ -151,7 +153,7 @@ function makeRow(key) {
   const node = el(
     "tr",
     { role: "row" },
-    cell("state", parts.state, parts.since),
+    cell("state", el("label", { class: "picker" }, parts.pick, el("span", { class: "sr-only" }, "Select")), parts.state, parts.since),
     cell("name", parts.link, parts.instance, parts.collision),
     cell("address", parts.address),
     cell("system", parts.hostname, parts.system),
@@ -169,6 +171,7 @@ function fill({ node, parts, data }) {
   attribute(parts.state, "data-state", data.up ? "up" : "down");
   text(parts.link, data.name || "(no name)");
   attribute(parts.link, "title", data.name);
+  attribute(parts.pick, "aria-label", `Select ${data.name}`);
   text(parts.instance, data.shared ? data.instance.slice(0, 8) : "");
   show(parts.collision, data.collision !== "");
   attribute(parts.collision, "title", data.collision || null);

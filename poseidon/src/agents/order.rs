@@ -1,8 +1,8 @@
 //! Asks agents for something that takes time: stores a job for each and sends it.
 
 use super::connection::{Connection, SendError};
-use super::delivery;
 use super::registry::Target;
+use super::{Key, delivery};
 use crate::jobs::Live;
 use crate::server::App;
 use crate::store::{Job, JobState, StoreError};
@@ -10,7 +10,7 @@ use crate::time::now;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use triton::message::payload::{self, ErrorCode};
-use triton::message::{DEFAULT_LIMIT, id};
+use triton::message::{DEFAULT_LIMIT, Message, VERSION, id};
 
 /// What is asked for.
 pub struct Order {
@@ -41,11 +41,22 @@ pub async fn give(
     order: &Order,
     targets: &[Target],
 ) -> Result<Vec<Arc<Live>>, OrderError> {
+    let tokens = targets.iter().map(|_| id::random()).collect();
+    give_as(app, order, targets, tokens).await
+}
+
+/// The same with the tokens that the jobs are to have. The store takes no token twice.
+pub async fn give_as(
+    app: &Arc<App>,
+    order: &Order,
+    targets: &[Target],
+    tokens: Vec<String>,
+) -> Result<Vec<Arc<Live>>, OrderError> {
     let mut jobs = Vec::with_capacity(targets.len());
-    for target in targets {
+    for (target, token) in targets.iter().zip(tokens) {
         let connection = target.connection.as_ref();
         let job = Job {
-            token: id::random(),
+            token,
             identifier: target.key.identifier.clone(),
             instance: target.key.instance.clone(),
             agent: target.name.clone(),
@@ -66,12 +77,7 @@ pub async fn give(
     // Tried before anything is stored: a request that cannot be sent makes no job. One is enough to know,
     // for the others have the same length.
     if let Some((job, _)) = jobs.first() {
-        let text = delivery::message(job)
-            .encode()
-            .map_err(|e| OrderError::Invalid(e.to_string()))?;
-        if text.len() > DEFAULT_LIMIT {
-            return Err(OrderError::TooLarge(text.len()));
-        }
+        fits(&delivery::message(job))?;
     }
     let Some(live) = app.jobs.create(jobs).await.map_err(OrderError::Store)? else {
         return Err(OrderError::Busy);
@@ -92,13 +98,77 @@ pub async fn give(
     Ok(live)
 }
 
+/// Whether the order makes a message that agents take.
+pub fn check(order: &Order) -> Result<(), OrderError> {
+    fits(&Message {
+        kind: order.kind.clone(),
+        version: VERSION,
+        id: id::random(),
+        conversation_id: id::random(),
+        payload: Some(order.request.get().to_owned()),
+    })
+}
+
+fn fits(message: &Message) -> Result<(), OrderError> {
+    let text = message
+        .encode()
+        .map_err(|e| OrderError::Invalid(e.to_string()))?;
+    if text.len() > DEFAULT_LIMIT {
+        return Err(OrderError::TooLarge(text.len()));
+    }
+    Ok(())
+}
+
+/// Why a job was not cancelled.
+#[derive(Debug)]
+pub enum CancelError {
+    /// Its agent is down.
+    Down,
+    /// Its agent takes no more messages.
+    Busy,
+}
+
+/// Asks the agent to end a job; one that waits in the store ends at once. True where it has.
+pub async fn cancel(
+    app: &App,
+    live: &Arc<Live>,
+    grace_seconds: Option<f64>,
+) -> Result<bool, CancelError> {
+    if app.jobs.cancel_queued(live).await {
+        return Ok(true);
+    }
+    let job = live.job();
+    let key = Key {
+        identifier: job.identifier,
+        instance: job.instance,
+    };
+    let (connection, _) = app.registry.connection(&key).ok_or(CancelError::Down)?;
+    let cancel = payload::Cancel {
+        job: job.token.clone(),
+        grace_seconds,
+    };
+    let message = Message::with(payload::CANCEL, &cancel);
+    let text = message.encode().map_err(|_| CancelError::Busy)?;
+    app.jobs.cancelling(&message.id, &job.token);
+    connection.send(text).map_err(|e| match e {
+        SendError::Offline => CancelError::Down,
+        SendError::Busy => CancelError::Busy,
+    })?;
+    Ok(false)
+}
+
 /// Where it is not taken this is an end, and not a state that anybody could wait for, unless the job may wait.
 async fn send(app: &App, live: &Arc<Live>, connection: &Connection) {
     let send = |job: &Job| {
         let text = delivery::message(job).encode();
-        text.map_err(|_| SendError::Offline)
-            .and_then(|text| connection.send(text))
-            .map_err(not_sent)
+        let sent = text
+            .map_err(|_| SendError::Offline)
+            .and_then(|text| connection.send(text));
+        match sent {
+            // Poseidon itself sent the agent away: the job is sent when both are back.
+            Err(SendError::Offline) if *app.stop.borrow() => Ok(()),
+            sent => sent.map_err(not_sent),
+        }
     };
     app.jobs.send_new(live, connection.id, send).await;
 }

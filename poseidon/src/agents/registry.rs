@@ -2,6 +2,7 @@
 
 use super::arrival::{Collision, Runs};
 use super::connection::{Connection, Outbox};
+use super::selector::{Facts, Hello, Selector};
 use super::{AgentView, Key, PendingView, fingerprint};
 use crate::events::{Change, Events};
 use crate::jobs::lock;
@@ -276,6 +277,40 @@ impl Registry {
             1 => Ok(fitting),
             _ => Err(NameError::Ambiguous),
         }
+    }
+
+    /// The agents that one of the selectors means, by name and instance.
+    pub fn select(&self, on: &[Selector]) -> Vec<Target> {
+        // What is read of each is copied first: to read it under the lock would hold up all.
+        let mut known: Vec<_> = {
+            let inner = lock(&self.inner);
+            let agents = inner.agents.iter().filter_map(|(key, agent)| {
+                let row = inner.identifiers.get(&key.identifier)?;
+                let target = Target {
+                    key: key.clone(),
+                    name: row.name.clone(),
+                    connection: agent.connection.clone(),
+                    journal: agent.journal.clone(),
+                };
+                let facts = (row.attributes.clone(), agent.row.hello.clone());
+                (!row.refused).then_some((target, facts))
+            });
+            agents.collect()
+        };
+        known.retain(|(target, (attributes, hello))| {
+            let hello = Hello::read(hello.as_deref());
+            let facts = Facts {
+                name: &target.name,
+                instance: &target.key.instance,
+                up: target.connection.is_some(),
+                attributes,
+                hello: &hello,
+            };
+            on.iter().any(|selector| selector.selects(&facts))
+        });
+        let mut found: Vec<Target> = known.into_iter().map(|(target, _)| target).collect();
+        found.sort_by(|a, b| (&a.name, &a.key.instance).cmp(&(&b.name, &b.key.instance)));
+        found
     }
 
     /// The live connection of an agent, and the id of its journal.

@@ -1,15 +1,61 @@
 //! Calls about agents.
 
-use super::extract::Path;
+use super::batches::select;
+use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, json, object};
 use crate::agents::Key;
 use crate::agents::registry::{NameError, Target};
 use crate::jobs::{End, forgotten};
 use crate::server::App;
 use axum::extract::State;
+use serde::Serialize;
 
-pub(super) async fn list(State(app): Shared) -> Answer {
-    Ok(object("agents", &app.registry.agents_json(None)))
+/// An agent in few words.
+#[derive(Serialize)]
+struct Brief<'a> {
+    name: &'a str,
+    instance: &'a str,
+    state: &'static str,
+}
+
+/// All, or those that `on` and `agent` mean, which may come several times.
+pub(super) async fn list(State(app): Shared, Query(query): Query<Vec<(String, String)>>) -> Answer {
+    let (mut on, mut names, mut brief) = (Vec::new(), Vec::new(), false);
+    for (field, value) in query {
+        match (field.as_str(), value.as_str()) {
+            ("on", _) => on.push(value),
+            ("agent", _) => names.push(value),
+            ("brief", "true") => brief = true,
+            ("brief", "false") => {}
+            _ => {
+                let text = format!("{field}={value}: there are on, agent and brief=true");
+                return Err(ApiError::invalid(text));
+            }
+        }
+    }
+    if on.is_empty() && names.is_empty() {
+        on.push("*".to_owned());
+        if !brief {
+            return Ok(object("agents", &app.registry.agents_json(None)));
+        }
+    }
+    let targets = match select(&app, &on, &names) {
+        Err(e) if e.is_not_found() && names.is_empty() => Vec::new(),
+        found => found?,
+    };
+    if !brief {
+        let keys: Vec<Key> = targets.into_iter().map(|t| t.key).collect();
+        return Ok(object("agents", &app.registry.agents_json(Some(&keys))));
+    }
+    let agents: Vec<Brief<'_>> = targets
+        .iter()
+        .map(|target| Brief {
+            name: &target.name,
+            instance: &target.key.instance,
+            state: target.connection.as_ref().map_or("down", |_| "up"),
+        })
+        .collect();
+    Ok(object("agents", &agents))
 }
 
 pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer {

@@ -2,6 +2,7 @@
 
 use super::{Answer, Shared, ndjson};
 use crate::agents::PendingView;
+use crate::batches::BatchView;
 use crate::events::{BACKLOG, Change};
 use crate::jobs::JobView;
 use crate::jobs::output::KEEP_ALIVE;
@@ -37,6 +38,9 @@ enum Line<'a> {
     },
     Job {
         job: JobView<'a>,
+    },
+    Batch {
+        batch: BatchView<'a>,
     },
     History {
         agent: &'a str,
@@ -153,6 +157,17 @@ impl Watcher {
             Change::Pending => {
                 let pending = self.app.registry.pending();
                 Line::Pending { pending }.bytes()
+            }
+            Change::Batch(id) => {
+                let batch = match self.app.batches.get(id).await {
+                    Ok(batch) => batch?,
+                    Err(e) => {
+                        log::error!("a watcher is not told of batch {id}: {e}");
+                        return None;
+                    }
+                };
+                let batch = batch.view(false);
+                Line::Batch { batch }.bytes()
             }
             Change::History(key) => {
                 let (agent, row) = self.app.registry.history(key)?;

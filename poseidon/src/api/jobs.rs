@@ -3,9 +3,7 @@
 use super::agents::resolve;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, json, ndjson, object, read};
-use crate::agents::Key;
-use crate::agents::connection::SendError;
-use crate::agents::order::{self, Order, OrderError};
+use crate::agents::order::{self, CancelError, Order, OrderError};
 use crate::agents::registry::Target;
 use crate::jobs::output::Lines;
 use crate::jobs::{JobView, Live};
@@ -20,8 +18,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
+use triton::message::DEFAULT_LIMIT;
 use triton::message::payload;
-use triton::message::{DEFAULT_LIMIT, Message};
 
 /// What can be asked for by this call. What has a call of its own is not among them.
 const TYPES: &[&str] = &[
@@ -84,6 +82,15 @@ struct CancelBody {
     grace_seconds: Option<f64>,
 }
 
+/// The body of a cancel: seconds between SIGTERM and SIGKILL.
+pub(super) async fn grace(body: Body) -> Result<Option<f64>, ApiError> {
+    let CancelBody { grace_seconds } = read(body).await?;
+    if grace_seconds.is_some_and(|s| !s.is_finite() || s < 0.0) {
+        return Err(ApiError::invalid("graceSeconds is zero or more"));
+    }
+    Ok(grace_seconds)
+}
+
 impl From<OrderError> for ApiError {
     fn from(e: OrderError) -> Self {
         match e {
@@ -107,15 +114,7 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
         expires_seconds,
     } = read(body).await?;
     let (kind, payload) = what(command, r#type, payload)?;
-    let expires = match expires_seconds {
-        Some(_) if !queue => return Err(ApiError::invalid("expiresSeconds is for queue only")),
-        Some(seconds) if !(1..=MAX_EXPIRY).contains(&seconds) => {
-            return Err(ApiError::invalid(format!(
-                "expiresSeconds is 1 to {MAX_EXPIRY}"
-            )));
-        }
-        seconds => queue.then(|| now() + f64::from(seconds.unwrap_or(EXPIRY))),
-    };
+    let expires = expiry(queue, expires_seconds)?;
     let targets = targets(&app, &agents, queue)?;
     let request =
         serde_json::value::to_raw_value(&payload).map_err(|e| ApiError::invalid(e.to_string()))?;
@@ -131,8 +130,19 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
     Ok((StatusCode::CREATED, body).into_response())
 }
 
+/// Until when a job may wait for its agent, if it may.
+pub(super) fn expiry(queue: bool, seconds: Option<u32>) -> Result<Option<f64>, ApiError> {
+    match seconds {
+        Some(_) if !queue => Err(ApiError::invalid("expiresSeconds is for queue only")),
+        Some(seconds) if !(1..=MAX_EXPIRY).contains(&seconds) => Err(ApiError::invalid(format!(
+            "expiresSeconds is 1 to {MAX_EXPIRY}"
+        ))),
+        seconds => Ok(queue.then(|| now() + f64::from(seconds.unwrap_or(EXPIRY)))),
+    }
+}
+
 /// What is asked for: its type and its payload.
-fn what(
+pub(super) fn what(
     command: Option<Value>,
     kind: Option<String>,
     payload: Option<Value>,
@@ -272,10 +282,7 @@ pub(super) async fn output(
 }
 
 pub(super) async fn cancel(State(app): Shared, Path(token): Path<String>, body: Body) -> Answer {
-    let CancelBody { grace_seconds } = read(body).await?;
-    if grace_seconds.is_some_and(|s| !s.is_finite() || s < 0.0) {
-        return Err(ApiError::invalid("graceSeconds is zero or more"));
-    }
+    let grace_seconds = grace(body).await?;
     let runs = |live: &Arc<Live>| live.job().state != JobState::Ended;
     let Some(live) = app.jobs.open(&token).filter(runs) else {
         return Err(match app.jobs.get(&token).await? {
@@ -283,34 +290,17 @@ pub(super) async fn cancel(State(app): Shared, Path(token): Path<String>, body: 
             None => unknown(&token),
         });
     };
-    if app.jobs.cancel_queued(&live).await {
-        return Ok(object("job", &JobView::from(&live.job())));
-    }
+    let cancelled = order::cancel(&app, &live, grace_seconds).await;
     let job = live.job();
-    let key = Key {
-        identifier: job.identifier.clone(),
-        instance: job.instance.clone(),
-    };
-    let Some((connection, _)) = app.registry.connection(&key) else {
-        return Err(ApiError::offline(format!(
+    match cancelled {
+        Ok(_) => Ok(object("job", &JobView::from(&job))),
+        Err(CancelError::Down) => Err(ApiError::offline(format!(
             "{}/{} is down; cancel the job when it is back",
             job.agent, job.instance
-        )));
-    };
-    let message = Message::with(
-        payload::CANCEL,
-        &payload::Cancel {
-            job: token.clone(),
-            grace_seconds,
-        },
-    );
-    let text = message
-        .encode()
-        .map_err(|e| ApiError::invalid(e.to_string()))?;
-    app.jobs.cancelling(&message.id, &token);
-    connection.send(text).map_err(|e| match e {
-        SendError::Offline => ApiError::offline(format!("{} has just gone", job.agent)),
-        SendError::Busy => ApiError::busy(format!("{} takes no more messages", job.agent)),
-    })?;
-    Ok(object("job", &JobView::from(&job)))
+        ))),
+        Err(CancelError::Busy) => Err(ApiError::busy(format!(
+            "{} takes no more messages",
+            job.agent
+        ))),
+    }
 }

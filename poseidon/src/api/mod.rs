@@ -1,6 +1,7 @@
 //! The HTTP interface, as `docs/api.md` has it.
 
 mod agents;
+mod batches;
 mod blobs;
 mod data;
 mod events;
@@ -60,6 +61,11 @@ routes! {
     get "/api/v1/jobs/{job}" => jobs::show,
     get "/api/v1/jobs/{job}/output" => jobs::output,
     post "/api/v1/jobs/{job}/cancel" => jobs::cancel,
+    post "/api/v1/batches" => batches::create,
+    get "/api/v1/batches" => batches::list,
+    get "/api/v1/batches/{batch}" => batches::show,
+    get "/api/v1/batches/{batch}/output" => batches::output,
+    post "/api/v1/batches/{batch}/cancel" => batches::cancel,
     get "/api/v1/history" => history::list,
     put "/api/v1/blobs/{hash}" => blobs::put,
     head "/api/v1/blobs/{hash}" => blobs::head,
@@ -179,6 +185,10 @@ impl ApiError {
 
     fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", message)
+    }
+
+    fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
     }
 
     fn conflict(message: impl Into<String>) -> Self {

@@ -1,6 +1,7 @@
 //! The commands that ask once and print the answer.
 
 use super::client::{Client, segment};
+use super::many::agents_path;
 use super::tables::{ago, bytes, clean, percent, span, table, text};
 use clap::Args;
 use serde_json::{Value, json};
@@ -173,12 +174,20 @@ pub(super) async fn forget(
     print(&format!("forgot {}\n", clean(&what)))
 }
 
-pub(super) async fn agents(client: &Client, json: bool) -> Ended {
-    let answer: Value = client.get("/agents").await?;
+pub(super) async fn agents(client: &Client, on: &[String], json: bool) -> Ended {
+    let path = if on.is_empty() {
+        "/agents".to_owned()
+    } else {
+        agents_path(on, &[])
+    };
+    let answer: Value = client.get(&path).await?;
     if json {
         return print_json(&answer);
     }
     let all: Vec<&Value> = rows(&answer, "agents").collect();
+    if all.is_empty() && !on.is_empty() {
+        return print("No device is selected.\n");
+    }
     if all.is_empty() {
         return print("No agent has connected yet. Those that wait: poseidon pending\n");
     }

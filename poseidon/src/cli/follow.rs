@@ -143,7 +143,7 @@ pub(super) enum News {
 
 /// How much of a job's output was taken. The server tells it from the beginning each time.
 #[derive(Default)]
-struct Position {
+pub(super) struct Position {
     /// Bytes of each stream.
     streams: [u64; 2],
     /// Other lines, and how many of them came on this connection.
@@ -153,12 +153,12 @@ struct Position {
 
 impl Position {
     /// Another connection begins.
-    fn again(&mut self) {
+    pub(super) fn again(&mut self) {
         self.passed = 0;
     }
 
     /// What of a line is new.
-    fn take(&mut self, line: Line) -> Result<Option<News>, Failure> {
+    pub(super) fn take(&mut self, line: Line) -> Result<Option<News>, Failure> {
         let news = match line {
             Line::End { job } => News::End(job),
             Line::Other => {

@@ -129,11 +129,19 @@ pub(crate) fn outcome(job: &Value) -> String {
     text(&result["status"]) + &how
 }
 
-fn command(job: &Value) -> String {
+/// What a job, or a batch, asks for, on one line.
+pub(super) fn command(job: &Value) -> String {
     let request = &job["request"];
-    if request["shell"].is_string() {
-        return text(&request["shell"]);
+    let words = |field| rows(request, field).map(text);
+    match job["type"].as_str() {
+        Some("command") | None if request["shell"].is_string() => text(&request["shell"]),
+        Some("command") | None => words("argv").collect::<Vec<_>>().join(" "),
+        Some("script") => {
+            let script = format!("script {}", text(&request["name"]));
+            let all = std::iter::once(script).chain(words("args"));
+            all.collect::<Vec<_>>().join(" ")
+        }
+        Some("engine.command") => format!("engine.command {}", text(&request["command"])),
+        Some(kind) => clean(kind),
     }
-    let words: Vec<_> = rows(request, "argv").map(text).collect();
-    words.join(" ")
 }

@@ -1,6 +1,9 @@
 //! The command: `poseidon serve`, and what talks to a running server.
 
+mod acts;
 mod bars;
+mod batch;
+mod batches;
 pub mod client;
 mod commands;
 mod data;
@@ -8,6 +11,7 @@ mod follow;
 mod history;
 mod jobs;
 mod ls;
+mod many;
 mod place;
 mod printer;
 mod pull;
@@ -106,6 +110,9 @@ enum Command {
     },
     /// List the agents
     Agents {
+        /// Only those that a selector means, as for `run`; can be repeated
+        #[arg(long, value_name = "SELECTOR")]
+        on: Vec<String>,
         /// Print the API's JSON
         #[arg(long)]
         json: bool,
@@ -126,6 +133,24 @@ enum Command {
     Push(push::Push),
     /// List a folder of a device
     Ls(ls::Ls),
+    /// Run a script of the devices' own repository: NAME… -- SCRIPT [ARG…]
+    Script(acts::Script),
+    /// Have agents read their configuration anew
+    Reload(acts::Act),
+    /// Have agents start anew
+    Restart(acts::Act),
+    /// Have agents end
+    Exit(acts::Act),
+    /// Reboot devices
+    Reboot(acts::GraveAct),
+    /// Shut devices down
+    Shutdown(acts::GraveAct),
+    /// Write a command into the pipe of a monitoring engine
+    Engine(acts::Engine),
+    /// List what was asked of several devices at once, newest first
+    Batches(batches::Batches),
+    /// Show a batch and its devices, or cancel it
+    Batch(batches::Show),
     /// Cancel a job
     Cancel {
         /// The job's ID
@@ -197,12 +222,21 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Forget { name, identifier } => {
             commands::forget(&client()?, name, identifier).await
         }
-        Command::Agents { json } => commands::agents(&client()?, json).await,
+        Command::Agents { on, json } => commands::agents(&client()?, &on, json).await,
         Command::Show { name, json } => commands::show(&client()?, &name, json).await,
         Command::Run(run) => run.run(&client()?).await,
         Command::Pull(pull) => pull.run(&client()?).await,
         Command::Push(push) => push.run(&client()?).await,
         Command::Ls(ls) => ls.run(&client()?).await,
+        Command::Script(script) => script.run(&client()?).await,
+        Command::Reload(act) => act.run(&client()?, "agent.reload").await,
+        Command::Restart(act) => act.run(&client()?, "agent.restart").await,
+        Command::Exit(act) => act.run(&client()?, "agent.exit").await,
+        Command::Reboot(act) => act.run(&client()?, "system.reboot", "reboot").await,
+        Command::Shutdown(act) => act.run(&client()?, "system.shutdown", "shut down").await,
+        Command::Engine(engine) => engine.run(&client()?).await,
+        Command::Batches(batches) => batches.run(&client()?).await,
+        Command::Batch(show) => show.run(&client()?).await,
         Command::Cancel { job, grace } => jobs::cancel(&client()?, &job, grace).await,
         Command::Jobs(jobs) => jobs.run(&client()?).await,
         Command::Job { job, json } => jobs::job(&client()?, &job, json).await,

@@ -77,37 +77,50 @@ impl Printer {
     pub(super) async fn copy(mut self, mut follower: Follower) -> Result<Option<Value>, Broken> {
         let mut end = None;
         while let Some((raw, news)) = follower.next().await? {
-            if self.json {
-                self.json(&raw, &news).await?;
+            if let News::End(job) = &news {
+                end = Some(job.clone());
             }
-            match news {
-                News::End(job) => end = Some(job),
-                _ if self.json => {}
-                News::Output { stream, bytes, .. } => self.bytes(stream, &bytes).await?,
-                News::Gap {
-                    stream,
-                    offset,
-                    length,
-                } => {
-                    let name = match stream {
-                        Stream::Stdout => "stdout",
-                        Stream::Stderr => "stderr",
-                    };
-                    let prefix = self.prefix.as_deref().unwrap_or("");
-                    eprintln!(
-                        "poseidon: {prefix}{} of {name} are missing from byte {offset} on",
-                        bytes(&json!(length))
-                    );
-                }
-                News::Other => {}
-            }
+            self.take(&raw, news).await?;
         }
+        self.finish().await?;
+        Ok(end)
+    }
+
+    /// Prints one piece of news.
+    pub(super) async fn take(&mut self, raw: &[u8], news: News) -> Result<(), Broken> {
+        if self.json {
+            return self.json(raw, &news).await;
+        }
+        match news {
+            News::Output { stream, bytes, .. } => self.bytes(stream, &bytes).await,
+            News::Gap {
+                stream,
+                offset,
+                length,
+            } => {
+                let name = match stream {
+                    Stream::Stdout => "stdout",
+                    Stream::Stderr => "stderr",
+                };
+                let prefix = self.prefix.as_deref().unwrap_or("");
+                eprintln!(
+                    "poseidon: {prefix}{} of {name} are missing from byte {offset} on",
+                    bytes(&json!(length))
+                );
+                Ok(())
+            }
+            News::Other | News::End(_) => Ok(()),
+        }
+    }
+
+    /// Nothing more comes: ends the lines that have not ended.
+    pub(super) async fn finish(&mut self) -> Result<(), Broken> {
         for stream in [Stream::Stdout, Stream::Stderr] {
             if !self.partial[stream as usize].is_empty() {
                 self.bytes(stream, b"\n").await?;
             }
         }
-        Ok(end)
+        Ok(())
     }
 
     /// The server's line, without what was in an earlier one.
@@ -152,7 +165,7 @@ impl Printer {
         self.write(stream, &whole).await
     }
 
-    async fn write(&self, stream: Stream, bytes: &[u8]) -> Result<(), Broken> {
+    pub(super) async fn write(&self, stream: Stream, bytes: &[u8]) -> Result<(), Broken> {
         let turn = self.turn.lock().await;
         let written = match stream {
             Stream::Stdout => flushed(stdout(), bytes).await,

@@ -1,9 +1,10 @@
 //! `poseidon run` and `poseidon output`: output as it comes, and an end with the job's exit code.
 
+use super::batch;
 use super::client::{Client, Failure, segment};
 use super::commands::pair;
 use super::follow::{Away, Follower, Outage, Patience};
-use super::length;
+use super::many::Many;
 use super::printer::{Broken, Printer, exit_code};
 use super::tables::{clean, span, text};
 use crate::time::now;
@@ -23,19 +24,14 @@ use triton::message::text::encode;
 /// Longest standard input: it travels inside the request.
 const STDIN_LIMIT: u64 = 512 << 10;
 /// How long the cancels may take where nobody waits for the jobs any more.
-const PARTING: Duration = Duration::from_secs(5);
+pub(super) const PARTING: Duration = Duration::from_secs(5);
 
 /// What to say where nobody knows whether the server got the request: it must not be sent twice.
 const WHETHER_STARTED: &str = "whether the job was started, 'poseidon jobs' tells";
 
-/// Runs a command on agents.
+/// How a process is run.
 #[derive(Args)]
-// Each is a flag of the command line, on or off by itself.
-#[allow(clippy::struct_excessive_bools)]
-pub(super) struct Run {
-    /// NAME or NAME/INSTANCE of each agent
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<String>,
+pub(super) struct How {
     /// Kill it after so many seconds
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
@@ -51,100 +47,29 @@ pub(super) struct Run {
     /// Add to the environment; can be repeated
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
-    /// Give the command to `/bin/sh -c` as one text
-    #[arg(long)]
-    shell: bool,
     /// Hand standard input to it, up to 512 KiB
     #[arg(long)]
     stdin: bool,
-    /// Print the API's JSON lines instead of the output
-    #[arg(long)]
-    json: bool,
-    /// Print the jobs' IDs and do not wait
-    #[arg(long)]
-    detach: bool,
-    /// Let the job wait for devices that are down: it runs when they are back
-    #[arg(long)]
-    queue: bool,
-    /// A job that waited for so long is not run any more: 90s, 15m, 12h, 3d
-    #[arg(long, requires = "queue", value_name = "DURATION", default_value = "24h", value_parser = length)]
-    expires: Duration,
-    #[command(flatten)]
-    patience: Patience,
-    /// The command
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
 }
 
-impl Run {
-    pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
-        // First of all, so that a signal from now on cancels what it finds started.
-        let mut signals = Signals::new()?;
-        let mut body = json!({"agents": self.names, "command": self.payload()?});
-        if self.queue {
-            body["queue"] = json!(true);
-            body["expiresSeconds"] = json!(self.expires.as_secs());
-        }
-        let answer: Value = tokio::select! {
-            answer = client.try_post("/jobs", &body) => answer.map_err(|e| self.not_started(&e))?,
-            _ = signals.next() => {
-                eprintln!("poseidon: interrupted; {WHETHER_STARTED}");
-                return Ok(ExitCode::from(130));
-            }
-        };
-        let jobs: Vec<Value> = answer["jobs"].as_array().cloned().unwrap_or_default();
-        let ids: Vec<String> = jobs
-            .iter()
-            .filter_map(|job| job["id"].as_str().map(str::to_owned))
-            .collect();
-        for job in jobs.iter().filter(|job| job["state"] == "queued") {
-            eprintln!("poseidon: {}", waits(job));
-        }
-        if self.detach {
-            if self.json {
-                println!("{answer:#}");
-            } else {
-                for id in &ids {
-                    println!("{}", clean(id));
-                }
-            }
-            return Ok(ExitCode::SUCCESS);
-        }
-        follow(client, signals, &jobs, &ids, &self).await
-    }
-
-    fn not_started(&self, failure: &Failure) -> String {
-        if failure.is_offline() && !self.queue {
-            format!("{failure}; with --queue the job waits for them")
-        } else if failure.is_open() {
-            format!("{failure}; {WHETHER_STARTED}")
-        } else {
-            failure.to_string()
-        }
-    }
-
-    fn payload(&self) -> Result<Value, String> {
-        let mut command = serde_json::Map::new();
-        if self.shell {
-            command.insert("shell".to_owned(), self.command.join(" ").into());
-        } else {
-            command.insert("argv".to_owned(), self.command.clone().into());
-        }
+impl How {
+    /// Adds what was given to the payload of a request, an object.
+    pub(super) fn add_to(&self, payload: &mut Value) -> Result<(), String> {
         for (field, value) in [
             ("user", &self.user),
             ("group", &self.group),
             ("cwd", &self.cwd),
         ] {
             if let Some(value) = value {
-                command.insert(field.to_owned(), value.clone().into());
+                payload[field] = json!(value);
             }
         }
         if let Some(seconds) = self.timeout {
-            command.insert("timeoutSeconds".to_owned(), json!(seconds));
+            payload["timeoutSeconds"] = json!(seconds);
         }
         if !self.env.is_empty() {
             let env: BTreeMap<_, _> = self.env.iter().cloned().collect();
-            command.insert("env".to_owned(), json!(env));
+            payload["env"] = json!(env);
         }
         if self.stdin {
             let mut input = Vec::new();
@@ -157,9 +82,110 @@ impl Run {
                     "standard input has more than the {STDIN_LIMIT} bytes that fit into a request"
                 ));
             }
-            command.insert("stdin".to_owned(), encode(&input).into());
+            payload["stdin"] = json!(encode(&input));
         }
-        Ok(command.into())
+        Ok(())
+    }
+}
+
+/// Runs a command on agents.
+#[derive(Args)]
+pub(super) struct Run {
+    /// NAME or NAME/INSTANCE of each agent
+    #[arg(required_unless_present = "on", value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    how: How,
+    /// Give the command to `/bin/sh -c` as one text
+    #[arg(long)]
+    shell: bool,
+    #[command(flatten)]
+    many: Many,
+    /// The command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Run {
+    pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
+        let mut command = if self.shell {
+            json!({"shell": self.command.join(" ")})
+        } else {
+            json!({"argv": self.command})
+        };
+        self.how.add_to(&mut command)?;
+        start(client, &self.many, &self.names, json!({"command": command})).await
+    }
+}
+
+/// Asks agents for `what`, follows it and ends as it does.
+pub(super) async fn start(
+    client: &Client,
+    many: &Many,
+    names: &[String],
+    what: Value,
+) -> Result<ExitCode, String> {
+    // First of all, so that a signal from now on cancels what it finds started.
+    let mut signals = Signals::new()?;
+    let one = many.is_one(names);
+    let path = if one { "/jobs" } else { "/batches" };
+    let body = many.body(names, what);
+    let answer: Value = tokio::select! {
+        answer = client.try_post(path, &body) => answer.map_err(|e| not_started(&e, many, one))?,
+        _ = signals.next() => {
+            eprintln!("poseidon: interrupted; {}", whether_started(one));
+            return Ok(ExitCode::from(130));
+        }
+    };
+    if one {
+        follow_jobs(client, signals, answer, many).await
+    } else {
+        batch::follow(client, signals, &answer["batch"], many).await
+    }
+}
+
+async fn follow_jobs(
+    client: &Client,
+    signals: Signals,
+    answer: Value,
+    many: &Many,
+) -> Result<ExitCode, String> {
+    let jobs: Vec<Value> = answer["jobs"].as_array().cloned().unwrap_or_default();
+    let ids: Vec<String> = jobs
+        .iter()
+        .filter_map(|job| job["id"].as_str().map(str::to_owned))
+        .collect();
+    for job in jobs.iter().filter(|job| job["state"] == "queued") {
+        eprintln!("poseidon: {}", waits(job));
+    }
+    if many.detach {
+        if many.json {
+            println!("{answer:#}");
+        } else {
+            for id in &ids {
+                println!("{}", clean(id));
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    follow(client, signals, &jobs, &ids, many).await
+}
+
+fn whether_started(one: bool) -> &'static str {
+    if one {
+        WHETHER_STARTED
+    } else {
+        "whether it was started, 'poseidon batches' tells"
+    }
+}
+
+fn not_started(failure: &Failure, many: &Many, one: bool) -> String {
+    if one && failure.is_offline() && !many.queue {
+        format!("{failure}; with --queue the job waits for them")
+    } else if failure.is_open() {
+        format!("{failure}; {}", whether_started(one))
+    } else {
+        failure.to_string()
     }
 }
 
@@ -177,7 +203,7 @@ async fn follow(
     mut signals: Signals,
     jobs: &[Value],
     ids: &[String],
-    run: &Run,
+    run: &Many,
 ) -> Result<ExitCode, String> {
     let several = jobs.len() > 1;
     let names = names(jobs);
@@ -289,13 +315,13 @@ async fn cancel(client: Client, ids: Vec<String>, patience: Patience) {
 }
 
 /// What ends waiting for jobs.
-struct Signals {
+pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
 }
 
-enum Signal {
+pub(super) enum Signal {
     /// Ctrl-C.
     Interrupt,
     /// The terminal or the session ends; the exit code for it.
@@ -312,7 +338,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::End(128 + 15),

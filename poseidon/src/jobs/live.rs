@@ -111,7 +111,8 @@ impl Live {
         lock(&self.job).connection == connection
     }
 
-    pub(super) fn key(&self) -> Key {
+    /// Whose it is.
+    pub(crate) fn key(&self) -> Key {
         let standing = lock(&self.job);
         Key {
             identifier: standing.job.identifier.clone(),

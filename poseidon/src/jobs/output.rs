@@ -35,6 +35,16 @@ enum Line<'a> {
     },
 }
 
+/// What a reader finds.
+pub enum Now {
+    /// Whole lines.
+    Lines(io::Result<Bytes>),
+    /// Nothing more than there was; the job goes on.
+    Nothing,
+    /// All was told.
+    Over,
+}
+
 /// The lines of one reader.
 pub struct Lines {
     jobs: Arc<Jobs>,
@@ -75,39 +85,61 @@ impl Lines {
 
     /// The next lines; `None` at the end.
     pub async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        while !self.done {
-            // What is written is noted before reading: what comes in between is found in the next round.
-            let written = self.live.as_mut().map(|(_, w)| *w.borrow_and_update());
-            let pieces = match self.read().await {
-                Ok(pieces) => pieces,
-                Err(e) => {
+        loop {
+            match self.now().await {
+                Now::Lines(lines) => return Some(lines),
+                Now::Over => return None,
+                Now::Nothing if !self.follow => {
                     self.done = true;
-                    log::error!("the output of job {} cannot be read: {e}", self.token);
-                    return Some(Err(e));
+                    return None;
                 }
-            };
-            if !pieces.is_empty() {
-                return Some(Ok(render(pieces)));
-            }
-            match (&mut self.live, written) {
-                (Some((_, changes)), Some(Written { ended: false, .. })) => {
-                    if !self.follow {
-                        self.done = true;
-                        break;
-                    }
+                Now::Nothing => {
+                    let mut stop = self.stop.clone();
                     tokio::select! {
-                        waited = tokio::time::timeout(KEEP_ALIVE, changes.changed()) => {
+                        waited = tokio::time::timeout(KEEP_ALIVE, self.news()) => {
                             if waited.is_err() {
                                 return Some(Ok(Bytes::from_static(b"\n")));
                             }
                         }
-                        () = stopped(&mut self.stop) => self.done = true,
+                        () = stopped(&mut stop) => {
+                            self.done = true;
+                            return None;
+                        }
                     }
                 }
-                _ => return Some(self.end().await),
             }
         }
-        None
+    }
+
+    /// What there is now, without waiting for more.
+    pub async fn now(&mut self) -> Now {
+        if self.done {
+            return Now::Over;
+        }
+        // What is written is noted before reading: what comes in between is found in the next round.
+        let written = self.live.as_mut().map(|(_, w)| *w.borrow_and_update());
+        let pieces = match self.read().await {
+            Ok(pieces) => pieces,
+            Err(e) => {
+                self.done = true;
+                log::error!("the output of job {} cannot be read: {e}", self.token);
+                return Now::Lines(Err(e));
+            }
+        };
+        if !pieces.is_empty() {
+            return Now::Lines(Ok(render(pieces)));
+        }
+        match written {
+            Some(Written { ended: false, .. }) => Now::Nothing,
+            _ => Now::Lines(self.end().await),
+        }
+    }
+
+    /// Returns when there is more than `now` has told.
+    pub async fn news(&mut self) {
+        if let Some((_, changes)) = &mut self.live {
+            let _ = changes.changed().await;
+        }
     }
 
     async fn read(&mut self) -> io::Result<Vec<Piece>> {

@@ -9,12 +9,14 @@ pub mod tls;
 use crate::agents::named::Manifests;
 use crate::agents::registry::Registry;
 use crate::agents::{provision, pull, recorder};
+use crate::batches::{self, Batches};
 use crate::blobs::{self, Blobs};
 use crate::data::Data;
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
 use crate::repositories::Repositories;
+use crate::store::batches::BatchStore as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store as _};
 use axum::Router;
@@ -119,6 +121,8 @@ pub struct App {
     pub repositories: Repositories,
     /// What else it was given.
     pub data: Data,
+    /// What is asked of many devices at once.
+    pub batches: Batches,
     /// The store.
     pub db: Db,
     /// The fleet as it changes.
@@ -186,6 +190,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     let mut store = Sqlite::open(&path).map_err(|e| failed(e.to_string()))?;
     let mut snapshot = store.load().map_err(|e| failed(e.to_string()))?;
     let open_jobs = std::mem::take(&mut snapshot.open_jobs);
+    let open_batches = store.open_batches().map_err(|e| failed(e.to_string()))?;
     let db = Db::start(Box::new(store)).map_err(|e| failed(e.to_string()))?;
     let output = data.path().join("output");
     let spools = Spools::open(
@@ -209,6 +214,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         blobs,
         repositories: Repositories::new(db.clone(), events.clone()),
         data: Data::new(db.clone()),
+        batches: Batches::new(db.clone(), events.clone()),
         db,
         events,
         record_room: Arc::new(Semaphore::new(recorder::ALL_BYTES)),
@@ -219,6 +225,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         token,
         settings,
     });
+    batches::driver::resume(&app, app.batches.adopt(open_batches));
     let tasks = vec![
         tokio::spawn(accept(app.clone(), listener, tls)),
         tokio::spawn(flush(app.clone())),
@@ -246,7 +253,9 @@ impl Server {
         let _ = self.stop.send(true);
         self.app.registry.close_all(None, "stopping");
         let deadline = Instant::now() + STOP_WAIT;
-        while self.app.registry.connections() > 0 && Instant::now() < deadline {
+        while self.app.registry.connections() + self.app.batches.driven() > 0
+            && Instant::now() < deadline
+        {
             sleep(Duration::from_millis(10)).await;
         }
         for task in self.tasks {
@@ -415,6 +424,9 @@ async fn flush(app: Arc<App>) {
         store_changed(&app, all).await;
         if all && let Err(e) = app.jobs.prune(KEEP_JOBS).await {
             log::error!("old jobs are not deleted: {e}");
+        }
+        if all && let Err(e) = app.batches.prune().await {
+            log::error!("old batches are not deleted: {e}");
         }
         if all && let Err(e) = prune_records(&app).await {
             log::error!("old records are not deleted: {e}");

@@ -4,6 +4,7 @@
 //! reaches it: a thread of its own takes the calls from a bounded queue and commits them in groups, so that
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
+pub mod batches;
 pub mod named;
 pub mod records;
 pub mod repositories;
@@ -156,7 +157,9 @@ pub struct JobFilter {
 }
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
-pub trait Store: repositories::RepositoryStore + named::NamedStore + Send {
+pub trait Store:
+    repositories::RepositoryStore + named::NamedStore + batches::BatchStore + Send
+{
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;
     /// Makes durable what was done since `begin`.

@@ -1,5 +1,6 @@
 //! The embedded store: one `SQLite` file in WAL mode.
 
+mod batches;
 mod named;
 mod records;
 mod repositories;
@@ -17,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002-records.sql"),
     include_str!("../../migrations/0003-types.sql"),
     include_str!("../../migrations/0004-repositories.sql"),
+    include_str!("../../migrations/0005-batches.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \

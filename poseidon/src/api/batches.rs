@@ -1,0 +1,222 @@
+//! Calls about batches: one request to many devices.
+
+use super::extract::{Path, Query};
+use super::jobs::{expiry, grace, what};
+use super::{Answer, ApiError, Shared, json, ndjson, object, read};
+use crate::agents::order::{self, Order};
+use crate::agents::registry::Target;
+use crate::agents::selector::Selector;
+use crate::batches::{self, Batch, BatchView, Plan, driver, output};
+use crate::server::App;
+use crate::store::batches::Batch as Row;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Selectors that one request may have.
+const MAX_SELECTORS: usize = 64;
+/// Batches that one request lists.
+const MAX_LIST: u32 = 500;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Create {
+    #[serde(default)]
+    on: Vec<String>,
+    #[serde(default)]
+    agents: Vec<String>,
+    command: Option<Value>,
+    r#type: Option<String>,
+    payload: Option<Value>,
+    #[serde(default = "concurrency")]
+    concurrency: u32,
+    #[serde(default)]
+    canary: u32,
+    #[serde(default)]
+    stop_on_failures: u32,
+    #[serde(default)]
+    queue: bool,
+    expires_seconds: Option<u32>,
+}
+
+fn concurrency() -> u32 {
+    batches::CONCURRENCY
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    #[serde(default = "limit")]
+    limit: u32,
+}
+
+fn limit() -> u32 {
+    50
+}
+
+#[derive(Deserialize)]
+pub(super) struct OutputQuery {
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
+    let Create {
+        on,
+        agents,
+        command,
+        r#type,
+        payload,
+        concurrency,
+        canary,
+        stop_on_failures,
+        queue,
+        expires_seconds,
+    } = read(body).await?;
+    let (kind, payload) = what(command, r#type, payload)?;
+    let expires = expiry(queue, expires_seconds)?;
+    let most = batches::MAX_CONCURRENCY;
+    if !(1..=most).contains(&concurrency) {
+        return Err(ApiError::invalid(format!("concurrency is 1 to {most}")));
+    }
+    let targets = select(&app, &on, &agents)?;
+    let request =
+        serde_json::value::to_raw_value(&payload).map_err(|e| ApiError::invalid(e.to_string()))?;
+    let order = Order {
+        kind,
+        request,
+        expires,
+    };
+    order::check(&order)?;
+    let (id, created) = batches::new_id();
+    let plan = Plan {
+        targets,
+        row: Row {
+            id,
+            created,
+            kind: order.kind,
+            request: order.request,
+            on,
+            agents,
+            concurrency,
+            canary,
+            stop_on_failures,
+            queue,
+            expires,
+            total: 0,
+            stopped: None,
+            ended: None,
+            counts: None,
+        },
+    };
+    let Some(batch) = app.batches.create(plan).await? else {
+        return Err(ApiError::busy(format!(
+            "too many batches are not over: there may be {}, with {} devices in all",
+            batches::MAX_OPEN,
+            batches::MAX_OPEN_MEMBERS
+        )));
+    };
+    driver::start(&app, &batch, false);
+    let body = object("batch", &batch.view(false));
+    Ok((StatusCode::CREATED, body).into_response())
+}
+
+/// The instances that are meant, each once, in the order of selectors and names. All names must be known.
+pub(super) fn select(app: &App, on: &[String], names: &[String]) -> Result<Vec<Target>, ApiError> {
+    if on.is_empty() && names.is_empty() {
+        return Err(ApiError::invalid("no agent is named: give on or agents"));
+    }
+    if on.len() > MAX_SELECTORS {
+        return Err(ApiError::too_large(format!(
+            "more than {MAX_SELECTORS} selectors"
+        )));
+    }
+    let read = |text: &String| {
+        text.parse::<Selector>()
+            .map_err(|e| ApiError::invalid(format!("the selector {text:?} is wrong {e}")))
+    };
+    let selectors = on.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let mut found = Vec::new();
+    for name in names {
+        let targets = super::agents::resolve(app, name)?;
+        if targets.is_empty() {
+            let text = format!("{name} has never connected, nothing was started");
+            return Err(ApiError::offline(text));
+        }
+        found.extend(targets);
+    }
+    if !selectors.is_empty() {
+        found.extend(app.registry.select(&selectors));
+    }
+    let up: HashSet<String> = found
+        .iter()
+        .filter(|target| target.connection.is_some())
+        .map(|target| target.name.clone())
+        .collect();
+    let mut seen = HashSet::new();
+    found.retain(|target| {
+        // Plain Tritons have numbers that come and go: one that is down says nothing where another is up.
+        let passing = target.connection.is_none()
+            && target.key.instance.starts_with("plain")
+            && up.contains(&target.name);
+        !passing && seen.insert(target.key.clone())
+    });
+    if found.is_empty() {
+        return Err(ApiError::not_found("no device is selected"));
+    }
+    if found.len() > batches::MAX_MEMBERS {
+        return Err(ApiError::too_large(format!(
+            "{} devices are selected, more than {}",
+            found.len(),
+            batches::MAX_MEMBERS
+        )));
+    }
+    Ok(found)
+}
+
+pub(super) async fn list(State(app): Shared, Query(query): Query<ListQuery>) -> Answer {
+    let rows = app.batches.list(query.limit.clamp(1, MAX_LIST)).await?;
+    let open: Vec<Option<Arc<Batch>>> = rows.iter().map(|row| app.batches.open(&row.id)).collect();
+    let views: Vec<BatchView<'_>> = rows
+        .iter()
+        .zip(&open)
+        .map(|(row, open)| match open {
+            Some(batch) => batch.view(false),
+            None => BatchView::from(row),
+        })
+        .collect();
+    Ok(object("batches", &views))
+}
+
+async fn find(app: &App, id: &str) -> Result<Arc<Batch>, ApiError> {
+    let batch = app.batches.get(id).await?;
+    batch.ok_or_else(|| ApiError::not_found(format!("there is no batch {id}")))
+}
+
+pub(super) async fn show(State(app): Shared, Path(id): Path<String>) -> Answer {
+    Ok(json(&find(&app, &id).await?.view(true)))
+}
+
+pub(super) async fn cancel(State(app): Shared, Path(id): Path<String>, body: Body) -> Answer {
+    let grace_seconds = grace(body).await?;
+    let batch = find(&app, &id).await?;
+    if batch.is_over() || !app.batches.cancel(&batch, grace_seconds).await? {
+        return Err(ApiError::conflict(format!("batch {id} is over")));
+    }
+    Ok(object("batch", &batch.view(false)))
+}
+
+pub(super) async fn output(
+    State(app): Shared,
+    Path(id): Path<String>,
+    Query(query): Query<OutputQuery>,
+) -> Answer {
+    let batch = find(&app, &id).await?;
+    let lines = output::lines(&app, batch, query.follow);
+    Ok(ndjson(output::stream(lines)))
+}
