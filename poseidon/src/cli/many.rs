@@ -60,6 +60,11 @@ impl Many {
             && self.stop_on_failures.is_none()
     }
 
+    /// Whether some are tried first.
+    pub(super) fn has_canary(&self) -> bool {
+        self.canary.is_some()
+    }
+
     /// The body of a request for `what`, an object.
     pub(super) fn body(&self, names: &[String], what: Value) -> Value {
         let mut body = what;

@@ -20,6 +20,8 @@ mod run;
 mod scripts;
 mod serve;
 mod tables;
+mod update;
+mod upload;
 
 pub(crate) use commands::describe;
 pub(crate) use jobs::outcome;
@@ -145,6 +147,10 @@ enum Command {
     Reboot(acts::GraveAct),
     /// Shut devices down
     Shutdown(acts::GraveAct),
+    /// Give agents a new program, which proves itself or goes
+    Update(update::Update),
+    /// Make a key that signs new programs, or show its public part
+    SigningKey(update::SigningKey),
     /// Write a command into the pipe of a monitoring engine
     Engine(acts::Engine),
     /// List what was asked of several devices at once, newest first
@@ -234,6 +240,8 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Exit(act) => act.run(&client()?, "agent.exit").await,
         Command::Reboot(act) => act.run(&client()?, "system.reboot", "reboot").await,
         Command::Shutdown(act) => act.run(&client()?, "system.shutdown", "shut down").await,
+        Command::Update(update) => update.run(&client()?).await,
+        Command::SigningKey(key) => key.run(),
         Command::Engine(engine) => engine.run(&client()?).await,
         Command::Batches(batches) => batches.run(&client()?).await,
         Command::Batch(show) => show.run(&client()?).await,

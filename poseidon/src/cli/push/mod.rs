@@ -1,7 +1,6 @@
 //! `poseidon push`: a file or a folder onto devices.
 
 mod tree;
-mod upload;
 
 use super::bars::Bars;
 use super::client::{Client, Failure, segment};
@@ -11,6 +10,7 @@ use super::length;
 use super::ls::cancel;
 use super::place::{Place, devices, interrupted};
 use super::tables::{bytes, clean, text};
+use super::upload::{Source, Uploads};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -19,7 +19,6 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tree::Tree;
 use triton::message::payload::{DIRECTORY_PUT, FILE_PUT};
-use upload::{Source, Uploads};
 
 /// A list of entries that is longer travels by a ref: a message has room for a megabyte.
 const INLINE: usize = 256 << 10;

@@ -1,7 +1,7 @@
 //! A folder as it is to be on a device.
 
-use super::upload::Source;
 use crate::cli::bars::Bars;
+use crate::cli::upload::Source;
 use serde_json::{Value, json};
 use std::fs::{self, FileType, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
