@@ -327,7 +327,13 @@ fn a_client_that_does_not_read_holds_up_its_job_only() {
     for _ in 0..20 {
         assert!(agent.run(&["exec", "--", "true"]).status.success());
     }
-    assert!(agent.resident() < 16 << 20, "{}", agent.resident());
+    // Under qemu most of it is qemu's.
+    let limit = if std::env::var_os("TRITON_TEST_BINARY").is_some() {
+        64 << 20
+    } else {
+        16 << 20
+    };
+    assert!(agent.resident() < limit, "{}", agent.resident());
     drop(lazy);
     drop(messages);
     eventually("the flood is cancelled", || {
