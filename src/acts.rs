@@ -319,6 +319,7 @@ mod tests {
             bytes: 65_536,
             memory_bytes: 32_768,
             sync: false,
+            goes_on: None,
         });
         let acts = Acts::new(Arc::new(journal.unwrap())).unwrap();
         assert!(acts.take().is_none());

@@ -552,7 +552,7 @@ mod tests {
         let mut actor = Actor {
             acts: &acts,
             link: &Outbox::new(queues(&config)).unwrap(),
-            pool: &Pool::start(job_settings(&config), &crew, journal),
+            pool: &Pool::start(job_settings(&config), &crew, Arc::clone(&journal)),
             grace: JOB_GRACE,
             system: &config.system,
             stage: Stage::Idle,
@@ -564,7 +564,7 @@ mod tests {
             &alarm,
             &mut service,
             &mut actor,
-            &mut Watch::new(None, &LinkStatus::default(), &acts_journal),
+            &mut Watch::new(None, &LinkStatus::default(), &journal),
             &|| Ok(()),
         );
         assert_eq!(outcome, Outcome::Broken);

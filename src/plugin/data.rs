@@ -194,6 +194,7 @@ mod tests {
             bytes: 65_536,
             memory_bytes: 32_768,
             sync: false,
+            goes_on: None,
         });
         let crew = Crew::new(|name| panic!("{name} panicked"));
         let pool = Pool::start(Settings::default(), &crew, Arc::new(journal.unwrap()));
