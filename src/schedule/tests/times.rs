@@ -6,7 +6,7 @@ use super::{When, at, cron};
 use crate::dates::utc;
 use std::fs;
 
-/// Berlin, as OpenWrt writes it.
+/// Berlin, as a router writes it.
 const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 
 /// The next times behind one, as UTC.
@@ -105,17 +105,13 @@ fn what_makes_no_sense_is_refused_with_the_field_and_what_it_may_be() {
         ("0 0 * * jan", &["day of week"]),
         ("٣ * * * *", &["minute"]),
     ] {
-        let said = super::cron::parse(text).expect_err(text);
+        let said = cron::parse(text).expect_err(text);
         for part in parts {
             assert!(said.contains(part), "{text:?}: {said}");
         }
     }
-    assert!(
-        super::cron::parse(&"1,".repeat(65))
-            .unwrap_err()
-            .contains("128")
-    );
-    assert_eq!(super::cron::parse(" @Reboot "), Ok(When::Reboot));
+    assert!(cron::parse(&"1,".repeat(65)).unwrap_err().contains("128"));
+    assert_eq!(cron::parse(" @Reboot "), Ok(When::Reboot));
 }
 
 #[test]
