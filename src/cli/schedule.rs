@@ -59,9 +59,9 @@ fn table(list: &Value) -> String {
         if let Some(zone) = entry["timeZone"].as_str() {
             let _ = write!(cron, " {}", printable(zone));
         }
-        let last = time(&entry["last"]["time"]).unwrap_or_else(|| "-".to_owned());
+        let before = time(&entry["last"]["time"]).unwrap_or_else(|| "-".to_owned());
         let (name, source) = (text(&entry["name"]), text(&entry["source"]));
-        rows.push([name, source, cron, next, last, status]);
+        rows.push([name, source, cron, next, before, status]);
     }
     let mut out = String::new();
     if rows.len() == 1 {
@@ -71,10 +71,10 @@ fn table(list: &Value) -> String {
         let widths: Vec<usize> = (0..TITLES.len()).map(|at| width(at).unwrap_or(0)).collect();
         for row in &rows {
             let cells = row.iter().zip(&widths);
-            let line: Vec<String> = cells
+            let padded: Vec<String> = cells
                 .map(|(cell, &width)| format!("{cell:<width$}"))
                 .collect();
-            let _ = writeln!(out, "{}", line.join("  ").trim_end());
+            let _ = writeln!(out, "{}", padded.join("  ").trim_end());
         }
     }
     if let Some(problem) = list["problem"].as_str() {

@@ -29,6 +29,7 @@ pub struct Status {
 
 impl Status {
     /// Reports on these parts.
+    #[allow(clippy::too_many_arguments, reason = "each is a part")]
     pub fn new(
         instance: Instance,
         fingerprint: String,

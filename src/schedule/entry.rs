@@ -169,12 +169,12 @@ impl Entry {
             let words = list.iter().filter_map(Value::as_str);
             Some(words.map(str::to_owned).collect::<Vec<_>>())
         };
-        let (script, argv, args) = (text("script"), words("command"), words("args"));
+        let (script, argv, arguments) = (text("script"), words("command"), words("args"));
         let ways = [script.is_some(), argv.is_some(), text("shell").is_some()];
         if ways.iter().filter(|way| **way).count() != 1 {
             return fault("", "say what runs by one of script, command and shell");
         }
-        if args.is_some() && script.is_none() {
+        if arguments.is_some() && script.is_none() {
             return fault(
                 "args",
                 "go with a script; the words of a command stand in its list",
@@ -192,7 +192,7 @@ impl Entry {
             catch_up: get("catchUp") == Some(&Value::Bool(true)),
             overlap,
             enabled: get("enabled") != Some(&Value::Bool(false)),
-            script: script.map(|name| (name.to_owned(), args.unwrap_or_default())),
+            script: script.map(|name| (name.to_owned(), arguments.unwrap_or_default())),
             command: bounds(argv, command, script.is_some())?,
         })
     }

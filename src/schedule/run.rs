@@ -195,7 +195,9 @@ impl Worker<'_> {
                 return;
             }
             let known = generation == Some(desk.generation);
-            if !known {
+            if known {
+                drop(desk);
+            } else {
                 generation = Some(desk.generation);
                 let set = desk.set.iter().map(|e| (POSEIDON, Arc::clone(e)));
                 let entries = set.chain(desk.configured.iter().map(|e| (CONFIG, Arc::clone(e))));
@@ -203,8 +205,6 @@ impl Worker<'_> {
                 drop(desk);
                 self.take(entries, std::mem::take(&mut start));
                 jumped = true;
-            } else {
-                drop(desk);
             }
             self.hear();
             jumped |= self.refresh_zone();
@@ -514,11 +514,10 @@ impl Worker<'_> {
         let written = replace(&*self.shared.folder, TIMES, &text, &mut Counts::default());
         let fault = written.err().map(|fault| fault.to_string());
         if fault != self.unwritten {
-            match &fault {
-                Some(why) => {
-                    log::error!("schedule: which times have run is not kept over a restart: {why}")
-                }
-                None => log::info!("schedule: which times have run is kept again"),
+            if let Some(why) = &fault {
+                log::error!("schedule: which times have run is not kept over a restart: {why}");
+            } else {
+                log::info!("schedule: which times have run is kept again");
             }
             self.unwritten = fault;
         }

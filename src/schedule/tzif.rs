@@ -1,4 +1,4 @@
-//! The system's zone files (TZif, RFC 8536).
+//! The system's zone files (`TZif`, RFC 8536).
 
 use super::posix::Rule;
 use super::zone::Zone;

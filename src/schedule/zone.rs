@@ -1,6 +1,6 @@
 //! Time zones: how far local time is from UTC, and when that changes.
 //!
-//! A POSIX TZ string, which is all that OpenWrt has (`/etc/TZ`), or a file of the system's zones. Not by the C library:
+//! A POSIX TZ string, which is all that a small router has (`/etc/TZ`), or a file of the system's zones. Not by the C library:
 //! that knows one zone for the whole process.
 
 use super::posix::Rule;

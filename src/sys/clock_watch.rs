@@ -33,7 +33,12 @@ impl ClockWatch {
         #[allow(deprecated)]
         let end = libc::time_t::MAX;
         // A time that does not fit is as good as none; zero would disarm it.
-        due.it_value.tv_sec = at.map_or(end, |at| at.max(1).try_into().unwrap_or(end));
+        #[allow(
+            clippy::useless_conversion,
+            reason = "not every C library has 64 bits for it"
+        )]
+        let at = at.map_or(end, |at| at.max(1).try_into().unwrap_or(end));
+        due.it_value.tv_sec = at;
         // SAFETY: a live `itimerspec`; the old value is not asked for.
         let result = unsafe {
             libc::timerfd_settime(

@@ -209,7 +209,8 @@ proptest! {
     fn a_tz_string_means_what_jiff_reads(
         standard in -12..=12_i64,
         week in (1..=5_u8, 1..=5_u8),
-        month in (1..=5_u8, 8..=12_u8),
+        // Not January and December: jiff looks at one year only, and a change may belong to the next one.
+        month in (2..=5_u8, 8..=11_u8),
         day in (0..=6_u8, 0..=6_u8),
         hour in (-24..=48_i32, -24..=48_i32),
         south in any::<bool>(),

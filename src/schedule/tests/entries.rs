@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-fn with(more: Value) -> Value {
+fn with(more: &Value) -> Value {
     let mut entry = json!({"name": "a", "cron": "0 2 * * *"});
     for (name, value) in more.as_object().unwrap() {
         entry[name] = value.clone();
@@ -20,7 +20,7 @@ fn with(more: Value) -> Value {
 
 #[test]
 fn an_entry_gets_its_defaults() {
-    let entry = Entry::read(&with(json!({"command": ["id", "-u"], "timeZone": null}))).unwrap();
+    let entry = Entry::read(&with(&json!({"command": ["id", "-u"], "timeZone": null}))).unwrap();
     assert_eq!(entry.command.argv.unwrap(), ["id", "-u"]);
     assert_eq!(entry.command.output, OutputMode::Discard);
     assert!(entry.enabled && !entry.catch_up && entry.zone.is_none());
@@ -30,7 +30,7 @@ fn an_entry_gets_its_defaults() {
         "enabled": false, "user": "nobody", "cwd": "/tmp", "env": {"A": "b"}, "timeoutSeconds": 2.5, "nice": 10,
         "memoryBytes": 1_000_000, "output": "collect",
     });
-    let entry = Entry::read(&with(all)).unwrap();
+    let entry = Entry::read(&with(&all)).unwrap();
     assert_eq!(entry.command.timeout_seconds, Some(2.5));
     assert_eq!(entry.command.env["A"], "b");
     assert_eq!(entry.command.output, OutputMode::Collect);
@@ -116,7 +116,7 @@ fn what_makes_no_sense_is_refused_by_its_field() {
             "\"catchup\" is no field",
         ),
     ] {
-        let fault = Entry::read(&with(more.clone())).expect_err(&more.to_string());
+        let fault = Entry::read(&with(&more)).expect_err(&more.to_string());
         assert_eq!(fault.field, field, "{more}: {}", fault.why);
         assert!(fault.why.contains(said), "{more}: {}", fault.why);
     }
@@ -186,7 +186,7 @@ fn a_run_is_a_job_of_the_entrys_name() {
         output_bytes: 1,
     };
     let sink = Arc::new(Outbox::new(limits).unwrap());
-    let entry = Entry::read(&with(json!({"shell": "true"}))).unwrap();
+    let entry = Entry::read(&with(&json!({"shell": "true"}))).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let attributes = Arc::new(Attributes::open(folder.path()));
     let scripts = Repository::open(folder.path(), BTreeMap::new(), attributes);
@@ -196,7 +196,7 @@ fn a_run_is_a_job_of_the_entrys_name() {
         panic!("no command")
     };
     assert_eq!(command.shell.as_deref(), Some("true"));
-    let entry = Entry::read(&with(json!({"script": "a.sh", "args": ["x"]}))).unwrap();
+    let entry = Entry::read(&with(&json!({"script": "a.sh", "args": ["x"]}))).unwrap();
     let error = request(&entry, "t", &scripts, &sink).unwrap_err();
     assert!(error.message.contains("no scripts"), "{error:?}");
 }

@@ -6,7 +6,7 @@ use super::{When, at, cron};
 use crate::dates::utc;
 use std::fs;
 
-/// Berlin, as OpenWrt writes it.
+/// Berlin, as a router writes it.
 const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 
 /// The next times behind one, as UTC.
