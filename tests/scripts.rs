@@ -187,11 +187,9 @@ fn a_revision_is_brought_switched_and_run_also_offline() {
     assert_eq!(inode("r1/data.bin"), inode("r2/more.bin"));
     // Offline, after a restart, with what was known before.
     desk.agent.stop();
-    let mut agent = std::mem::replace(&mut desk.agent, Agent::new());
-    agent = agent.with(&["--url", "ws://127.0.0.1:1/"]);
-    agent.start();
-    agent.wait_until_it_serves();
-    desk.agent = agent;
+    let mut offline = desk.agent.command(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    desk.agent.wait_until_it_serves();
+    assert_eq!(desk.agent.status()["link"]["state"], "off");
     let done = desk.script(&["net/show.sh", "$(id)", "a b"]);
     assert_eq!(done.status.code(), Some(3), "{}", said(&done.stderr));
     let lines = said(&done.stdout);
@@ -211,6 +209,8 @@ fn a_revision_is_brought_switched_and_run_also_offline() {
         assert_eq!(done.status.code(), Some(code), "{name}: {}", said(&done.stderr));
         assert!(!done.stderr.is_empty());
     }
+    support::signal(offline.id(), libc::SIGTERM);
+    assert!(offline.wait().unwrap().success());
 }
 
 #[test]

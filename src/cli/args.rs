@@ -438,6 +438,8 @@ mod tests {
             (&["agent", "dance"], "agent takes reload, restart or exit"),
             (&["system", "reload"], "system takes reboot or shutdown"),
             (&["system", "reboot", "--delay", "soon"], "--delay takes a number"),
+            (&["agent", "exit", "--delay", "nan"], "--delay takes a number"),
+            (&["agent", "exit", "--delay", "-1"], "--delay takes a number"),
             (&["engine"], "engine takes COMMAND"),
             (&["put", "--code", "99", "x"], "above 99"),
             (&["put", "--since", "1h", "x"], "--since is no option"),

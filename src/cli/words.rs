@@ -88,7 +88,8 @@ impl Words {
         if words.words.len() < shape.least {
             return Err(wrong());
         }
-        if words.option("delay").is_some_and(|d| d.parse::<f64>().is_err()) {
+        let is_time = |text: &str| text.parse().is_ok_and(|s: f64| s >= 0.0 && s.is_finite());
+        if words.option("delay").is_some_and(|delay| !is_time(delay)) {
             return Err("--delay takes a number of seconds".to_owned());
         }
         if matches!(shape.name, "agent" | "system") && words.act().is_none() {
