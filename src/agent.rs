@@ -115,17 +115,10 @@ pub fn run(
         Box::new(Scripts::new(
             Arc::clone(&pool),
             Arc::clone(&scripts),
-            Pace::new(
-                SCRIPTS_WINDOW,
-                config.limits.message_bytes,
-                SCRIPTS_IDLE,
-            ),
+            Pace::new(SCRIPTS_WINDOW, config.limits.message_bytes, SCRIPTS_IDLE),
         )),
         Box::new(Doer::new(Arc::clone(&pool), Arc::clone(&acts))),
-        Box::new(Engine::new(
-            Arc::clone(&pool),
-            config.engine.pipe.clone(),
-        )),
+        Box::new(Engine::new(Arc::clone(&pool), config.engine.pipe.clone())),
         Box::new(History::new(
             Arc::clone(&journal),
             config.limits.message_bytes,

@@ -419,10 +419,7 @@ mod tests {
                 "[scripts.interpreters]\n\".sh\" = \"/bin/sh\"",
                 &["1: ", "without dot"],
             ),
-            (
-                "[scripts]\ninterpreters = \"sh\"",
-                &["2: ", "a table"],
-            ),
+            ("[scripts]\ninterpreters = \"sh\"", &["2: ", "a table"]),
             ("[engine]\npipe = \"p\"", &["2: ", "absolute"]),
             ("[system]\nreboot_command = []", &["2: ", "a program"]),
             (
@@ -464,10 +461,7 @@ mod tests {
         let config =
             Config::from_toml("[scripts]\ninterpreters = {lua = \"/l\", rb = \"ruby\"}").unwrap();
         let of = |extension: &str| config.scripts.interpreters.get(extension).unwrap().as_str();
-        assert_eq!(
-            (of("sh"), of("lua"), of("rb")),
-            ("/bin/sh", "/l", "ruby")
-        );
+        assert_eq!((of("sh"), of("lua"), of("rb")), ("/bin/sh", "/l", "ruby"));
     }
 
     #[test]

@@ -58,9 +58,10 @@ impl EngineCommand {
     fn explain(&self, error: &io::Error) -> Stop {
         let no_reader = || ErrorCode::Other("no-reader".to_owned());
         match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => {
-                self.fail(ErrorCode::NotFound, "it does not exist; does the engine run?")
-            }
+            Some(libc::ENOENT | libc::ENOTDIR) => self.fail(
+                ErrorCode::NotFound,
+                "it does not exist; does the engine run?",
+            ),
             Some(libc::EACCES | libc::EPERM) => self.fail(
                 ErrorCode::Refused,
                 &format!("the agent may not write to it ({error})"),
@@ -140,6 +141,12 @@ mod tests {
         assert_eq!(code("a", Some("relative".into())), ErrorCode::Invalid);
         assert_eq!(code("a", Some("/a\0b".into())), ErrorCode::Invalid);
         assert_eq!(code(&"x".repeat(4096), pipe()), ErrorCode::TooLarge);
-        assert_eq!(EngineCommand::new(&"x".repeat(4095), pipe()).unwrap().line.len(), 4096);
+        assert_eq!(
+            EngineCommand::new(&"x".repeat(4095), pipe())
+                .unwrap()
+                .line
+                .len(),
+            4096
+        );
     }
 }

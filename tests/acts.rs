@@ -78,12 +78,18 @@ fn a_restart_waits_for_the_acknowledgement_keeps_the_identity_and_runs_once() {
     let pid = agent.pid();
     let notes = notes.wait_for(6);
     assert_eq!(notes[1]["status"], "succeeded");
-    assert_eq!((&notes[2], &notes[3]), (&json!("acknowledging"), &json!("the agent stops")));
+    assert_eq!(
+        (&notes[2], &notes[3]),
+        (&json!("acknowledging"), &json!("the agent stops"))
+    );
     assert_eq!(notes[0]["hello"], notes[4]["hello"]);
     assert_ne!(notes[0]["run"], notes[4]["run"]);
     assert_eq!(notes[5]["status"], "succeeded");
     agent.wait_for_link("connected");
-    assert_eq!((agent.pid(), agent.status()["pid"].as_u64()), (pid, Some(pid.into())));
+    assert_eq!(
+        (agent.pid(), agent.status()["pid"].as_u64()),
+        (pid, Some(pid.into()))
+    );
     assert_eq!(fake.requests.lock().unwrap().len(), 2, "it restarts once");
     assert_eq!(agent.ended(), None);
     assert!(agent.stop().success());
@@ -146,7 +152,10 @@ fn a_delay_can_be_cancelled_and_has_limits() {
     support::signal(child.id(), libc::SIGINT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(agent.status()["jobs"]["running"], 0);
-    assert!((started_at(&agent) - before).abs() < 0.001, "it is the same process");
+    assert!(
+        (started_at(&agent) - before).abs() < 0.001,
+        "it is the same process"
+    );
 }
 
 fn stub(folder: &Path, name: &str, line: &str) -> String {
@@ -161,9 +170,15 @@ fn stub(folder: &Path, name: &str, line: &str) -> String {
 fn a_system_goes_down_by_its_command_after_the_jobs_have_ended() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
-    let reboot = stub(folder.path(), "reboot", &format!("echo \"$1 $(env | grep -c ^TRITON_)\" > {}", mark.display()));
-    let mut agent = configured(&format!("[system]\nreboot_command = [{reboot:?}, \"a; b\"]\n"))
-        .with_variable("TRITON_LOG", "debug");
+    let reboot = stub(
+        folder.path(),
+        "reboot",
+        &format!("echo \"$1 $(env | grep -c ^TRITON_)\" > {}", mark.display()),
+    );
+    let mut agent = configured(&format!(
+        "[system]\nreboot_command = [{reboot:?}, \"a; b\"]\n"
+    ))
+    .with_variable("TRITON_LOG", "debug");
     agent.start();
     agent.wait_until_it_serves();
     let mut job = agent
@@ -171,17 +186,28 @@ fn a_system_goes_down_by_its_command_after_the_jobs_have_ended() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    eventually("the job runs", || (agent.status()["jobs"]["running"] == 1).then_some(()));
+    eventually("the job runs", || {
+        (agent.status()["jobs"]["running"] == 1).then_some(())
+    });
     let done = agent.run(&["system", "reboot"]);
     assert!(done.status.success(), "{}", said(&done.stderr));
     let text = eventually("the command has run", || {
-        fs::read_to_string(&mark).ok().filter(|text| text.ends_with('\n'))
+        fs::read_to_string(&mark)
+            .ok()
+            .filter(|text| text.ends_with('\n'))
     });
-    assert_eq!(text, "a; b 0\n", "one word without a shell, and no settings of the agent");
+    assert_eq!(
+        text, "a; b 0\n",
+        "one word without a shell, and no settings of the agent"
+    );
     assert_eq!(job.wait().unwrap().code(), Some(130));
     // The agent lives until it is ended from outside, and takes nothing new.
     let refused = agent.run(&["exec", "--", "true"]);
-    assert!(said(&refused.stderr).contains("starts nothing new"), "{}", said(&refused.stderr));
+    assert!(
+        said(&refused.stderr).contains("starts nothing new"),
+        "{}",
+        said(&refused.stderr)
+    );
     assert!(agent.stop().success());
 }
 
@@ -205,7 +231,8 @@ fn a_command_that_fails_is_stored_and_the_device_stays_in_reach() {
             code: Some(200),
             ..HistoryGet::default()
         };
-        let answer = local::ask(&agent.socket(), &Message::with(payload::HISTORY_GET, &get)).unwrap();
+        let answer =
+            local::ask(&agent.socket(), &Message::with(payload::HISTORY_GET, &get)).unwrap();
         let history: Value = answer.read().unwrap();
         let data = &history["records"][0]["data"];
         assert_eq!(data["failed"], "system.shutdown");
@@ -231,10 +258,16 @@ fn poseidon_knows_that_a_restart_was_meant() {
     let (status, made) = api.post("jobs", &body).unwrap();
     assert_eq!(status, 201, "{made}");
     let path = format!("jobs/{}", made["jobs"][0]["id"].as_str().unwrap());
-    eventually("it has restarted", || (started_at(&agent) > before).then_some(()));
+    eventually("it has restarted", || {
+        (started_at(&agent) > before).then_some(())
+    });
     agent.wait_for_link("connected");
     let (_, job) = api.get(&path).unwrap();
-    assert_eq!((&job["state"], &job["result"]["status"]), (&json!("ended"), &json!("succeeded")), "{job}");
+    assert_eq!(
+        (&job["state"], &job["result"]["status"]),
+        (&json!("ended"), &json!("succeeded")),
+        "{job}"
+    );
 }
 
 #[test]
@@ -254,7 +287,13 @@ fn an_engines_pipe_tells_its_errors_apart() {
     };
     let (code, text) = engine(&["X"]);
     assert!(code == Some(127) && text.contains("not-found"), "{text}");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert!(engine(&["X"]).1.contains("no-reader"));
     let link = agent.folder().join("link");
     symlink(&pipe, &link).unwrap();

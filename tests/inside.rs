@@ -41,7 +41,10 @@ fn progress_shows_while_the_job_runs() {
     });
     let agent = Agent::of(&fake.url);
     let progress = notes.wait_for(1).remove(0);
-    assert_eq!((progress.percent, progress.message.as_str()), (42.5, "half a loaf"));
+    assert_eq!(
+        (progress.percent, progress.message.as_str()),
+        (42.5, "half a loaf")
+    );
     let status = agent.status();
     let listed = &status["jobs"]["list"][0];
     assert_eq!(listed["progress"]["percent"], 42.5, "{status}");
@@ -49,7 +52,10 @@ fn progress_shows_while_the_job_runs() {
     let token = listed["token"].as_str().unwrap();
     let done = agent.run(&["progress", "--job", token, "99%"]);
     assert!(done.status.success(), "{}", said(&done.stderr));
-    assert_eq!(agent.status()["jobs"]["list"][0]["progress"]["percent"], 99.0);
+    assert_eq!(
+        agent.status()["jobs"]["list"][0]["progress"]["percent"],
+        99.0
+    );
 }
 
 #[test]
@@ -81,7 +87,10 @@ fn a_flood_of_progress_is_bounded_and_the_last_word_counts() {
         .unwrap();
     let (ready, _rest) = support::first_line(&mut job);
     assert_eq!(ready, "ready\n");
-    let token = agent.status()["jobs"]["list"][0]["token"].as_str().unwrap().to_owned();
+    let token = agent.status()["jobs"]["list"][0]["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let before = agent.resident();
     let mut client = Client::connect(&agent.socket(), 1 << 20).unwrap();
     let mut answers = 0;
@@ -90,7 +99,9 @@ fn a_flood_of_progress_is_bounded_and_the_last_word_counts() {
     for n in 1..=count {
         let percent = f64::from(n) / 100.0;
         let said = json!({ "job": token, "percent": percent, "message": "x".repeat(500) });
-        client.send(&Message::with(payload::PROGRESS, &said)).unwrap();
+        client
+            .send(&Message::with(payload::PROGRESS, &said))
+            .unwrap();
         last = Some(percent);
         // Half of the answers are read late, so that some wait.
         if n % 100 == 0 {
@@ -107,7 +118,11 @@ fn a_flood_of_progress_is_bounded_and_the_last_word_counts() {
     let progress = agent.status()["jobs"]["list"][0]["progress"].clone();
     assert_eq!(progress["percent"].as_f64(), last);
     assert_eq!(progress["message"].as_str().unwrap().len(), 256);
-    assert!(agent.resident() < before + (4 << 20), "{before} -> {}", agent.resident());
+    assert!(
+        agent.resident() < before + (4 << 20),
+        "{before} -> {}",
+        agent.resident()
+    );
     job.kill().unwrap();
     job.wait().unwrap();
 }
@@ -117,7 +132,10 @@ fn a_terminal_shows_progress_and_a_file_does_not() {
     let agent = Agent::offline();
     let shell = line("triton progress 7 seven; echo out; sleep 0.3");
     let plain = agent.run(&["exec", "--shell", &shell]);
-    assert_eq!((said(&plain.stdout), said(&plain.stderr)), ("out\n".into(), String::new()));
+    assert_eq!(
+        (said(&plain.stdout), said(&plain.stderr)),
+        ("out\n".into(), String::new())
+    );
     // script(1) gives it a terminal.
     let command = format!(
         "{} --socket {} exec --shell '{shell}'",
@@ -129,7 +147,11 @@ fn a_terminal_shows_progress_and_a_file_does_not() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    assert!(said(&shown.stdout).contains("  7 % seven"), "{}", said(&shown.stdout));
+    assert!(
+        said(&shown.stdout).contains("  7 % seven"),
+        "{}",
+        said(&shown.stdout)
+    );
 }
 
 /// Answers requests for data by name: `big` has bytes of all kinds.
@@ -144,7 +166,9 @@ fn shelf(peer: &mut Peer, big: &[u8], pieces: Option<&AtomicUsize>) {
             "empty" => &[],
             "attributes" => b"{\"a\":\"b\"}",
             _ => {
-                peer.send(&message.reply_error(ErrorCode::NotFound, "it was not given to this device"));
+                peer.send(
+                    &message.reply_error(ErrorCode::NotFound, "it was not given to this device"),
+                );
                 continue;
             }
         };
@@ -155,7 +179,9 @@ fn shelf(peer: &mut Peer, big: &[u8], pieces: Option<&AtomicUsize>) {
             return;
         }
         let from = usize::try_from(request.offset).unwrap();
-        let to = content.len().min(from + usize::try_from(request.length).unwrap());
+        let to = content
+            .len()
+            .min(from + usize::try_from(request.length).unwrap());
         let response = DataResponse {
             reference: request.reference,
             offset: request.offset,
@@ -168,8 +194,11 @@ fn shelf(peer: &mut Peer, big: &[u8], pieces: Option<&AtomicUsize>) {
 
 #[test]
 fn get_brings_any_bytes_and_goes_on_after_a_cut() {
-    let big: Arc<Vec<u8>> =
-        Arc::new((0..400_000_u32).map(|n| (n * 7 + n / 256).to_le_bytes()[0]).collect());
+    let big: Arc<Vec<u8>> = Arc::new(
+        (0..400_000_u32)
+            .map(|n| (n * 7 + n / 256).to_le_bytes()[0])
+            .collect(),
+    );
     let content = Arc::clone(&big);
     let pieces = AtomicUsize::new(0);
     let fake = Fake::each(move |_, mut peer| {
@@ -183,16 +212,26 @@ fn get_brings_any_bytes_and_goes_on_after_a_cut() {
     let done = agent.run(&["get", "big", "--to", file.to_str().unwrap()]);
     assert!(done.status.success(), "{}", said(&done.stderr));
     assert_eq!(fs::read(&file).unwrap(), **big);
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     assert!(agent.status()["link"]["reconnects"].as_u64().unwrap() >= 1);
     let done = agent.run(&["get", "big"]);
     assert_eq!(done.stdout, **big);
-    assert_eq!(said(&agent.run(&["get", "attributes"]).stdout), "{\"a\":\"b\"}");
+    assert_eq!(
+        said(&agent.run(&["get", "attributes"]).stdout),
+        "{\"a\":\"b\"}"
+    );
     assert!(agent.run(&["get", "empty"]).status.success());
     // What there is not leaves the old file, and nothing beside it.
     let done = agent.run(&["get", "secret/none", "--to", file.to_str().unwrap()]);
     assert_eq!(done.status.code(), Some(1));
-    assert!(said(&done.stderr).contains("not-found"), "{}", said(&done.stderr));
+    assert!(
+        said(&done.stderr).contains("not-found"),
+        "{}",
+        said(&done.stderr)
+    );
     assert_eq!(fs::read(&file).unwrap(), **big);
     let hidden = fs::read_dir(agent.folder()).unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
@@ -201,13 +240,20 @@ fn get_brings_any_bytes_and_goes_on_after_a_cut() {
     assert_eq!(hidden.count(), 0);
     // From within a job, with nothing but what it finds there.
     let done = agent.run(&["exec", "--shell", &line("triton get attributes")]);
-    assert_eq!(said(&done.stdout), "{\"a\":\"b\"}", "{}", said(&done.stderr));
+    assert_eq!(
+        said(&done.stdout),
+        "{\"a\":\"b\"}",
+        "{}",
+        said(&done.stderr)
+    );
 }
 
 #[test]
 fn put_with_a_key_stores_it_under_the_job() {
     let agent = Agent::offline();
-    let shell = line("triton put signal -61 && printf 'a\\nb\\n' | triton put text - && triton put whole && echo $TRITON_JOB");
+    let shell = line(
+        "triton put signal -61 && printf 'a\\nb\\n' | triton put text - && triton put whole && echo $TRITON_JOB",
+    );
     let done = agent.run(&["exec", "--shell", &shell.replace("-61", "-- -61")]);
     assert!(done.status.success(), "{}", said(&done.stderr));
     let token = said(&done.stdout).lines().last().unwrap().to_owned();
@@ -226,5 +272,12 @@ fn put_with_a_key_stores_it_under_the_job() {
         .iter()
         .map(|record| &record["data"])
         .collect();
-    assert_eq!(stored, [&json!({ "signal": -61 }), &json!({ "text": "a\nb" }), &json!("whole")]);
+    assert_eq!(
+        stored,
+        [
+            &json!({ "signal": -61 }),
+            &json!({ "text": "a\nb" }),
+            &json!("whole")
+        ]
+    );
 }

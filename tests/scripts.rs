@@ -55,7 +55,9 @@ struct Desk {
 fn answer(peer: &mut Peer, message: &Message, content: &[u8]) {
     let request: DataRequest = message.read().unwrap();
     let from = usize::try_from(request.offset).unwrap();
-    let to = content.len().min(from + usize::try_from(request.length).unwrap());
+    let to = content
+        .len()
+        .min(from + usize::try_from(request.length).unwrap());
     let response = DataResponse {
         reference: request.reference,
         offset: request.offset,
@@ -93,7 +95,9 @@ impl Desk {
                         Some(content) => answer(&mut peer, &message, &content),
                         // The test wants it to wait.
                         None if request.reference == format!("sha256:{}", hash(b"late")) => {}
-                        None => peer.send(&message.reply_error(ErrorCode::NotFound, "no such content")),
+                        None => {
+                            peer.send(&message.reply_error(ErrorCode::NotFound, "no such content"))
+                        }
                     }
                 } else if message.kind != payload::HEARTBEAT {
                     seen.add(message);
@@ -172,22 +176,52 @@ impl Desk {
 fn a_revision_is_brought_switched_and_run_also_offline() {
     let mut desk = Desk::new();
     let show = b"#!/bin/sh\necho \"$TRITON_SCRIPT|$TRITON_ATTRIBUTE_SITE_NAME|$TRITON_JOB|$#|$1|$2\"\npwd\nexit 3\n";
-    let big: Vec<u8> = (0..300_000_u32).map(|n| (n * 7 + n / 256).to_le_bytes()[0]).collect();
+    let big: Vec<u8> = (0..300_000_u32)
+        .map(|n| (n * 7 + n / 256).to_le_bytes()[0])
+        .collect();
     let first = desk.sync("r1", &[("net/show.sh", show), ("data.bin", &big)]);
-    assert_eq!(first, json!({ "revision": "r1", "files": 2, "fetched": 2, "changed": true }));
+    assert_eq!(
+        first,
+        json!({ "revision": "r1", "files": 2, "fetched": 2, "changed": true })
+    );
     let folder = desk.scripts().join("revisions/r1");
     assert_eq!(fs::read(folder.join("data.bin")).unwrap(), big);
-    assert_eq!(fs::metadata(folder.join("net/show.sh")).unwrap().mode() & 0o7777, 0o644);
+    assert_eq!(
+        fs::metadata(folder.join("net/show.sh")).unwrap().mode() & 0o7777,
+        0o644
+    );
     assert_eq!(desk.agent.status()["scripts"]["revision"], "r1");
     // The same once more changes nothing; a second revision fetches only what is new, and no file is there twice.
-    assert_eq!(desk.sync("r1", &[("net/show.sh", show), ("data.bin", &big)])["changed"], false);
-    let second = desk.sync("r2", &[("net/show.sh", show), ("more.bin", &big), ("a.sh", b"echo a")]);
-    assert_eq!((&second["fetched"], &second["changed"]), (&json!(1), &json!(true)));
-    let inode = |path: &str| fs::metadata(desk.scripts().join("revisions").join(path)).unwrap().ino();
+    assert_eq!(
+        desk.sync("r1", &[("net/show.sh", show), ("data.bin", &big)])["changed"],
+        false
+    );
+    let second = desk.sync(
+        "r2",
+        &[
+            ("net/show.sh", show),
+            ("more.bin", &big),
+            ("a.sh", b"echo a"),
+        ],
+    );
+    assert_eq!(
+        (&second["fetched"], &second["changed"]),
+        (&json!(1), &json!(true))
+    );
+    let inode = |path: &str| {
+        fs::metadata(desk.scripts().join("revisions").join(path))
+            .unwrap()
+            .ino()
+    };
     assert_eq!(inode("r1/data.bin"), inode("r2/more.bin"));
     // Offline, after a restart, with what was known before.
     desk.agent.stop();
-    let mut offline = desk.agent.command(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut offline = desk
+        .agent
+        .command(&["run"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     desk.agent.wait_until_it_serves();
     assert_eq!(desk.agent.status()["link"]["state"], "off");
     let done = desk.script(&["net/show.sh", "$(id)", "a b"]);
@@ -203,10 +237,20 @@ fn a_revision_is_brought_switched_and_run_also_offline() {
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     assert_eq!(list["revision"], "r2");
     assert_eq!(list["scripts"][0], json!({ "name": "a.sh", "size": 6 }));
-    assert_eq!(said(&desk.agent.run(&["script", "ls"]).stdout).lines().count(), 3);
+    assert_eq!(
+        said(&desk.agent.run(&["script", "ls"]).stdout)
+            .lines()
+            .count(),
+        3
+    );
     for (name, code) in [("none.sh", 127), ("../x", 125), ("more.bin", 125)] {
         let done = desk.script(&[name]);
-        assert_eq!(done.status.code(), Some(code), "{name}: {}", said(&done.stderr));
+        assert_eq!(
+            done.status.code(),
+            Some(code),
+            "{name}: {}",
+            said(&done.stderr)
+        );
         assert!(!done.stderr.is_empty());
     }
     support::signal(offline.id(), libc::SIGTERM);
@@ -217,13 +261,28 @@ fn a_revision_is_brought_switched_and_run_also_offline() {
 fn a_missing_interpreter_is_named_with_its_setting() {
     let agent = Agent::new();
     let config = agent.folder().join("t.toml");
-    fs::write(&config, "[scripts.interpreters]\nlua = \"/no/such/lua\"\nrb = \"sh\"\n").unwrap();
+    fs::write(
+        &config,
+        "[scripts.interpreters]\nlua = \"/no/such/lua\"\nrb = \"sh\"\n",
+    )
+    .unwrap();
     let desk = Desk::with(agent.with(&["--config", config.to_str().unwrap()]));
-    desk.sync("r", &[("a.lua", b"x"), ("b.rb", b"echo by sh"), ("c.sh", b"echo c"), ("d.x", b"x")]);
+    desk.sync(
+        "r",
+        &[
+            ("a.lua", b"x"),
+            ("b.rb", b"echo by sh"),
+            ("c.sh", b"echo c"),
+            ("d.x", b"x"),
+        ],
+    );
     let done = desk.script(&["a.lua"]);
     assert_eq!(done.status.code(), Some(127));
     let text = said(&done.stderr);
-    assert!(text.contains("/no/such/lua") && text.contains("scripts.interpreters"), "{text}");
+    assert!(
+        text.contains("/no/such/lua") && text.contains("scripts.interpreters"),
+        "{text}"
+    );
     assert_eq!(said(&desk.script(&["b.rb"]).stdout), "by sh\n");
     // The others that there are stay.
     assert_eq!(said(&desk.script(&["c.sh"]).stdout), "c\n");
@@ -236,9 +295,22 @@ fn a_job_of_an_older_revision_keeps_it_and_ends_in_it() {
     let wait = b"echo ready; read line; cat lib.txt";
     desk.sync("r1", &[("wait.sh", wait), ("lib.txt", b"one")]);
     let go = desk.agent.folder().join("go");
-    assert!(std::process::Command::new("mkfifo").arg(&go).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&go)
+            .status()
+            .unwrap()
+            .success()
+    );
     let line = format!("exec < {}; . ./wait.sh", go.display());
-    desk.sync("r1b", &[("wait.sh", wait), ("hold.sh", line.as_bytes()), ("lib.txt", b"two")]);
+    desk.sync(
+        "r1b",
+        &[
+            ("wait.sh", wait),
+            ("hold.sh", line.as_bytes()),
+            ("lib.txt", b"two"),
+        ],
+    );
     let mut child = desk
         .agent
         .command(&["script", "run", "hold.sh"])
@@ -273,28 +345,72 @@ fn what_is_hostile_or_wrong_leaves_all_as_it_was() {
     let file = |path: &str| json!({ "path": path, "sha256": hash(b"x"), "size": 1 });
     let many: Vec<Value> = (0..3000).map(|n| file(&format!("f{n}"))).collect();
     for (what, bad, code) in [
-        ("out", json!({ "revision": "bad", "files": [file("../../x")] }), "invalid"),
-        ("absolute", json!({ "revision": "bad", "files": [file(target.to_str().unwrap())] }), "invalid"),
-        ("revision", json!({ "revision": "../bad", "files": [] }), "invalid"),
-        ("twice", json!({ "revision": "bad", "files": [file("a"), file("a")] }), "invalid"),
-        ("many", json!({ "revision": "bad", "files": many }), "too-large"),
-        ("no list", json!({ "revision": "bad", "files": 7 }), "invalid"),
-        ("full", json!({ "revision": "bad", "files": [
-            { "path": "a", "sha256": hash(b"x"), "size": 1_u64 << 60 }] }), "io"),
+        (
+            "out",
+            json!({ "revision": "bad", "files": [file("../../x")] }),
+            "invalid",
+        ),
+        (
+            "absolute",
+            json!({ "revision": "bad", "files": [file(target.to_str().unwrap())] }),
+            "invalid",
+        ),
+        (
+            "revision",
+            json!({ "revision": "../bad", "files": [] }),
+            "invalid",
+        ),
+        (
+            "twice",
+            json!({ "revision": "bad", "files": [file("a"), file("a")] }),
+            "invalid",
+        ),
+        (
+            "many",
+            json!({ "revision": "bad", "files": many }),
+            "too-large",
+        ),
+        (
+            "no list",
+            json!({ "revision": "bad", "files": 7 }),
+            "invalid",
+        ),
+        (
+            "full",
+            json!({ "revision": "bad", "files": [
+            { "path": "a", "sha256": hash(b"x"), "size": 1_u64 << 60 }] }),
+            "io",
+        ),
         // The server says that it has it, and gives something else.
-        ("lie", json!({ "revision": "bad", "files": [
-            { "path": "a", "sha256": hash(b"liar"), "size": 4 }] }), "invalid"),
-        ("size", json!({ "revision": "bad", "files": [
-            { "path": "b", "sha256": hash(b"short"), "size": 50 }] }), "invalid"),
-        ("gone", json!({ "revision": "bad", "files": [
-            { "path": "b", "sha256": hash(b"gone"), "size": 4 }] }), "not-found"),
+        (
+            "lie",
+            json!({ "revision": "bad", "files": [
+            { "path": "a", "sha256": hash(b"liar"), "size": 4 }] }),
+            "invalid",
+        ),
+        (
+            "size",
+            json!({ "revision": "bad", "files": [
+            { "path": "b", "sha256": hash(b"short"), "size": 50 }] }),
+            "invalid",
+        ),
+        (
+            "gone",
+            json!({ "revision": "bad", "files": [
+            { "path": "b", "sha256": hash(b"gone"), "size": 4 }] }),
+            "not-found",
+        ),
     ] {
         let mut shelf = desk.content.lock().unwrap();
         shelf.insert(format!("sha256:{}", hash(b"liar")), b"lies".to_vec());
         shelf.insert(format!("sha256:{}", hash(b"short")), b"short".to_vec());
         drop(shelf);
         let (kind, end) = desk.end(&desk.send(payload::SCRIPTS_SYNC, &bad));
-        assert_eq!((kind.as_str(), end["code"].as_str()), ("error", Some(code)), "{what}: {end}");
+        assert_eq!(
+            (kind.as_str(), end["code"].as_str()),
+            ("error", Some(code)),
+            "{what}: {end}"
+        );
         assert_eq!(desk.revisions(), ["good"], "{what}");
     }
     assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
@@ -307,8 +423,15 @@ fn what_is_hostile_or_wrong_leaves_all_as_it_was() {
     fs::remove_file(&script).unwrap();
     symlink("/bin/true", &script).unwrap();
     let done = desk.script(&["a.sh"]);
-    assert!(said(&done.stderr).contains("symbolic link"), "{}", said(&done.stderr));
-    assert_eq!(desk.sync("good", &[("a.sh", b"echo good")])["changed"], true);
+    assert!(
+        said(&done.stderr).contains("symbolic link"),
+        "{}",
+        said(&done.stderr)
+    );
+    assert_eq!(
+        desk.sync("good", &[("a.sh", b"echo good")])["changed"],
+        true
+    );
 }
 
 #[test]
@@ -326,7 +449,11 @@ fn one_sync_at_a_time_and_a_cancelled_or_killed_one_leaves_nothing() {
     let first = begin(&desk, 2);
     let second = desk.send(payload::SCRIPTS_SYNC, &manifest("other", &[]));
     let (kind, end) = desk.end(&second);
-    assert_eq!((kind.as_str(), end["code"].as_str()), ("error", Some("busy")), "{end}");
+    assert_eq!(
+        (kind.as_str(), end["code"].as_str()),
+        ("error", Some("busy")),
+        "{end}"
+    );
     desk.send(payload::CANCEL, &json!({ "job": first.id }));
     assert_eq!(desk.end(&first).1["status"], "cancelled");
     assert_eq!(desk.revisions(), ["good"]);

@@ -102,7 +102,9 @@ impl Args {
                         Some("history") => query.take(&name, &mut parser)?,
                         Some("put") => put.take(&name, &mut parser)?,
                         Some(command) if words::takes(command, &name) => {
-                            given.options.push((name.clone(), value(&name, &mut parser)?));
+                            given
+                                .options
+                                .push((name.clone(), value(&name, &mut parser)?));
                             true
                         }
                         _ => false,
@@ -133,9 +135,9 @@ impl Args {
                 Some(Value(word))
                     if command
                         .as_deref()
-                        .is_some_and(|c| words::has_room(c, given.words.len())) =>
+                        .is_some_and(|c| words::has_room(c, given.list.len())) =>
                 {
-                    given.words.push(text(word)?);
+                    given.list.push(text(word)?);
                 }
                 Some(Value(word))
                     if flags.topic.is_none() && command.as_deref() == Some("help") =>
@@ -335,7 +337,8 @@ impl Flags {
             },
             "put" if put.words.is_empty() => {
                 return Err(
-                    "put takes the DATA to store, or a KEY and its VALUE; - is standard input".to_owned(),
+                    "put takes the DATA to store, or a KEY and its VALUE; - is standard input"
+                        .to_owned(),
                 );
             }
             "put" => Command::Put {
@@ -437,9 +440,18 @@ mod tests {
             (&["agent"], "agent takes reload, restart or exit"),
             (&["agent", "dance"], "agent takes reload, restart or exit"),
             (&["system", "reload"], "system takes reboot or shutdown"),
-            (&["system", "reboot", "--delay", "soon"], "--delay takes a number"),
-            (&["agent", "exit", "--delay", "nan"], "--delay takes a number"),
-            (&["agent", "exit", "--delay", "-1"], "--delay takes a number"),
+            (
+                &["system", "reboot", "--delay", "soon"],
+                "--delay takes a number",
+            ),
+            (
+                &["agent", "exit", "--delay", "nan"],
+                "--delay takes a number",
+            ),
+            (
+                &["agent", "exit", "--delay", "-1"],
+                "--delay takes a number",
+            ),
             (&["engine"], "engine takes COMMAND"),
             (&["put", "--code", "99", "x"], "above 99"),
             (&["put", "--since", "1h", "x"], "--since is no option"),
@@ -493,7 +505,10 @@ mod tests {
         assert_eq!(run.argv, ["net/up.sh", "-x", "--cwd"]);
         assert_eq!(run.cwd.as_deref(), Some("/"));
         for (line, words) in [
-            (&["progress", "5", "half", "done"][..], &["5", "half", "done"][..]),
+            (
+                &["progress", "5", "half", "done"][..],
+                &["5", "half", "done"][..],
+            ),
             (&["progress", "--", "5", "-"], &["5", "-"]),
             (&["get", "--to", "/f", "a"], &["a"]),
             (&["system", "reboot", "--delay", "1.5"], &["reboot"]),
@@ -502,7 +517,13 @@ mod tests {
             let Command::Words(given) = parse(line).unwrap().command else {
                 panic!("{line:?}");
             };
-            assert_eq!((given.name, &given.words[..]), (line[0], &words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>()[..]));
+            assert_eq!(
+                (given.name, &given.list[..]),
+                (
+                    line[0],
+                    &words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>()[..]
+                )
+            );
         }
     }
 

@@ -16,7 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// Where programs are looked for if the agent itself was started without a PATH, as init may do.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A started job.
 pub(super) struct Started {

@@ -65,7 +65,10 @@ impl Data {
         };
         if !self.link.is_online() {
             let code = ErrorCode::Other(payload::OFFLINE.to_owned());
-            return refuse(code, "there is no connection to Poseidon, which has the data");
+            return refuse(
+                code,
+                "there is no connection to Poseidon, which has the data",
+            );
         }
         let asked = Message::with(DATA_REQUEST, &request);
         let now = Instant::now();
@@ -214,7 +217,10 @@ mod tests {
         data.handle(&asked.reply(DATA_RESPONSE, &7), &poseidon);
         let answer = local.pop().unwrap();
         assert_eq!(answer.conversation_id, question.conversation_id);
-        assert_eq!((answer.kind.as_str(), answer.payload.as_deref()), (DATA_RESPONSE, Some("7")));
+        assert_eq!(
+            (answer.kind.as_str(), answer.payload.as_deref()),
+            (DATA_RESPONSE, Some("7"))
+        );
         // A second answer is nobody's.
         data.handle(&asked.reply(DATA_RESPONSE, &7), &poseidon);
         assert_eq!(local.pop(), None);

@@ -28,7 +28,9 @@ impl Attributes {
     pub fn open(state: &Path) -> Self {
         let path = state.join("attributes.json");
         let values = read(&path).unwrap_or_else(|e| {
-            log::warn!("the attributes of this device are not known before Poseidon says them: {e}");
+            log::warn!(
+                "the attributes of this device are not known before Poseidon says them: {e}"
+            );
             BTreeMap::new()
         });
         Self {
@@ -87,8 +89,7 @@ fn read(path: &Path) -> Result<BTreeMap<String, String>> {
         file => file.and_then(|file| file.take(LIMIT).read_to_end(&mut text)),
     }
     .map_err(|e| Error::at("read", path, e))?;
-    serde_json::from_slice(&text)
-        .map_err(|_| Error::new(format!("{} is damaged", path.display())))
+    serde_json::from_slice(&text).map_err(|_| Error::new(format!("{} is damaged", path.display())))
 }
 
 /// Whole or not at all: 0600, synced, renamed.

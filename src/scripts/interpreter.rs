@@ -33,7 +33,10 @@ pub fn of(
     if head.starts_with(b"\x7FELF") {
         return Ok(vec![own]);
     }
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let extension = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
     let Some(program) = interpreters.get(extension) else {
         return Err(Error::new(
             ErrorCode::Invalid,
@@ -99,7 +102,11 @@ mod tests {
             ("a.sh", &b"echo"[..], &["/bin/sh"][..]),
             ("a.env", b"", &["env"]),
             ("a.sh", b"#!/bin/lua\nx", &["/bin/lua"]),
-            ("a.sh", b"#! /usr/bin/env  -S a b \r\nx", &["/usr/bin/env", "-S a b"]),
+            (
+                "a.sh",
+                b"#! /usr/bin/env  -S a b \r\nx",
+                &["/usr/bin/env", "-S a b"],
+            ),
             ("a", b"#!/bin/x", &["/bin/x"]),
             ("a.sh", b"#!\n", &["/bin/sh"]),
             ("a.sh", b"#!\xFF\n", &["/bin/sh"]),
@@ -112,7 +119,11 @@ mod tests {
     #[test]
     fn what_cannot_run_is_told_with_its_cure() {
         for (name, code, said) in [
-            ("a.lua", ErrorCode::NotFound, "scripts.interpreters = { lua = \"/path\" }"),
+            (
+                "a.lua",
+                ErrorCode::NotFound,
+                "scripts.interpreters = { lua = \"/path\" }",
+            ),
             ("a.lua", ErrorCode::NotFound, "/no/lua"),
             ("a.rb", ErrorCode::Invalid, "extension \"rb\""),
             ("a", ErrorCode::Invalid, "no #! line"),

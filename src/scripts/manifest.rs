@@ -50,9 +50,9 @@ impl Plan {
                 size: file.size,
                 sha256: file.sha256,
             };
-            content.check().map_err(|e| {
-                invalid(format!("the file {:?}: {}", file.path, e.message))
-            })?;
+            content
+                .check()
+                .map_err(|e| invalid(format!("the file {:?}: {}", file.path, e.message)))?;
             files.push(Wanted {
                 path: file.path,
                 mode,
@@ -109,11 +109,32 @@ mod tests {
 
     #[test]
     fn a_hostile_one_is_refused_as_a_whole() {
-        for revision in ["", ".new", "..", "a/b", "a\nb", "a b", "current\0", &"r".repeat(256)] {
+        for revision in [
+            "",
+            ".new",
+            "..",
+            "a/b",
+            "a\nb",
+            "a b",
+            "current\0",
+            &"r".repeat(256),
+        ] {
             assert!(plan(revision, &[]).is_err(), "{revision:?}");
         }
         for path in [
-            "", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".a", "a/.b", "a\nb", "a\0", "a b", "\u{e4}", "a\\b",
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../b",
+            "a//b",
+            "a/",
+            ".a",
+            "a/.b",
+            "a\nb",
+            "a\0",
+            "a b",
+            "\u{e4}",
+            "a\\b",
             &"a/".repeat(200),
         ] {
             assert!(plan("r", &[file("good"), file(path)]).is_err(), "{path:?}");

@@ -108,9 +108,7 @@ impl Repository {
         let name = target.strip_prefix("revisions").ok().and_then(Path::to_str);
         let name = name.filter(|name| check_revision(name).is_ok())?.to_owned();
         let folder = self.revisions().join(&name);
-        folder
-            .is_dir()
-            .then(|| Arc::new(Revision { name, folder }))
+        folder.is_dir().then(|| Arc::new(Revision { name, folder }))
     }
 
     /// Removes what is half made.
@@ -157,14 +155,18 @@ impl Repository {
             )
         })?;
         let path = revision.file(name)?;
-        let mut argv = interpreter::of(&path, name, &self.interpreters)?;
-        argv.extend(args);
+        let mut words = interpreter::of(&path, name, &self.interpreters)?;
+        words.extend(args);
         let mut command = command;
-        command.argv = Some(argv);
+        command.argv = Some(words);
         let folder = revision.folder.display().to_string();
         command.env.extend(self.attributes.environment());
-        command.env.insert("TRITON_SCRIPTS".to_owned(), folder.clone());
-        command.env.insert("TRITON_SCRIPT".to_owned(), name.to_owned());
+        command
+            .env
+            .insert("TRITON_SCRIPTS".to_owned(), folder.clone());
+        command
+            .env
+            .insert("TRITON_SCRIPT".to_owned(), name.to_owned());
         command.cwd.get_or_insert(folder);
         Ok((command, revision))
     }
@@ -188,7 +190,10 @@ impl Revision {
                 ),
             })?;
             if found.is_symlink() {
-                let text = format!("{} is a symbolic link, which is not followed", path.display());
+                let text = format!(
+                    "{} is a symbolic link, which is not followed",
+                    path.display()
+                );
                 return Err(payload::Error::new(ErrorCode::Refused, text));
             }
             kind = Some(found);
@@ -201,8 +206,11 @@ impl Revision {
     }
 }
 
-/// All scripts of the current revision in the state folder: its name, and of each its name and bytes, in order.
-pub fn list(state: &Path) -> io::Result<(Option<String>, Vec<(String, u64)>)> {
+/// Name and bytes of each script, in order.
+pub type List = Vec<(String, u64)>;
+
+/// The current revision in the state folder, and all that is in it.
+pub fn list(state: &Path) -> io::Result<(Option<String>, List)> {
     let folder = state.join("scripts");
     let target = match fs::read_link(folder.join("current")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {

@@ -14,7 +14,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, TryLockError, Weak};
 
 /// What is left free besides the files: their folders, and the journal's next records.
 const SPARE: u64 = 128 * 1024;
@@ -125,7 +125,9 @@ impl Sync {
             .filter(|file| !have.contains_key(&file.content.sha256))
             .map(|file| (file.content.sha256.as_str(), file.content.size))
             .collect();
-        let bytes = missing.values().fold(0_u64, |sum, n| sum.saturating_add(*n));
+        let bytes = missing
+            .values()
+            .fold(0_u64, |sum, n| sum.saturating_add(*n));
         check_space(folder, bytes)?;
         let mut meter = Meter::new(bytes);
         let mut fetched = 0;
@@ -172,13 +174,21 @@ impl Sync {
         let mut candidates = Vec::new();
         // A folder that cannot be read has nothing to give.
         for name in self.repository.names() {
-            let _ = walk(&self.repository.revisions().join(name), "", &mut |_, path| {
-                let size = fs::symlink_metadata(path)?.len();
-                if wanted.range((size, "")..).next().is_some_and(|(s, _)| *s == size) {
-                    candidates.push((path.to_owned(), size));
-                }
-                Ok(())
-            });
+            let _ = walk(
+                &self.repository.revisions().join(name),
+                "",
+                &mut |_, path| {
+                    let size = fs::symlink_metadata(path)?.len();
+                    if wanted
+                        .range((size, "")..)
+                        .next()
+                        .is_some_and(|(s, _)| *s == size)
+                    {
+                        candidates.push((path.to_owned(), size));
+                    }
+                    Ok(())
+                },
+            );
         }
         let mut have = BTreeMap::new();
         for (path, size) in candidates {
@@ -222,7 +232,10 @@ impl Sync {
             return Err(cannot("switch to", &folder)(e));
         }
         if let Err(e) = File::open(&repository.folder).and_then(|folder| folder.sync_all()) {
-            log::warn!("the switch to {} may not outlive a power cut: {e}", folder.display());
+            log::warn!(
+                "the switch to {} may not outlive a power cut: {e}",
+                folder.display()
+            );
         }
         remove(&old);
         log::info!("the scripts are those of the revision {name} now");
@@ -254,7 +267,7 @@ impl Repository {
             let former = before.as_ref().map(Arc::downgrade);
             state.former.extend(former);
             state.former.retain(|former| former.strong_count() > 0);
-            let in_use = state.former.iter().filter_map(|former| former.upgrade());
+            let in_use = state.former.iter().filter_map(Weak::upgrade);
             let keep: BTreeSet<String> = in_use.map(|revision| revision.name.clone()).collect();
             (before, keep)
         };
@@ -273,15 +286,17 @@ impl Repository {
 
 /// Whether the file has the content.
 fn holds(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<bool, Stop> {
-    let content = &wanted.content;
     let Ok(file) = File::open(path) else {
         return Ok(false);
     };
-    if !file.metadata().is_ok_and(|m| m.len() == content.size) {
+    if !file
+        .metadata()
+        .is_ok_and(|m| m.len() == wanted.content.size)
+    {
         return Ok(false);
     }
-    match hash(context, &file, content.size) {
-        Ok(hash) => Ok(hash == content.sha256),
+    match hash(context, &file, wanted.content.size) {
+        Ok(hash) => Ok(hash == wanted.content.sha256),
         Err(Stop::Ended) => Err(Stop::Ended),
         Err(Stop::Failed(_)) => Ok(false),
     }
