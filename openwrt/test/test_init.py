@@ -46,6 +46,10 @@ FULL = {
     "journal_memory_bytes": "65536",
     "journal_sync": "no",
     "socket_group": "admins",
+    "window_bytes": "131072",
+    "idle_seconds": "60",
+    "manifest_entries": "1000",
+    "reserve_bytes": "4096",
     "message_bytes": "65536",
     "output_bytes": "65537",
     "control_messages": "128",
@@ -82,6 +86,7 @@ FULL_TOML = {
     "state": "/root/state",
     "journal": {"folder": "/root/journal", "bytes": 131072, "memory_bytes": 65536, "sync": False},
     "socket_group": "admins",
+    "files": {"window_bytes": 131072, "idle_seconds": 60, "manifest_entries": 1000, "reserve_bytes": 4096},
     "limits": {"message_bytes": 65536, "output_bytes": 65537, "control_messages": 128, "local_clients": 3},
 }
 # What is written where nothing is configured but the URL.
