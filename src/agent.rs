@@ -93,12 +93,14 @@ pub fn run(
     let status = Arc::new(LinkStatus::with_bell(bell));
     let files = files(config);
     let notes = files.notes.clone();
-    // Its disks may hang, and nobody waits for it.
-    let sweep = crew.spawn("sweep", SMALL_STACK, move || {
-        transfer::leftovers::sweep(&notes, SystemTime::now());
-    });
-    if let Err(e) = sweep {
-        log::warn!("what transfers have left behind stays until the next start: {e}");
+    if notes.exists() {
+        // The disks that they tell of may hang, and nobody waits for it.
+        let sweep = crew.spawn("sweep", SMALL_STACK, move || {
+            transfer::leftovers::sweep(&notes, SystemTime::now());
+        });
+        if let Err(e) = sweep {
+            log::warn!("what transfers have left behind stays until the next start: {e}");
+        }
     }
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),

@@ -7,6 +7,11 @@
 //! file.get       get      file.list  list
 //! ```
 
+#![allow(
+    clippy::similar_names,
+    reason = "a context and a content are what all of it is about"
+)]
+
 mod attributes;
 pub mod directory;
 pub mod fetch;
@@ -22,6 +27,7 @@ pub mod put;
 #[cfg(test)]
 pub(crate) mod stage;
 mod temporary;
+mod walk;
 
 pub use fetch::{Content, Pace, fetch, hash};
 pub use meter::Meter;

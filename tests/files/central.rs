@@ -234,13 +234,12 @@ fn serve(mut peer: Peer, state: &Mutex<State>) {
         }
         let message = match peer.socket.read() {
             Ok(tungstenite::Message::Text(text)) => text,
-            Ok(tungstenite::Message::Close(_)) => return,
             Err(tungstenite::Error::Io(e))
                 if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
             {
                 continue;
             }
-            Err(_) => return,
+            Ok(tungstenite::Message::Close(_)) | Err(_) => return,
             Ok(_) => continue,
         };
         let message = Message::decode(message.as_bytes(), 4 << 20).unwrap();
@@ -300,11 +299,11 @@ fn act(peer: &mut Peer, state: &Mutex<State>, message: &Message) -> bool {
             let offer = it.offers.last().unwrap();
             let first = offer["offset"].as_u64().unwrap();
             let size = offer["size"].as_u64().unwrap();
-            let taken = it.taken.get_mut(&token).unwrap();
-            if response.offset == first + taken.len() as u64 {
-                taken.extend(bytes);
+            let file = it.taken.get_mut(&token).unwrap();
+            if response.offset == first + file.len() as u64 {
+                file.extend(bytes);
                 take(peer, message, response.offset + 4 * PIECE as u64, size);
-                if first + taken.len() as u64 == size {
+                if first + file.len() as u64 == size {
                     has_all(peer, message);
                 }
             }

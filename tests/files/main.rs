@@ -7,3 +7,4 @@ mod central;
 mod directory;
 mod get;
 mod put;
+mod trouble;
