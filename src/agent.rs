@@ -20,6 +20,7 @@ use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
 use crate::plugin::data::Data;
 use crate::plugin::engine::Engine;
+use crate::plugin::files::Files;
 use crate::plugin::history::History;
 use crate::plugin::scripts::Scripts;
 use crate::scripts::{Attributes, Repository};
@@ -30,7 +31,7 @@ use crate::sys::process;
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
-use crate::transfer::Pace;
+use crate::transfer;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
@@ -38,18 +39,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Jobs get this long to end after SIGTERM when the agent stops. With what follows it stays within the 5 s that
 /// procd gives before it kills.
 const JOB_GRACE: Duration = Duration::from_secs(2);
 /// How long the threads may take to end after that.
 const THREADS_GRACE: Duration = Duration::from_secs(2);
-
-/// Bytes of scripts that are asked for ahead: they are small.
-const SCRIPTS_WINDOW: u64 = 256 * 1024;
-/// How long Poseidon may give nothing of them on a standing connection.
-const SCRIPTS_IDLE: Duration = Duration::from_mins(2);
 
 /// The agent's place in the kernel's line when memory runs out, where neither a setting nor a service manager says
 /// otherwise. Not -1000: one that leaks for ever must go at last.
@@ -109,16 +105,28 @@ pub fn run(
         config.scripts.interpreters.clone(),
         Arc::clone(&attributes),
     ));
+    let files = files(config);
+    let notes = files.notes.clone();
+    if notes.exists() {
+        // The disks that they tell of may hang, and nobody waits for it.
+        let sweep = crew.spawn("sweep", SMALL_STACK, move || {
+            transfer::leftovers::sweep(&notes, SystemTime::now());
+        });
+        if let Err(e) = sweep {
+            log::warn!("what transfers have left behind stays until the next start: {e}");
+        }
+    }
     let dispatcher = Arc::new(Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
         Box::new(Data::new(Arc::clone(&pool), Arc::clone(&outbox))),
         Box::new(Scripts::new(
             Arc::clone(&pool),
             Arc::clone(&scripts),
-            Pace::new(SCRIPTS_WINDOW, config.limits.message_bytes, SCRIPTS_IDLE),
+            pace(config),
         )),
         Box::new(Doer::new(Arc::clone(&pool), Arc::clone(&acts))),
         Box::new(Engine::new(Arc::clone(&pool), config.engine.pipe.clone())),
+        Box::new(Files::new(Arc::clone(&pool), Arc::new(files))),
         Box::new(History::new(
             Arc::clone(&journal),
             config.limits.message_bytes,
@@ -432,6 +440,21 @@ fn job_settings(config: &Config) -> job::Settings {
         environment: vec![("TRITON_SOCKET".into(), config.socket.clone().into())],
         ..job::Settings::default()
     }
+}
+
+fn pace(config: &Config) -> transfer::Pace {
+    let idle = Duration::from_secs(config.files.idle_seconds);
+    transfer::Pace::new(config.files.window_bytes, config.limits.message_bytes, idle)
+}
+
+fn files(config: &Config) -> transfer::Files {
+    let files = &config.files;
+    transfer::Files::new(
+        pace(config),
+        files.reserve_bytes,
+        files.manifest_entries,
+        config.state.join("transfers"),
+    )
 }
 
 /// The most that a job's end may take of the journal, on disk or in memory: the smallest one still has room for a job.

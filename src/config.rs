@@ -62,6 +62,8 @@ pub struct Config {
     #[allow(missing_docs)]
     pub system: System,
     #[allow(missing_docs)]
+    pub files: Files,
+    #[allow(missing_docs)]
     pub limits: Limits,
 }
 
@@ -166,6 +168,19 @@ pub struct System {
     pub shutdown_command: Vec<String>,
 }
 
+/// `[files]`: how content moves to and from the device.
+#[derive(Clone)]
+pub struct Files {
+    /// Bytes that are asked for ahead.
+    pub window_bytes: u64,
+    /// Seconds that a peer may be silent in a transfer while the connection stands.
+    pub idle_seconds: u64,
+    /// Entries of one `directory.put`.
+    pub manifest_entries: usize,
+    /// Bytes of a file system that a transfer leaves free.
+    pub reserve_bytes: u64,
+}
+
 /// `[limits]`: what bounds memory.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -202,6 +217,7 @@ impl Default for Config {
             scripts: Scripts::default(),
             engine: Engine::default(),
             system: System::default(),
+            files: Files::default(),
             limits: Limits::default(),
         }
     }
@@ -266,6 +282,17 @@ impl Default for Journal {
             bytes: 1_048_576,
             memory_bytes: 262_144,
             sync: true,
+        }
+    }
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            window_bytes: 1_048_576,
+            idle_seconds: 600,
+            manifest_entries: 20_000,
+            reserve_bytes: 524_288,
         }
     }
 }

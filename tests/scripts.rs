@@ -90,13 +90,13 @@ impl Desk {
                 if message.kind == payload::DATA_REQUEST {
                     let request: DataRequest = message.read().unwrap();
                     wanted.add(request.reference.clone());
-                    let content = shelf.lock().unwrap().get(&request.reference).cloned();
-                    match content {
-                        Some(content) => answer(&mut peer, &message, &content),
+                    let found = shelf.lock().unwrap().get(&request.reference).cloned();
+                    match found {
+                        Some(bytes) => answer(&mut peer, &message, &bytes),
                         // The test wants it to wait.
                         None if request.reference == format!("sha256:{}", hash(b"late")) => {}
                         None => {
-                            peer.send(&message.reply_error(ErrorCode::NotFound, "no such content"))
+                            peer.send(&message.reply_error(ErrorCode::NotFound, "no such content"));
                         }
                     }
                 } else if message.kind != payload::HEARTBEAT {
@@ -379,7 +379,7 @@ fn what_is_hostile_or_wrong_leaves_all_as_it_was() {
             "full",
             json!({ "revision": "bad", "files": [
             { "path": "a", "sha256": hash(b"x"), "size": 1_u64 << 60 }] }),
-            "io",
+            "no-space",
         ),
         // The server says that it has it, and gives something else.
         (

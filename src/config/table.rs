@@ -290,6 +290,22 @@ pub static SETTINGS: &[Setting] = &[
         }),
     ),
     only_file(
+        "files.window_bytes",
+        Number(65_536, 2_097_152, U64(|c| &mut c.files.window_bytes)),
+    ),
+    only_file(
+        "files.idle_seconds",
+        Number(1, 86_400, U64(|c| &mut c.files.idle_seconds)),
+    ),
+    only_file(
+        "files.manifest_entries",
+        Number(1, 100_000, Usize(|c| &mut c.files.manifest_entries)),
+    ),
+    only_file(
+        "files.reserve_bytes",
+        Number(0, 1_073_741_824, U64(|c| &mut c.files.reserve_bytes)),
+    ),
+    only_file(
         "limits.message_bytes",
         Number(16_384, 16_777_216, Usize(|c| &mut c.limits.message_bytes)),
     ),

@@ -158,15 +158,21 @@ impl<'a> Context<'a> {
         let piece = payload::Output::new(Stream::Stdout, self.written.get(), bytes);
         let length = bytes.len() as u64;
         self.written.set(self.written.get() + length);
-        let mut message = Message::within(self.conversation, payload::OUTPUT, &piece);
+        if !self.send_bulk(payload::OUTPUT, &piece)? {
+            self.dropped.set(self.dropped.get() + length);
+        }
+        Ok(())
+    }
+
+    /// Sends a message of the job's conversation among the output of all jobs; waits for room. False where there is no
+    /// connection.
+    pub fn send_bulk<T: Serialize>(&self, kind: &str, payload: &T) -> Result<bool, Stop> {
+        let mut message = Message::within(self.conversation, kind, payload);
         loop {
             self.check()?;
             match self.sink.offer(message, self.wake) {
-                Offer::Taken => return Ok(()),
-                Offer::Offline => {
-                    self.dropped.set(self.dropped.get() + length);
-                    return Ok(());
-                }
+                Offer::Taken => return Ok(true),
+                Offer::Offline => return Ok(false),
                 Offer::Full(back) => message = back,
             }
             self.wait(None);

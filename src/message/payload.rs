@@ -3,6 +3,7 @@
 //! Times are Unix times in seconds, whole or with a fraction. A field that is absent is not sent.
 
 mod data;
+mod files;
 mod health;
 mod history;
 mod job;
@@ -11,6 +12,7 @@ mod session;
 mod xml;
 
 pub use data::{DataRequest, DataResponse, Manifest, PIECE, ScriptFile};
+pub use files::{ENTRIES_LIMIT, Entries, Entry, EntryKind, FileRequest};
 pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
 pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
 pub use job::{

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod command;
 pub mod data;
 pub mod engine;
+pub mod files;
 pub mod health;
 pub mod history;
 pub mod scripts;

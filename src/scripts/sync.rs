@@ -7,7 +7,7 @@ use crate::job::{Context, Stop, Task};
 use crate::message::payload::{self, ErrorCode};
 use crate::sys::space::space;
 use crate::sys::sync;
-use crate::transfer::{Meter, Pace, fetch, hash};
+use crate::transfer::{Meter, Pace, fetch, hash, io_error, no_space};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
@@ -81,10 +81,7 @@ impl Drop for HalfMade<'_> {
 }
 
 fn cannot<'a>(act: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Stop + 'a {
-    move |e| {
-        let text = format!("cannot {act} {}: {e}", path.display());
-        Stop::failed(ErrorCode::Io, text)
-    }
+    move |e| io_error(format_args!("{act} {}", path.display()), &e).into()
 }
 
 impl Sync {
@@ -321,7 +318,7 @@ fn check_space(folder: &Path, bytes: u64) -> Result<(), Stop> {
                 space.available,
                 folder.display()
             );
-            Err(Stop::failed(ErrorCode::Io, text))
+            Err(Stop::failed(no_space(), text))
         }
         _ => Ok(()),
     }

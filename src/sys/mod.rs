@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod clock_watch;
+pub mod dir;
 pub mod lock;
 pub mod net;
 pub mod poll;

@@ -1,6 +1,9 @@
 //! Room on file systems, and the size of a page.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -21,9 +24,22 @@ pub fn space(path: &Path) -> Option<Space> {
     // SAFETY: `statvfs` is plain numbers.
     let mut answer: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: a string with NUL and a live `statvfs`.
-    if unsafe { libc::statvfs(path.as_ptr(), &raw mut answer) } != 0 {
-        return None;
+    let code = unsafe { libc::statvfs(path.as_ptr(), &raw mut answer) };
+    (code == 0).then(|| in_bytes(&answer))
+}
+
+/// The same of the file system that an open file or folder is on.
+pub fn space_of(file: &File) -> io::Result<Space> {
+    // SAFETY: `statvfs` is plain numbers.
+    let mut answer: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a live descriptor and a live `statvfs`.
+    if unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut answer) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    Ok(in_bytes(&answer))
+}
+
+fn in_bytes(answer: &libc::statvfs) -> Space {
     // The numbers' types differ between C libraries.
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
     let (unit, blocks, free, available) = (
@@ -32,11 +48,11 @@ pub fn space(path: &Path) -> Option<Space> {
         u64::from(answer.f_bfree),
         u64::from(answer.f_bavail),
     );
-    Some(Space {
+    Space {
         total: blocks.saturating_mul(unit),
         used: blocks.saturating_sub(free).saturating_mul(unit),
         available: available.saturating_mul(unit),
-    })
+    }
 }
 
 /// Whether what is written at `path`, which exists, goes into memory: tmpfs or ramfs.

@@ -100,6 +100,44 @@ pub fn lookup(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity
     Ok(Some(identity))
 }
 
+/// The number of a user, by name or number.
+pub fn uid(user: &str) -> Result<libc::uid_t, LookupError> {
+    match find_user(user)? {
+        Some(account) => Ok(account.uid),
+        None => user
+            .parse()
+            .map_err(|_| LookupError::Unknown(format!("no user {user:?} on this device"))),
+    }
+}
+
+/// The number of a group, by name or number.
+pub fn gid(group: &str) -> Result<libc::gid_t, LookupError> {
+    find_group(group)
+}
+
+/// What a user is called; the number where it has no name.
+pub fn user_name(uid: libc::uid_t) -> String {
+    let number = uid.to_string();
+    match find_user(&number) {
+        // Not somebody else whose name is this number.
+        Ok(Some(account)) if account.uid == uid => account.name,
+        _ => number,
+    }
+}
+
+/// What a group is called; the number where it has no name.
+pub fn group_name(gid: libc::gid_t) -> String {
+    // SAFETY: `group` is plain numbers and pointers.
+    let mut entry: libc::group = unsafe { std::mem::zeroed() };
+    let found = with_buffer(|buffer, length| {
+        let mut found = std::ptr::null_mut();
+        // SAFETY: all pointers are live for the call, and the length is the buffer's.
+        let code = unsafe { libc::getgrgid_r(gid, &raw mut entry, buffer, length, &raw mut found) };
+        (code, (!found.is_null()).then(|| text(entry.gr_name)))
+    });
+    found.ok().flatten().unwrap_or_else(|| gid.to_string())
+}
+
 /// The effective user of this process.
 pub fn effective_uid() -> libc::uid_t {
     // SAFETY: no arguments, cannot fail.
@@ -236,6 +274,22 @@ mod tests {
         let grouped = lookup(Some("root"), Some("4242")).unwrap().unwrap();
         assert_eq!(grouped.gid, 4242);
         assert!(grouped.groups.contains(&4242));
+    }
+
+    #[test]
+    fn names_and_numbers_lead_to_one_another() {
+        assert_eq!((uid("root").unwrap(), gid("root").unwrap()), (0, 0));
+        assert_eq!((uid("0").unwrap(), gid("0").unwrap()), (0, 0));
+        assert_eq!(
+            (user_name(0), group_name(0)),
+            ("root".into(), "root".into())
+        );
+        assert_eq!(uid("3999999999").unwrap(), 3_999_999_999);
+        assert_eq!(user_name(3_999_999_999), "3999999999");
+        assert_eq!(group_name(3_999_999_998), "3999999998");
+        for nobody in ["no-such-user", "-1", "4294967296", "", "a\0b"] {
+            assert!(uid(nobody).is_err(), "{nobody:?}");
+        }
     }
 
     #[test]

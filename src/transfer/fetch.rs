@@ -1,6 +1,6 @@
 //! Fetches content into a file, several requests ahead, and goes on after a lost connection.
 
-use super::{Meter, Patience};
+use super::{Meter, Patience, io_error};
 use crate::job::{Context, Stop};
 use crate::message::payload::{
     self, DATA_REQUEST, DATA_RESPONSE, DataRequest, DataResponse, PIECE,
@@ -154,7 +154,7 @@ fn update(context: &Context<'_>, file: &File, length: u64, hash: &mut Sha256) ->
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             other => other,
         };
-        let read = read.map_err(|e| Stop::failed(ErrorCode::Io, format!("cannot read: {e}")))?;
+        let read = read.map_err(|e| io_error("read it", &e))?;
         hash.update(&buffer[..read]);
         at += read as u64;
     }
@@ -196,13 +196,9 @@ impl Transfer<'_> {
             }
             let before = self.written;
             match patience.receive(self.context)? {
-                Some(message) => {
-                    if self.take(&message)? {
-                        patience.renew();
-                    }
-                }
+                Some(message) if self.take(&message)? => patience.renew(),
                 None if self.context.is_online() => self.ask_again(),
-                None => {}
+                _ => {}
             }
             meter.add(self.context, self.written - before);
         }
@@ -335,7 +331,7 @@ fn wrong(text: String) -> payload::Error {
     reason = "it stands where map_err gives it"
 )]
 fn unwritten(error: io::Error) -> Stop {
-    Stop::failed(ErrorCode::Io, format!("cannot write what came: {error}"))
+    io_error("write what came", &error).into()
 }
 
 /// Writes all but blocks of zeros, behind which the file has nothing.

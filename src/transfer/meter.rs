@@ -20,6 +20,14 @@ impl Meter {
         }
     }
 
+    /// Says nothing.
+    pub fn silent() -> Self {
+        Self {
+            said: Some(100),
+            ..Self::new(0)
+        }
+    }
+
     /// So many more are there.
     pub fn add(&mut self, context: &Context<'_>, bytes: u64) {
         self.done = self.done.saturating_add(bytes);

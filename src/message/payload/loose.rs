@@ -35,6 +35,12 @@ pub(super) fn texts<'de, D: Deserializer<'de>>(
     Ok(texts.map(|(name, text)| (name, text.0)).collect())
 }
 
+/// A text that may be written as a number.
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text: Option<Text> = Option::deserialize(deserializer)?;
+    Ok(text.map(|text| text.0))
+}
+
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {

@@ -1,0 +1,66 @@
+//! `file.put`, `directory.put`, `file.get` and `file.list`: each is a job.
+
+use super::{Peer, Plugin};
+use crate::job::{Pool, Request, Task, Work};
+use crate::message::payload::{
+    self, Bounds, DIRECTORY_PUT, Error, FILE_GET, FILE_LIST, FILE_PUT, FileRequest,
+};
+use crate::message::{ErrorCode, Message};
+use crate::transfer::Files as Shared;
+use crate::transfer::directory::PutDirectory;
+use crate::transfer::get::Get;
+use crate::transfer::list::List;
+use crate::transfer::put::Put;
+use std::sync::Arc;
+
+/// Makes tasks of requests.
+pub struct Files {
+    pool: Arc<Pool>,
+    shared: Arc<Shared>,
+}
+
+impl Files {
+    /// Carries them out on `pool`.
+    pub fn new(pool: Arc<Pool>, shared: Arc<Shared>) -> Self {
+        Self { pool, shared }
+    }
+
+    fn task(&self, message: &Message) -> Result<(Arc<dyn Task>, Bounds), Error> {
+        let unreadable = |e: payload::PayloadError| Error::new(ErrorCode::Invalid, e.to_string());
+        let request: FileRequest = message.read().map_err(unreadable)?;
+        let bounds = message.read().map_err(unreadable)?;
+        let shared = Arc::clone(&self.shared);
+        let task: Arc<dyn Task> = match message.kind.as_str() {
+            FILE_PUT => Arc::new(Put::new(shared, request)?),
+            DIRECTORY_PUT => Arc::new(PutDirectory::new(shared, request)?),
+            FILE_GET => Arc::new(Get::new(shared, request)?),
+            _ => Arc::new(List::new(request)?),
+        };
+        Ok((task, bounds))
+    }
+}
+
+impl Plugin for Files {
+    fn name(&self) -> &'static str {
+        "files"
+    }
+
+    fn types(&self) -> &'static [&'static str] {
+        &[FILE_PUT, DIRECTORY_PUT, FILE_GET, FILE_LIST]
+    }
+
+    fn handle(&self, message: &Message, from: &Peer) {
+        match self.task(message) {
+            Ok((task, bounds)) => self.pool.submit(Request {
+                token: message.id.clone(),
+                conversation_id: message.conversation_id.clone(),
+                work: Work::Task(task, bounds),
+                name: None,
+                holds: None,
+                sink: Arc::clone(&from.outbox),
+                origin: from.origin,
+            }),
+            Err(error) => from.outbox.push(message.reply(payload::ERROR, &error)),
+        }
+    }
+}
