@@ -121,8 +121,8 @@ impl Desk {
 
     fn shelve(&self, content: &[u8]) {
         let reference = format!("sha256:{}", hash(content));
-        let mut shelf = self.content.lock().unwrap();
-        shelf.insert(reference, content.to_vec());
+        let mut known = self.content.lock().unwrap();
+        known.insert(reference, content.to_vec());
     }
 
     fn send(&self, kind: &str, payload: &Value) -> Message {
