@@ -494,6 +494,11 @@ fn job_settings(config: &Config) -> job::Settings {
     }
 }
 
+fn pace(config: &Config) -> transfer::Pace {
+    let idle = Duration::from_secs(config.files.idle_seconds);
+    transfer::Pace::new(config.files.window_bytes, config.limits.message_bytes, idle)
+}
+
 fn files(config: &Config) -> transfer::Files {
     let files = &config.files;
     transfer::Files::new(

@@ -90,13 +90,13 @@ impl Desk {
                 if message.kind == payload::DATA_REQUEST {
                     let request: DataRequest = message.read().unwrap();
                     wanted.add(request.reference.clone());
-                    let content = shelf.lock().unwrap().get(&request.reference).cloned();
-                    match content {
-                        Some(content) => answer(&mut peer, &message, &content),
+                    let found = shelf.lock().unwrap().get(&request.reference).cloned();
+                    match found {
+                        Some(bytes) => answer(&mut peer, &message, &bytes),
                         // The test wants it to wait.
                         None if request.reference == format!("sha256:{}", hash(b"late")) => {}
                         None => {
-                            peer.send(&message.reply_error(ErrorCode::NotFound, "no such content"))
+                            peer.send(&message.reply_error(ErrorCode::NotFound, "no such content"));
                         }
                     }
                 } else if message.kind != payload::HEARTBEAT {
@@ -121,8 +121,8 @@ impl Desk {
 
     fn shelve(&self, content: &[u8]) {
         let reference = format!("sha256:{}", hash(content));
-        let mut shelf = self.content.lock().unwrap();
-        shelf.insert(reference, content.to_vec());
+        let mut known = self.content.lock().unwrap();
+        known.insert(reference, content.to_vec());
     }
 
     fn send(&self, kind: &str, payload: &Value) -> Message {
@@ -216,11 +216,14 @@ fn a_revision_is_brought_switched_and_run_also_offline() {
     assert_eq!(inode("r1/data.bin"), inode("r2/more.bin"));
     // Offline, after a restart, with what was known before.
     desk.agent.stop();
-    let mut agent = std::mem::replace(&mut desk.agent, Agent::new());
-    agent = agent.with(&["--url", "ws://127.0.0.1:1/"]);
-    agent.start();
-    agent.wait_until_it_serves();
-    desk.agent = agent;
+    let mut offline = desk
+        .agent
+        .command(&["run"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    desk.agent.wait_until_it_serves();
+    assert_eq!(desk.agent.status()["link"]["state"], "off");
     let done = desk.script(&["net/show.sh", "$(id)", "a b"]);
     assert_eq!(done.status.code(), Some(3), "{}", said(&done.stderr));
     let lines = said(&done.stdout);
@@ -250,6 +253,8 @@ fn a_revision_is_brought_switched_and_run_also_offline() {
         );
         assert!(!done.stderr.is_empty());
     }
+    support::signal(offline.id(), libc::SIGTERM);
+    assert!(offline.wait().unwrap().success());
 }
 
 #[test]
@@ -374,7 +379,7 @@ fn what_is_hostile_or_wrong_leaves_all_as_it_was() {
             "full",
             json!({ "revision": "bad", "files": [
             { "path": "a", "sha256": hash(b"x"), "size": 1_u64 << 60 }] }),
-            "io",
+            "no-space",
         ),
         // The server says that it has it, and gives something else.
         (

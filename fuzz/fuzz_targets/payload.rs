@@ -4,8 +4,10 @@
 use libfuzzer_sys::fuzz_target;
 use triton::message::Message;
 use triton::message::payload::{
-    Cancel, Command, Error, Heartbeat, Hello, JobResult, Output, Welcome,
+    Cancel, Command, DataRequest, DataResponse, Error, FileRequest, Heartbeat, Hello, JobResult,
+    Output, Welcome,
 };
+use triton::transfer::manifest::Manifest;
 
 fuzz_target!(|text: &str| {
     let message = Message {
@@ -19,6 +21,14 @@ fuzz_target!(|text: &str| {
     let _ = message.read::<Heartbeat>();
     let _ = message.read::<JobResult>();
     let _ = message.read::<Error>();
+    let _ = message.read::<DataRequest>();
+    let _ = message.read::<DataResponse>();
+    let _ = Manifest::read(text, 100);
+    if let Ok(request) = message.read::<FileRequest>()
+        && let Some(entries) = request.entries
+    {
+        let _ = Manifest::check(entries.0, 100);
+    }
     if let Ok(output) = message.read::<Output>() {
         let _ = output.into_bytes();
     }

@@ -136,9 +136,9 @@ impl Args {
                 Some(Value(word))
                     if command
                         .as_deref()
-                        .is_some_and(|c| words::has_room(c, given.words.len())) =>
+                        .is_some_and(|c| words::has_room(c, given.list.len())) =>
                 {
-                    given.words.push(text(word)?);
+                    given.list.push(text(word)?);
                 }
                 Some(Value(word))
                     if flags.topic.is_none() && command.as_deref() == Some("help") =>
@@ -446,6 +446,14 @@ mod tests {
                 &["system", "reboot", "--delay", "soon"],
                 "--delay takes a number",
             ),
+            (
+                &["agent", "exit", "--delay", "nan"],
+                "--delay takes a number",
+            ),
+            (
+                &["agent", "exit", "--delay", "-1"],
+                "--delay takes a number",
+            ),
             (&["engine"], "engine takes COMMAND"),
             (&["put", "--code", "99", "x"], "above 99"),
             (&["put", "--since", "1h", "x"], "--since is no option"),
@@ -512,7 +520,7 @@ mod tests {
                 panic!("{line:?}");
             };
             assert_eq!(
-                (given.name, &given.words[..]),
+                (given.name, &given.list[..]),
                 (
                     line[0],
                     &words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>()[..]

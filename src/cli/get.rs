@@ -119,7 +119,7 @@ impl Source<'_> {
                     let response: DataResponse = answer
                         .read_json()
                         .map_err(|e| Error::because("Poseidon's answer", e))?;
-                    return self.check(response);
+                    return self.check(&response);
                 }
                 payload::ERROR => {
                     let error: payload::Error = answer
@@ -138,7 +138,7 @@ impl Source<'_> {
         }
     }
 
-    fn check(&self, response: DataResponse) -> Result<(Vec<u8>, bool)> {
+    fn check(&self, response: &DataResponse) -> Result<(Vec<u8>, bool)> {
         let bytes = text::decode(&response.data);
         let bytes = bytes.filter(|bytes| {
             let moves = !bytes.is_empty() || response.eof;

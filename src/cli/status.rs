@@ -85,6 +85,7 @@ fn describe(status: &Value) -> String {
     line("name", &text("/link/name"));
     line("last error", &text("/link/lastError"));
     line("journal", &journal(&text));
+    line("scripts", &text("/scripts/revision"));
     line(
         "jobs",
         &format!(
@@ -157,7 +158,7 @@ mod tests {
             "version": "1", "pid": 7, "startedAt": 0.0, "time": 100.0, "instance": "i", "identifier": "f",
             "link": {"state": "waiting", "since": 40.0, "nextAttempt": 105.0, "lastError": "tcp: \u{1b}[2J"},
             "jobs": {"running": 1, "waiting": 2}, "rss": 2_000_000, "instanceReason": "no room",
-            "journal": {"state": "memory", "reason": "no room", "waiting": 3},
+            "journal": {"state": "memory", "reason": "no room", "waiting": 3}, "scripts": {"revision": "r-7"},
         }));
         assert!(
             text.contains("not connected for 60 s; next attempt in 5 s"),
@@ -167,7 +168,7 @@ mod tests {
             text.contains("1 running, 2 waiting") && text.contains("2.0 MB"),
             "{text}"
         );
-        assert!(!text.contains('\u{1b}'));
+        assert!(!text.contains('\u{1b}') && text.contains("scripts     r-7"));
         assert!(
             text.contains("in memory: no room, 3 records wait"),
             "{text}"

@@ -70,7 +70,7 @@ pub fn has_room(command: &str, words: usize) -> bool {
 #[derive(Debug, Default)]
 pub struct Words {
     pub name: &'static str,
-    pub words: Vec<String>,
+    pub list: Vec<String>,
     pub options: Vec<(String, String)>,
     json: bool,
 }
@@ -85,13 +85,11 @@ impl Words {
             ..self
         };
         let wrong = || format!("{command} takes {}", shape.takes);
-        if words.words.len() < shape.least {
+        if words.list.len() < shape.least {
             return Err(wrong());
         }
-        if words
-            .option("delay")
-            .is_some_and(|d| d.parse::<f64>().is_err())
-        {
+        let is_time = |text: &str| text.parse().is_ok_and(|s: f64| s >= 0.0 && s.is_finite());
+        if words.option("delay").is_some_and(|delay| !is_time(delay)) {
             return Err("--delay takes a number of seconds".to_owned());
         }
         if matches!(shape.name, "agent" | "system") && words.act().is_none() {
@@ -109,7 +107,7 @@ impl Words {
     }
 
     fn word(&self) -> &str {
-        self.words.first().map(String::as_str).unwrap_or_default()
+        self.list.first().map(String::as_str).unwrap_or_default()
     }
 
     fn option(&self, name: &str) -> Option<&str> {
@@ -158,7 +156,7 @@ impl Words {
         let percent: f64 = percent
             .parse()
             .map_err(|_| Error::new("PERCENT is a number from 0 to 100"))?;
-        let text = self.words.get(1..).unwrap_or_default().join(" ");
+        let text = self.list.get(1..).unwrap_or_default().join(" ");
         let said = json!({ "job": job, "percent": percent, "message": text });
         let request = Message::with(payload::PROGRESS, &said);
         let answer = exec::connect(config)?.ask(&request, after(PATIENCE))?;

@@ -155,10 +155,10 @@ impl Repository {
             )
         })?;
         let path = revision.file(name)?;
-        let mut argv = interpreter::of(&path, name, &self.interpreters)?;
-        argv.extend(args);
+        let mut words = interpreter::of(&path, name, &self.interpreters)?;
+        words.extend(args);
         let mut command = command;
-        command.argv = Some(argv);
+        command.argv = Some(words);
         let folder = revision.folder.display().to_string();
         command.env.extend(self.attributes.environment());
         command
@@ -206,8 +206,11 @@ impl Revision {
     }
 }
 
-/// All scripts of the current revision in the state folder: its name, and of each its name and bytes, in order.
-pub fn list(state: &Path) -> io::Result<(Option<String>, Vec<(String, u64)>)> {
+/// Name and bytes of each script, in order.
+pub type List = Vec<(String, u64)>;
+
+/// The current revision in the state folder, and all that is in it.
+pub fn list(state: &Path) -> io::Result<(Option<String>, List)> {
     let folder = state.join("scripts");
     let target = match fs::read_link(folder.join("current")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {

@@ -7,14 +7,14 @@ use crate::job::{Context, Stop, Task};
 use crate::message::payload::{self, ErrorCode};
 use crate::sys::space::space;
 use crate::sys::sync;
-use crate::transfer::{Meter, Pace, fetch, hash};
+use crate::transfer::{Meter, Pace, fetch, hash, io_error, no_space};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, TryLockError, Weak};
 
 /// What is left free besides the files: their folders, and the journal's next records.
 const SPARE: u64 = 128 * 1024;
@@ -81,10 +81,7 @@ impl Drop for HalfMade<'_> {
 }
 
 fn cannot<'a>(act: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Stop + 'a {
-    move |e| {
-        let text = format!("cannot {act} {}: {e}", path.display());
-        Stop::failed(ErrorCode::Io, text)
-    }
+    move |e| io_error(format_args!("{act} {}", path.display()), &e).into()
 }
 
 impl Sync {
@@ -267,7 +264,7 @@ impl Repository {
             let former = before.as_ref().map(Arc::downgrade);
             state.former.extend(former);
             state.former.retain(|former| former.strong_count() > 0);
-            let in_use = state.former.iter().filter_map(|former| former.upgrade());
+            let in_use = state.former.iter().filter_map(Weak::upgrade);
             let keep: BTreeSet<String> = in_use.map(|revision| revision.name.clone()).collect();
             (before, keep)
         };
@@ -286,15 +283,17 @@ impl Repository {
 
 /// Whether the file has the content.
 fn holds(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<bool, Stop> {
-    let content = &wanted.content;
     let Ok(file) = File::open(path) else {
         return Ok(false);
     };
-    if !file.metadata().is_ok_and(|m| m.len() == content.size) {
+    if !file
+        .metadata()
+        .is_ok_and(|m| m.len() == wanted.content.size)
+    {
         return Ok(false);
     }
-    match hash(context, &file, content.size) {
-        Ok(hash) => Ok(hash == content.sha256),
+    match hash(context, &file, wanted.content.size) {
+        Ok(hash) => Ok(hash == wanted.content.sha256),
         Err(Stop::Failed(_)) => Ok(false),
         Err(stop) => Err(stop),
     }
@@ -319,7 +318,7 @@ fn check_space(folder: &Path, bytes: u64) -> Result<(), Stop> {
                 space.available,
                 folder.display()
             );
-            Err(Stop::failed(ErrorCode::Io, text))
+            Err(Stop::failed(no_space(), text))
         }
         _ => Ok(()),
     }

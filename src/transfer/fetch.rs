@@ -196,13 +196,9 @@ impl Transfer<'_> {
             }
             let before = self.written;
             match patience.receive(self.context)? {
-                Some(message) => {
-                    if self.take(&message)? {
-                        patience.renew();
-                    }
-                }
+                Some(message) if self.take(&message)? => patience.renew(),
                 None if self.context.is_online() => self.ask_again(),
-                None => {}
+                _ => {}
             }
             meter.add(self.context, self.written - before);
         }

@@ -14,7 +14,7 @@ struct Fetching {
 }
 
 impl Task for Fetching {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "fetching"
     }
 
@@ -79,7 +79,7 @@ impl Case {
 
     fn honestly(bytes: Vec<u8>, there: &[u8]) -> Self {
         let content = content(&bytes);
-        Self::begin(bytes, there, content, Duration::from_secs(60))
+        Self::begin(bytes, there, content, Duration::from_mins(1))
     }
 
     fn serve(
@@ -197,8 +197,9 @@ fn zeros_become_a_hole() {
 
 #[test]
 fn a_peer_that_lies_is_found_out() {
+    type Lie = fn(&mut DataResponse);
     let bytes = noise(200_000);
-    let lies: [(&str, fn(&mut DataResponse)); 8] = [
+    let lies: [(&str, Lie); 8] = [
         ("no base64", |r| r.data.push('!')),
         ("not asked for: \"x\"", |r| "x".clone_into(&mut r.reference)),
         ("not asked for", |r| r.offset += 1),
@@ -233,7 +234,7 @@ fn a_size_that_lies_is_found_out() {
             size,
             ..content(&bytes)
         };
-        let case = Case::begin(bytes.clone(), b"", content, Duration::from_secs(60));
+        let case = Case::begin(bytes.clone(), b"", content, Duration::from_mins(1));
         let error = case.serve(|stage, response| stage.give(&response));
         let error = error.unwrap_err();
         assert!(error.message.contains(said), "{error:?}");

@@ -25,6 +25,7 @@ pub enum Standing {
     Folder,
     /// It is an entry and no folder.
     Leaf,
+    /// Nothing.
     Unknown,
 }
 

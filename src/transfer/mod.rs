@@ -7,6 +7,11 @@
 //! file.get       get      file.list  list
 //! ```
 
+#![allow(
+    clippy::similar_names,
+    reason = "a context and a content are what all of it is about"
+)]
+
 mod attributes;
 pub mod directory;
 pub mod fetch;
@@ -22,6 +27,7 @@ pub mod put;
 #[cfg(test)]
 pub(crate) mod stage;
 mod temporary;
+mod walk;
 
 pub use fetch::{Content, Pace, fetch, hash};
 pub use meter::Meter;
@@ -101,7 +107,7 @@ pub fn io_error(what: impl fmt::Display, error: &io::Error) -> Error {
     Error::new(code, format!("cannot {what}: {error}"))
 }
 
-fn no_space() -> ErrorCode {
+pub(crate) fn no_space() -> ErrorCode {
     ErrorCode::Other("no-space".to_owned())
 }
 

@@ -121,14 +121,14 @@ impl Task for Put {
 
 /// One entry of a folder that is to become something.
 pub struct Step<'a> {
-    pub context: &'a Context<'a>,
-    pub files: &'a Files,
-    pub dir: &'a Dir,
+    pub(super) context: &'a Context<'a>,
+    pub(super) files: &'a Files,
+    pub(super) dir: &'a Dir,
     /// For messages.
-    pub path: &'a str,
-    pub name: &'a OsStr,
+    pub(super) path: &'a str,
+    pub(super) name: &'a OsStr,
     /// Whether something of another kind may be removed from there.
-    pub replace: bool,
+    pub(super) replace: bool,
 }
 
 /// What came of it.
@@ -136,6 +136,7 @@ pub struct Step<'a> {
 pub struct Done {
     /// Whether content, mode, owner or group are others now.
     pub changed: bool,
+    /// Whether the file is a new one.
     pub fetched: bool,
     /// Bytes that had not to be fetched again.
     pub resumed: u64,

@@ -12,7 +12,7 @@ use crate::thread::Crew;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct Stage {
     pub pool: Arc<Pool>,

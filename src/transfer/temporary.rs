@@ -50,13 +50,14 @@ impl<'a> Temporary<'a> {
     pub fn open(dir: &'a Dir, name: OsString) -> io::Result<Self> {
         let (file, there) = match dir.create(&name) {
             Ok(file) => (file, 0),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match take_up(dir, &name)? {
-                Some(found) => found,
-                None => {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                if let Some(found) = take_up(dir, &name)? {
+                    found
+                } else {
                     dir.remove(&name)?;
                     (dir.create(&name)?, 0)
                 }
-            },
+            }
             Err(e) => return Err(e),
         };
         Ok(Self {

@@ -12,7 +12,11 @@ pub const ENTRIES_LIMIT: usize = 100_000;
 /// A request for files.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[allow(missing_docs)]
+#[allow(
+    missing_docs,
+    clippy::struct_excessive_bools,
+    reason = "the wire has them"
+)]
 pub struct FileRequest {
     /// Absolute.
     pub path: String,
