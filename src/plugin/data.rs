@@ -31,12 +31,13 @@ impl Plugin for Data {
         let Err(message) = self.pool.deliver(message.clone(), &from.outbox) else {
             return;
         };
-        if message.kind == DATA_REQUEST {
+        // An error in the conversation of a job that has just ended would look like its end, and might overtake it.
+        if message.kind == DATA_REQUEST && !self.pool.knows(&message.conversation_id) {
             let text = "no job of this conversation gives content";
             from.outbox
                 .push(message.reply_error(ErrorCode::NotFound, text));
         } else {
-            log::debug!("a data.response came that nobody waits for");
+            log::debug!("a {} came behind the end of its job", message.kind);
         }
     }
 
