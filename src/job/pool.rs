@@ -230,6 +230,11 @@ impl Pool {
         lock(&self.shared.registry).deliver(message, from)
     }
 
+    /// Whether a token is that of a job that ran here, as far as the journal goes back.
+    pub fn knows(&self, token: &str) -> bool {
+        self.shared.journal.find(token).is_some()
+    }
+
     /// How many jobs run.
     pub fn running(&self) -> usize {
         lock(&self.shared.registry).running()
