@@ -69,14 +69,14 @@ def main():
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     delay = int(sys.argv[2]) if len(sys.argv) > 2 else 200
     triton = os.environ.get("TRITON", os.path.join(TARGET, "debug", "triton"))
-    with_lab = Lab()
-    folder = with_lab.folder
+    lab = Lab()
+    folder = lab.folder
     program = poseidon_program()
     data = os.path.join(folder, "data")
     serve = subprocess.Popen(
         [program, "--data", data, "serve", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    with_lab.processes.append(serve)
+    lab.processes.append(serve)
     address = serve.stdout.readline().decode().split("://")[1].split()[0]
     host, port = address.rsplit(":", 1)
     relay = Delay((host, int(port)), delay / 2000)
@@ -90,7 +90,7 @@ def main():
     agent = subprocess.Popen(
         [triton, "run", "--url", f"ws://127.0.0.1:{relay.port}/triton"], env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    with_lab.processes.append(agent)
+    lab.processes.append(agent)
     wait_for("the agent is up", lambda: b" up " in poseidon("agents").stdout.replace(b"\n", b" "))
 
     here, there, back = (os.path.join(folder, name) for name in ("here", "there", "back"))

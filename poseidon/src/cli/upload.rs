@@ -35,8 +35,8 @@ enum Place {
 }
 
 impl Source {
-    /// Reads a file to know its hash.
-    pub(super) fn of_file(path: &Path, bars: &Bars) -> Result<Self, String> {
+    /// Reads a file to know its hash. Ctrl-C gets its turn between the pieces.
+    pub(super) async fn of_file(path: &Path, bars: &Bars) -> Result<Self, String> {
         let failed = |e: io::Error| format!("cannot read {}: {e}", path.display());
         let mut file = File::open(path).map_err(failed)?;
         let expected = file.metadata().map_err(failed)?.len();
@@ -54,6 +54,7 @@ impl Source {
             if let Some(bar) = &mut bar {
                 bar.set(size, "");
             }
+            tokio::task::yield_now().await;
         }
         Ok(Self {
             sha256: id::hex(&hash.finalize()),

@@ -138,7 +138,7 @@ impl Push {
         let kind = if metadata.is_dir() {
             self.not_for("a folder", &[("--mode", self.mode.is_some())])?;
             let tree = Tree::read(&real)?;
-            let mut entries = tree.hash(bars)?;
+            let mut entries = tree.hash(bars).await?;
             for entry in &mut entries {
                 self.add_owner(entry);
             }
@@ -157,7 +157,7 @@ impl Push {
             DIRECTORY_PUT
         } else if metadata.is_file() {
             self.not_for("a file", &[("--prune", self.prune)])?;
-            let file = Source::of_file(&real, bars)?;
+            let file = Source::of_file(&real, bars).await?;
             payload.extend(file.named());
             uploads.send(vec![file]).await?;
             let mut fields = json!({"ifChanged": self.if_changed, "parents": self.parents});

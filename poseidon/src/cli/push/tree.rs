@@ -92,7 +92,7 @@ impl Tree {
     }
 
     /// The entries as a request has them; reads all files.
-    pub(super) fn hash(&self, bars: &Bars) -> Result<Vec<Value>, String> {
+    pub(super) async fn hash(&self, bars: &Bars) -> Result<Vec<Value>, String> {
         let mut entries = Vec::with_capacity(self.entries.len());
         for (path, metadata) in &self.entries {
             let kind = metadata.file_type();
@@ -111,7 +111,7 @@ impl Tree {
                 entry["mtime"] = metadata.mtime().into();
                 entry["type"] = if kind.is_dir() { "directory" } else { "file" }.into();
                 if kind.is_file() {
-                    for (field, value) in Source::of_file(&full, bars)?.named() {
+                    for (field, value) in Source::of_file(&full, bars).await?.named() {
                         entry[field] = value;
                     }
                 }
@@ -150,15 +150,15 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    #[test]
-    fn a_folder_is_read_in_order_with_links_as_links() {
+    #[tokio::test]
+    async fn a_folder_is_read_in_order_with_links_as_links() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("b/c")).unwrap();
         fs::write(dir.path().join("b/c/x"), b"hello").unwrap();
         fs::write(dir.path().join("a"), b"").unwrap();
         symlink("../outside", dir.path().join("b/link")).unwrap();
         let tree = Tree::read(dir.path()).unwrap();
-        let entries = tree.hash(&Bars::new()).unwrap();
+        let entries = tree.hash(&Bars::new()).await.unwrap();
         let field =
             |name: &str| -> Vec<String> { entries.iter().map(|e| e[name].to_string()).collect() };
         assert_eq!(
