@@ -1,8 +1,8 @@
 //! Asks agents for something that takes time: stores a job for each and sends it.
 
 use super::connection::{Connection, SendError};
-use super::{Key, delivery};
 use super::registry::Target;
+use super::{Key, delivery};
 use crate::jobs::Live;
 use crate::server::App;
 use crate::store::{Job, JobState, StoreError};

@@ -19,10 +19,7 @@ struct Brief<'a> {
 }
 
 /// All, or those that `on` and `agent` mean, which may come several times.
-pub(super) async fn list(
-    State(app): Shared,
-    Query(query): Query<Vec<(String, String)>>,
-) -> Answer {
+pub(super) async fn list(State(app): Shared, Query(query): Query<Vec<(String, String)>>) -> Answer {
     let (mut on, mut names, mut brief) = (Vec::new(), Vec::new(), false);
     for (field, value) in query {
         match (field.as_str(), value.as_str()) {

@@ -127,11 +127,7 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
 }
 
 /// The instances that are meant, each once, in the order of selectors and names. All names must be known.
-pub(super) fn select(
-    app: &App,
-    on: &[String],
-    names: &[String],
-) -> Result<Vec<Target>, ApiError> {
+pub(super) fn select(app: &App, on: &[String], names: &[String]) -> Result<Vec<Target>, ApiError> {
     if on.is_empty() && names.is_empty() {
         return Err(ApiError::invalid("no agent is named: give on or agents"));
     }

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
-use triton::message::payload;
 use triton::message::DEFAULT_LIMIT;
+use triton::message::payload;
 
 /// What can be asked for by this call. What has a call of its own is not among them.
 const TYPES: &[&str] = &[

@@ -133,7 +133,10 @@ impl From<&Member> for MemberView {
             instance: member.instance.clone(),
             job: member.started.then(|| member.token.clone()),
             state: state(member),
-            detail: member.end.as_ref().map_or_else(Detail::default, |end| end.detail.clone()),
+            detail: member
+                .end
+                .as_ref()
+                .map_or_else(Detail::default, |end| end.detail.clone()),
         }
     }
 }
@@ -176,7 +179,13 @@ fn view<'a>(
 
 impl<'a> From<&'a Row> for BatchView<'a> {
     fn from(row: &'a Row) -> Self {
-        view(row, row.stopped, row.ended, row.counts.unwrap_or_default(), None)
+        view(
+            row,
+            row.stopped,
+            row.ended,
+            row.counts.unwrap_or_default(),
+            None,
+        )
     }
 }
 
@@ -260,7 +269,10 @@ impl Batches {
 
     /// Stores a new batch; `None` where too many are open. Members that are down have ended, unless it is to wait for them.
     pub async fn create(&self, plan: Plan) -> Result<Option<Arc<Batch>>> {
-        let Plan { mut row, mut targets } = plan;
+        let Plan {
+            mut row,
+            mut targets,
+        } = plan;
         // Those that are up come first: the canary is one of them.
         targets.sort_by_key(|target| target.connection.is_none());
         let members: Vec<Member> = targets
@@ -367,8 +379,7 @@ impl Batches {
     }
 
     fn publish(&self, batch: &Batch) {
-        self.events
-            .publish(|| Change::Batch(batch.row.id.clone()));
+        self.events.publish(|| Change::Batch(batch.row.id.clone()));
     }
 }
 

@@ -107,7 +107,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn end(result: Option<Value>, error: Option<Value>) -> MemberEnd {
-        let raw = |value: Option<Value>| value.map(|v| serde_json::value::to_raw_value(&v).unwrap());
+        let raw =
+            |value: Option<Value>| value.map(|v| serde_json::value::to_raw_value(&v).unwrap());
         end_of(&Job {
             token: "t".to_owned(),
             identifier: "h".to_owned(),

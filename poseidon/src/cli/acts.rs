@@ -26,9 +26,7 @@ impl Script {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
         let (names, words) = if self.script.is_empty() {
             if self.many.on.is_empty() {
-                return Err(
-                    "no script is named: poseidon script NAME… -- SCRIPT [ARG…]".to_owned()
-                );
+                return Err("no script is named: poseidon script NAME… -- SCRIPT [ARG…]".to_owned());
             }
             (Vec::new(), self.names)
         } else {

@@ -63,7 +63,11 @@ pub(super) async fn follow(
         outage: Outage::new(many.patience, Away::default()),
         jobs: HashMap::new(),
         told: HashSet::new(),
-        names: if several { names(client, id).await } else { HashMap::new() },
+        names: if several {
+            names(client, id).await
+        } else {
+            HashMap::new()
+        },
         several,
         json: many.json,
         turn: Arc::default(),
@@ -205,8 +209,7 @@ impl Follower {
 
     /// Returns the batch with the last line.
     async fn take(&mut self, raw: &[u8]) -> Result<Option<Value>, Broken> {
-        let unreadable =
-            |e| Failure::wrong(format!("the server's answer cannot be read: {e}"));
+        let unreadable = |e| Failure::wrong(format!("the server's answer cannot be read: {e}"));
         let value: Value = serde_json::from_slice(raw).map_err(unreadable)?;
         let field = |name: &str| value[name].as_str().unwrap_or("").to_owned();
         let key = (field("agent"), field("instance"));
@@ -230,7 +233,8 @@ impl Follower {
                         turn: self.turn.clone(),
                         ..Printer::default()
                     };
-                    self.jobs.insert(job.clone(), (Position::default(), printer));
+                    self.jobs
+                        .insert(job.clone(), (Position::default(), printer));
                 }
                 let Some((position, printer)) = self.jobs.get_mut(&job) else {
                     return Ok(None);
@@ -367,7 +371,10 @@ pub(super) fn summary(
         })
         .collect();
     out.push('\n');
-    out.push_str(&table(&["DEVICE", "STATE", "EXIT CODE", "LAST LINE"], &rows));
+    out.push_str(&table(
+        &["DEVICE", "STATE", "EXIT CODE", "LAST LINE"],
+        &rows,
+    ));
     out
 }
 

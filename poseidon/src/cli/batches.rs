@@ -39,7 +39,9 @@ impl Batches {
             })
             .collect();
         if rows.is_empty() {
-            return print("Nothing was asked of several devices at once yet: poseidon run --on SELECTOR -- COMMAND\n");
+            return print(
+                "Nothing was asked of several devices at once yet: poseidon run --on SELECTOR -- COMMAND\n",
+            );
         }
         let head = ["BATCH", "CREATED", "STATE", "DEVICES", "SO FAR", "WHAT"];
         print(&table(&head, &rows))
@@ -84,7 +86,10 @@ impl Show {
                 .grace
                 .map_or_else(|| json!({}), |s| json!({"graceSeconds": s}));
             let _: Value = client.post(&format!("{path}/cancel"), &body).await?;
-            return print(&format!("asked for the end of batch {}\n", clean(&self.batch)));
+            return print(&format!(
+                "asked for the end of batch {}\n",
+                clean(&self.batch)
+            ));
         }
         let batch: Value = client.get(&path).await?;
         if self.json {

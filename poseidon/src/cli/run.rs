@@ -1,8 +1,8 @@
 //! `poseidon run` and `poseidon output`: output as it comes, and an end with the job's exit code.
 
+use super::batch;
 use super::client::{Client, Failure, segment};
 use super::commands::pair;
-use super::batch;
 use super::follow::{Away, Follower, Outage, Patience};
 use super::many::Many;
 use super::printer::{Broken, Printer, exit_code};
@@ -114,13 +114,7 @@ impl Run {
             json!({"argv": self.command})
         };
         self.how.add_to(&mut command)?;
-        start(
-            client,
-            &self.many,
-            &self.names,
-            json!({"command": command}),
-        )
-        .await
+        start(client, &self.many, &self.names, json!({"command": command})).await
     }
 }
 

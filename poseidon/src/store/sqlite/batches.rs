@@ -1,9 +1,7 @@
 //! Batches in `SQLite`.
 
 use super::{Sqlite, json, saturate};
-use crate::store::batches::{
-    Batch, BatchStore, Counts, Member, MemberEnd, MemberState, Stopped,
-};
+use crate::store::batches::{Batch, BatchStore, Counts, Member, MemberEnd, MemberState, Stopped};
 use crate::store::{Result, StoreError};
 use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::value::RawValue;
@@ -160,12 +158,14 @@ impl Sqlite {
                 agent: row.get(2)?,
                 token: row.get(3)?,
                 started: row.get(4)?,
-                end: state.and_then(|s| MemberState::read(&s)).map(|state| MemberEnd {
-                    state,
-                    detail: detail
-                        .and_then(|text| serde_json::from_str(&text).ok())
-                        .unwrap_or_default(),
-                }),
+                end: state
+                    .and_then(|s| MemberState::read(&s))
+                    .map(|state| MemberEnd {
+                        state,
+                        detail: detail
+                            .and_then(|text| serde_json::from_str(&text).ok())
+                            .unwrap_or_default(),
+                    }),
             })
         })?;
         Ok(members.collect::<rusqlite::Result<_>>()?)
