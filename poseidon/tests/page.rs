@@ -21,6 +21,8 @@ macro_rules! world {
     };
 }
 
+#[path = "page/batches.rs"]
+mod batches;
 #[path = "page/commands.rs"]
 mod commands;
 #[path = "page/files.rs"]

@@ -272,10 +272,15 @@ impl Follower {
             printer.finish().await?;
         }
         let state = member["state"].as_str().unwrap_or("");
-        let as_asked = matches!(state, "succeeded" | "failed") && member["message"].is_null();
+        // Of several each is told, of one what its output does not say.
+        let worth_telling = if self.several {
+            state != "not-started"
+        } else {
+            !matches!(state, "succeeded" | "failed") || member["message"].is_string()
+        };
         if self.json {
             self.plain(raw).await?;
-        } else if self.several && state != "not-started" || !as_asked {
+        } else if worth_telling {
             let _turn = self.turn.lock().await;
             eprintln!("poseidon: {}: {}", name(&member, &self.names), how(&member));
         }
