@@ -494,9 +494,9 @@ fn job_settings(config: &Config) -> job::Settings {
     }
 }
 
-fn pace(config: &Config) -> transfer::Pace {
+fn pace(config: &Config) -> Pace {
     let idle = Duration::from_secs(config.files.idle_seconds);
-    transfer::Pace::new(config.files.window_bytes, config.limits.message_bytes, idle)
+    Pace::new(config.files.window_bytes, config.limits.message_bytes, idle)
 }
 
 fn files(config: &Config) -> transfer::Files {
@@ -526,12 +526,6 @@ pub fn journal_settings(config: &Config) -> journal::Settings {
         sync: config.journal.sync,
         goes_on: None,
     }
-}
-
-fn pace(config: &Config) -> Pace {
-    let files = &config.files;
-    let idle = Duration::from_secs(files.idle_seconds);
-    Pace::new(files.window_bytes, config.limits.message_bytes, idle)
 }
 
 fn clone_advice(config: &Config) -> String {

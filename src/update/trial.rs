@@ -22,7 +22,7 @@ pub enum Began {
     /// There is none.
     Alone,
     /// This start tells what became of one.
-    Trial(Trial),
+    Trial(Box<Trial>),
     /// The old program has its place again: it has to be started.
     TakenBack,
 }
@@ -45,11 +45,11 @@ impl Trial {
             return Began::Alone;
         };
         let trial = |pending, deadline| {
-            Began::Trial(Self {
+            Began::Trial(Box::new(Self {
                 state: state.clone(),
                 pending,
                 deadline,
-            })
+            }))
         };
         let is_new = super::hash(Path::new("/proc/self/exe")).is_ok_and(|h| h == pending.sha256);
         if !is_new {
@@ -137,14 +137,14 @@ fn take_back(state: &Path, pending: &mut Pending, reason: &str) -> Result<()> {
 
 /// `main`'s side of a trial.
 pub struct Watch<'a> {
-    trial: Option<Trial>,
+    trial: Option<Box<Trial>>,
     link: &'a LinkStatus,
     journal: &'a Journal,
 }
 
 impl<'a> Watch<'a> {
     /// Watches `trial`, if there is one; one that has failed is told of at once.
-    pub fn new(trial: Option<Trial>, link: &'a LinkStatus, journal: &'a Journal) -> Self {
+    pub fn new(trial: Option<Box<Trial>>, link: &'a LinkStatus, journal: &'a Journal) -> Self {
         let (failed, trial) = match trial {
             Some(trial) if trial.deadline.is_none() => (Some(trial), None),
             trial => (None, trial),

@@ -115,7 +115,7 @@ impl Update {
             self.many.only_one(client, &self.names, "update").await?;
         }
         let bars = Bars::new();
-        let source = Source::of_file(&self.file, &bars)?;
+        let source = Source::of_file(&self.file, &bars).await?;
         let what = request(&pair, &source, &self.release);
         let mut uploads = Uploads::new(client, self.many.patience, &bars);
         uploads.send(vec![source]).await?;
