@@ -84,10 +84,14 @@ impl Rule {
         let (year, ..) = civil(time.div_euclid(DAY));
         let mut changes = Vec::new();
         for year in year - YEARS..=year + YEARS {
-            changes.push((summer.start.of(year) - self.standard, summer.offset));
-            changes.push((summer.end.of(year) - summer.offset, self.standard));
+            let start = (summer.start.of(year) - self.standard, summer.offset);
+            let end = (summer.end.of(year) - summer.offset, self.standard);
+            // In order as they come: a sort is kilobytes of code.
+            for change in [start, end] {
+                let at = changes.partition_point(|(at, _): &(i64, i64)| *at <= change.0);
+                changes.insert(at, change);
+            }
         }
-        changes.sort_by_key(|(at, _)| *at);
         // A summer that lasts all year ends in the moment in which the next one begins: that is no change.
         let mut real: Vec<(i64, i64)> = Vec::new();
         for change in changes {

@@ -105,8 +105,8 @@ impl Progress {
             None => from,
         };
         self.had.retain(|h| h.0 < from || h.1 > to);
-        self.had.push((from, to));
-        self.had.sort_unstable();
+        let at = self.had.partition_point(|h| h.0 < from);
+        self.had.insert(at, (from, to));
         if self.had.len() > STRETCHES {
             // What lies between two that are near one another counts as had: that is better than a second turn.
             let gap = |at: &usize| self.had[at + 1].0 - self.had[*at].1;

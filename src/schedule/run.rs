@@ -455,15 +455,17 @@ impl Worker<'_> {
         let under_way: usize = self.items.iter().map(|item| item.running.len()).sum();
         // A worker is left to who is in front of the device, or at Poseidon.
         let room = (self.shared.workers.max(2) - 1).saturating_sub(under_way);
+        // The oldest first.
         let mut ready: Vec<usize> = Vec::new();
+        let time = |at: usize| self.items[at].waiting.as_ref().map(|w| w.time);
         for (at, item) in self.items.iter().enumerate() {
             let free = item.running.is_empty() || item.entry.overlap == Overlap::Allow;
             let waiting = item.waiting.as_ref();
             if free && waiting.is_some_and(|w| w.not_before.is_none_or(|time| time <= now)) {
-                ready.push(at);
+                let place = ready.partition_point(|other| time(*other) <= time(at));
+                ready.insert(place, at);
             }
         }
-        ready.sort_by_key(|at| self.items[*at].waiting.as_ref().map(|w| w.time));
         ready.truncate(room);
         if ready.is_empty() {
             return;
