@@ -25,7 +25,9 @@ fn noise(length: usize) -> Vec<u8> {
         state ^= state << 17;
         state
     };
-    let mut all: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next().to_le_bytes()).collect();
+    let mut all: Vec<u8> = (0..length.div_ceil(8))
+        .flat_map(|_| next().to_le_bytes())
+        .collect();
     all.truncate(length);
     all
 }
@@ -40,13 +42,43 @@ fn file() -> Vec<u8> {
 /// The most memory that a process has ever had, in bytes.
 fn most_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        << 10
 }
 
+/// Begins a command on a connection that is new, so that what passes on it belongs to the command.
 fn begin(rig: &Rig, arguments: &[&str]) -> Child {
+    if let Some(proxy) = &rig.proxy {
+        proxy.cut(Cut::Close);
+    }
+    support::eventually("the agent is up on both sides", || {
+        let status = rig.nudge()?;
+        let connected = status["link"]["state"] == "connected";
+        let up = rig
+            .poseidon
+            .agents()
+            .iter()
+            .any(|agent| agent["state"] == "up");
+        let fresh = rig.proxy.as_ref().is_none_or(|proxy| {
+            let (to_server, to_agent) = proxy.passed();
+            proxy.standing() == 1 && to_server.max(to_agent) < 1 << 20
+        });
+        (connected && up && fresh).then_some(())
+    });
     let mut command = rig.poseidon.command(arguments);
-    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// Cuts the agent's connection each time that `every` bytes have passed, until the command ends. Returns how often.
@@ -55,7 +87,11 @@ fn cut_until(rig: &Rig, mut child: Child, every: u64) -> (Output, u64) {
     while child.try_wait().unwrap().is_none() {
         let (to_server, to_agent) = rig.proxy().passed();
         if to_server.max(to_agent) > every && cuts < CUTS {
-            rig.proxy().cut(if cuts % 2 == 0 { Cut::Reset } else { Cut::Close });
+            rig.proxy().cut(if cuts % 2 == 0 {
+                Cut::Reset
+            } else {
+                Cut::Close
+            });
             cuts += 1;
         }
         rig.nudge();
@@ -76,7 +112,9 @@ fn folder(rig: &Rig, name: &str) -> PathBuf {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
     names.map(|name| name.into_string().unwrap()).collect()
 }
 
@@ -153,12 +191,25 @@ fn what_the_device_says_reaches_the_user() {
     assert!(long.starts_with("-rw"), "{long}");
     let pulled = rig.poseidon.run(&["pull", &at("link"), "-", "--follow"]);
     assert_eq!(pulled.stdout, b"content");
-    let kernel = rig.poseidon.run(&["pull", &format!("{NAME}:/proc/cpuinfo"), "-"]);
-    assert!(!kernel.stdout.is_empty(), "{}", String::from_utf8_lossy(&kernel.stderr));
-    for (name, word) in [("link", "symbolic link"), ("none", "there is no"), ("", "folder")] {
+    let kernel = rig
+        .poseidon
+        .run(&["pull", &format!("{NAME}:/proc/cpuinfo"), "-"]);
+    assert!(
+        !kernel.stdout.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&kernel.stderr)
+    );
+    for (name, word) in [
+        ("link", "symbolic link"),
+        ("none", "there is no"),
+        ("", "folder"),
+    ] {
         let done = rig.poseidon.run(&["pull", &at(name), "-"]);
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(!done.status.success() && said.contains(word), "{name}: {said}");
+        assert!(
+            !done.status.success() && said.contains(word),
+            "{name}: {said}"
+        );
         assert!(done.stdout.is_empty());
     }
     // A folder, and what is no longer in it.
@@ -171,7 +222,10 @@ fn what_the_device_says_reaches_the_user() {
         let done = rig.poseidon.run(&["push", &source, &at("www"), "--prune"]);
         assert_good(&done, &rig);
         assert_eq!(fs::read(there.join("www/sub/page")).unwrap(), b"page");
-        assert_eq!(fs::read_link(there.join("www/sub/link")).unwrap(), Path::new("/etc/passwd"));
+        assert_eq!(
+            fs::read_link(there.join("www/sub/link")).unwrap(),
+            Path::new("/etc/passwd")
+        );
         fs::write(there.join("www/sub/stray"), b"").unwrap();
     }
     fs::remove_file(there.join("www/sub/stray")).unwrap();
