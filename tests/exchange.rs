@@ -54,7 +54,25 @@ fn most_memory(pid: u32) -> u64 {
         << 10
 }
 
+/// Begins a command on a connection that is new, so that what passes on it belongs to the command.
 fn begin(rig: &Rig, arguments: &[&str]) -> Child {
+    if let Some(proxy) = &rig.proxy {
+        proxy.cut(Cut::Close);
+    }
+    support::eventually("the agent is up on both sides", || {
+        let status = rig.nudge()?;
+        let connected = status["link"]["state"] == "connected";
+        let up = rig
+            .poseidon
+            .agents()
+            .iter()
+            .any(|agent| agent["state"] == "up");
+        let fresh = rig.proxy.as_ref().is_none_or(|proxy| {
+            let (to_server, to_agent) = proxy.passed();
+            proxy.standing() == 1 && to_server.max(to_agent) < 1 << 20
+        });
+        (connected && up && fresh).then_some(())
+    });
     let mut command = rig.poseidon.command(arguments);
     command
         .stdout(Stdio::null())

@@ -306,7 +306,7 @@ impl Client {
         }
     }
 
-    /// `GET`, piece by piece. `tag` is the ETag that it must have.
+    /// `GET`, piece by piece. `tag` is the `ETag` that it must have.
     pub(super) async fn try_bytes(&self, path: &str, tag: Option<&str>) -> Result<Pieces, Failure> {
         let headers: Vec<_> = tag.map(|tag| ("if-match", tag)).into_iter().collect();
         let response = self

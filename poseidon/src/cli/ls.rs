@@ -14,7 +14,7 @@ use triton::message::payload::{FILE_LIST, Stream};
 
 #[derive(Args)]
 pub(super) struct Ls {
-    /// NAME:/path of a folder, a file or a link
+    /// The device, a colon and the path of a folder, a file or a link
     #[arg(value_name = "NAME:/PATH", value_parser = Place::parse)]
     place: Place,
     /// Mode, owner, group, size and time too

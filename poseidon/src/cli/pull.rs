@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_mins(5);
 
 #[derive(Args)]
 pub(super) struct Pull {
-    /// NAME:/path of a file, or NAME,NAME:/path for that of several devices
+    /// The device, or several with commas between them, a colon and the path of a file
     #[arg(value_name = "NAME:/PATH", value_parser = Place::parse)]
     place: Place,
     /// File or folder for it, the current folder if absent; `-` is standard output. Files of several devices are called DEVICE-FILE

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
+use tokio::io::AsyncReadExt as _;
 use triton::message::payload::{self, DataRequest, DataResponse};
 use triton::message::{Message, text};
 
@@ -125,7 +126,6 @@ async fn pull_goes_on_when_poseidon_is_killed() {
         .unwrap();
     let mut stdout = child.stdout.take().unwrap();
     // It has begun, and cannot go on for as long as nobody reads.
-    use tokio::io::AsyncReadExt as _;
     let mut read = vec![0; 1 << 20];
     within(stdout.read_exact(&mut read)).await.unwrap();
     rig.kill().await;

@@ -128,7 +128,6 @@ async fn serve(
                     "ref": message.id, "offset": offset, "size": size, "mode": "0640", "mtime": 1_700_000_000.5,
                 });
                 match behaviour.lie {
-                    Lie::NoOffer => {}
                     Lie::OfferForOther => offer["offset"] = (offset + 1).into(),
                     Lie::OfferBehindEnd => offer["ref"] = "other".into(),
                     _ => {}
@@ -199,7 +198,7 @@ fn answer(message: &Message, request: &DataRequest, behaviour: &Behaviour) -> Me
             response.eof = true;
         }
         Lie::Empty => response.data = String::new(),
-        Lie::OtherRef => response.reference = "other".to_owned(),
+        Lie::OtherRef => "other".clone_into(&mut response.reference),
         _ => {}
     }
     message.reply(payload::DATA_RESPONSE, &response)

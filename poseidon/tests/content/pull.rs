@@ -124,10 +124,10 @@ async fn a_file_comes_whole_with_what_is_known_of_it() {
 
 #[tokio::test]
 async fn an_empty_file_and_small_pieces_are_files_too() {
-    let (rig, _device) = served(Behaviour::good(b"")).await;
+    let (rig, device) = served(Behaviour::good(b"")).await;
     let answer = fetch(&rig, "box/file?path=/x", None).await;
     assert!(answer.whole && answer.body.is_empty() && answer.status == 200);
-    drop((rig, _device));
+    drop((rig, device));
     let file = noise(200_000);
     let (rig, _device) = served(Behaviour {
         piece: 7001,

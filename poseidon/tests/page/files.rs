@@ -34,7 +34,8 @@ fn payload(message: &Message) -> Value {
 
 fn list(device: &Device, entries: &[Value]) -> String {
     let job = device.next("file.list");
-    let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
+    let lines: Vec<_> = entries.iter().map(Value::to_string).collect();
+    let lines = lines.join("\n") + "\n";
     device.reply(&job, "accepted", &json!({}));
     device.output(&job, "stdout", 0, &lines);
     let result = json!({"status": "succeeded", "data": {"more": false}});

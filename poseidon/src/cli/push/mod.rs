@@ -271,8 +271,9 @@ impl Push {
 
 /// The devices that selectors mean.
 async fn selected(client: &Client, on: &[String]) -> Result<Vec<String>, String> {
-    let terms: String = on.iter().map(|on| format!("&on={}", segment(on))).collect();
-    let answer: Value = client.get(&format!("/agents?brief=true{terms}")).await?;
+    let terms: Vec<_> = on.iter().map(|on| format!("on={}", segment(on))).collect();
+    let path = format!("/agents?brief=true&{}", terms.join("&"));
+    let answer: Value = client.get(&path).await?;
     let agents = answer["agents"].as_array().map_or(&[][..], Vec::as_slice);
     // A server that knows no selectors would mean all of them.
     if agents.iter().any(|agent| !agent["identifier"].is_null()) {
