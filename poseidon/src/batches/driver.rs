@@ -1,6 +1,6 @@
 //! What keeps a batch going: starts jobs as far as it may, notes their ends, stops where it should.
 
-use super::{Batch, end_of, is_failure, outcome};
+use super::{Batch, Cancel, end_of, is_failure, outcome};
 use crate::agents::Key;
 use crate::agents::order::{self, CancelError, Order, OrderError};
 use crate::agents::registry::Target;
@@ -98,7 +98,7 @@ impl Driver {
             self.heed_cancel().await;
             self.stop_where_due().await;
             self.start_more().await;
-            self.give_up().await;
+            self.give_up();
             self.write().await;
             if self.is_over() && self.finish().await {
                 return;
@@ -158,7 +158,9 @@ impl Driver {
         }
         let mut standing = lock(&self.batch.standing);
         if standing.stopped == Some(Stopped::Cancelled) {
-            standing.cancel.get_or_insert(None);
+            standing.cancel.get_or_insert(Cancel {
+                grace_seconds: None,
+            });
         }
     }
 
@@ -352,7 +354,7 @@ impl Driver {
     }
 
     /// Ends members that are waited for no longer.
-    async fn give_up(&mut self) {
+    fn give_up(&mut self) {
         let over = match self.batch.row.expires {
             Some(expires) => expires <= now(),
             None => self.patience <= Instant::now(),
@@ -391,7 +393,10 @@ impl Driver {
     /// Tells those that run, once for each cancel; those that are down when they come back.
     async fn heed_cancel(&mut self) {
         let cancel = lock(&self.batch.standing).cancel.take();
-        if let Some(grace) = cancel {
+        if let Some(Cancel {
+            grace_seconds: grace,
+        }) = cancel
+        {
             let until = self.patience.max(Instant::now() + CANCEL_WAIT);
             self.cancelled = Some((grace, until));
             let all: Vec<usize> = self.open.keys().copied().collect();

@@ -51,14 +51,21 @@ pub struct Batch {
     wake: Notify,
 }
 
+/// What somebody wants to be ended.
+#[derive(Clone, Copy)]
+struct Cancel {
+    /// Between SIGTERM and SIGKILL; without it the device's own.
+    grace_seconds: Option<f64>,
+}
+
 struct Standing {
     members: Vec<Member>,
     stopped: Option<Stopped>,
     ended: Option<f64>,
     /// Members in the order in which they were started, or ended without that.
     order: Vec<usize>,
-    /// A cancel that the driver has not seen, with its grace.
-    cancel: Option<Option<f64>>,
+    /// One that the driver has not seen.
+    cancel: Option<Cancel>,
 }
 
 /// A batch as the API gives it.
@@ -149,13 +156,13 @@ fn state(member: &Member) -> MemberState {
     }
 }
 
-fn view<'a>(
-    row: &'a Row,
+fn view(
+    row: &Row,
     stopped: Option<Stopped>,
     ended: Option<f64>,
     counts: Counts,
     members: Option<Vec<MemberView>>,
-) -> BatchView<'a> {
+) -> BatchView<'_> {
     BatchView {
         id: &row.id,
         created: row.created,
@@ -353,7 +360,7 @@ impl Batches {
                 return false;
             }
             standing.stopped = Some(Stopped::Cancelled);
-            standing.cancel = Some(grace_seconds);
+            standing.cancel = Some(Cancel { grace_seconds });
             true
         });
         batch.wake.notify_one();

@@ -19,18 +19,18 @@ pub(super) struct Script {
     many: Many,
     /// The script's name and its arguments
     #[arg(last = true, value_name = "SCRIPT")]
-    script: Vec<String>,
+    words: Vec<String>,
 }
 
 impl Script {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
-        let (names, words) = if self.script.is_empty() {
+        let (names, words) = if self.words.is_empty() {
             if self.many.on.is_empty() {
                 return Err("no script is named: poseidon script NAME… -- SCRIPT [ARG…]".to_owned());
             }
             (Vec::new(), self.names)
         } else {
-            (self.names, self.script)
+            (self.names, self.words)
         };
         let Some((script, arguments)) = words.split_first() else {
             return Err(

@@ -75,7 +75,7 @@ pub(super) async fn follow(
     };
     // A task of its own: a signal must not come between a line and its end.
     let mut reading = tokio::spawn(async move {
-        let ended = follower.to_the_end().await;
+        let ended = follower.read().await;
         (ended, follower)
     });
     let cancel = || cancel(client.clone(), id.to_owned(), many.patience);
@@ -176,7 +176,7 @@ struct Follower {
 
 impl Follower {
     /// Prints to the end; returns the batch.
-    async fn to_the_end(&mut self) -> Result<Value, Broken> {
+    async fn read(&mut self) -> Result<Value, Broken> {
         loop {
             let failure = match self.line().await {
                 Ok(Some(raw)) => match self.take(&raw).await? {
@@ -292,10 +292,9 @@ impl Follower {
     fn code(&self) -> u8 {
         match self.members.as_slice() {
             [one] if !self.several => match one["state"].as_str() {
-                Some("offline" | "not-started") => 1,
+                None | Some("offline" | "not-started") => 1,
                 Some(status) => exit_code(&json!({"result": {
                     "status": status, "exitCode": one["exitCode"], "signal": one["signal"]}})),
-                None => 1,
             },
             all => u8::from(!all.iter().all(|member| member["state"] == "succeeded")),
         }

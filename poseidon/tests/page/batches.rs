@@ -46,7 +46,7 @@ fn asks_several_devices_and_watches_them() {
     let first = devices[2].next("command");
     let asked: Value = first.read().expect("JSON");
     assert_eq!(asked["shell"], "opkg <b>update</b>");
-    browser.until_text("#batch-line", "1 running · 2 waiting");
+    browser.until_text("#batch-line", "2 waiting · 1 running");
     devices[2].reply(&first, "accepted", &json!({}));
     devices[2].output(&first, "stdout", 0, "first\nlast <i>line</i>\n");
     browser.until_text("#batch-members", "last <i>line</i>");
