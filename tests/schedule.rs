@@ -335,9 +335,10 @@ fn an_overlap_is_skipped_or_waits_or_is_allowed() {
 fn many_at_once_wait_for_one_another_and_leave_a_worker() {
     let mut entries = String::from("[jobs]\nworkers = 2\nqueue = 1\n");
     for n in 0..12 {
-        entries += &format!(
+        let entry = format!(
             "[schedule.e{n}]\ncron = \"@reboot\"\nshell = \"echo $TRITON_JOB >> FOLDER/runs; until test -e FOLDER/go; do sleep 0.02; done\"\n"
         );
+        entries.push_str(&entry);
     }
     let agent = agent(&entries);
     let runs = agent.folder().join("runs");
