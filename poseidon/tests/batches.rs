@@ -12,7 +12,7 @@ use fleet::Fleet;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-fn plan(more: Value) -> Value {
+fn plan(more: &Value) -> Value {
     let mut body = json!({"on": ["*"], "command": {"argv": ["true"]}});
     let more = more.as_object().unwrap().clone();
     body.as_object_mut().unwrap().extend(more);
@@ -20,7 +20,7 @@ fn plan(more: Value) -> Value {
 }
 
 async fn start(rig: &Rig, more: Value) -> String {
-    let answer: Value = rig.client.post("/batches", &plan(more)).await.unwrap();
+    let answer: Value = rig.client.post("/batches", &plan(&more)).await.unwrap();
     answer["batch"]["id"].as_str().unwrap().to_owned()
 }
 
@@ -92,10 +92,7 @@ async fn selectors_choose_and_say_where_they_are_wrong() {
         json!({"expiresSeconds": 5}),
         json!({"surprise": true}),
     ] {
-        let answer = rig
-            .client
-            .post::<Value>("/batches", &plan(more.clone()))
-            .await;
+        let answer = rig.client.post::<Value>("/batches", &plan(&more)).await;
         assert!(answer.is_err(), "{more}");
     }
     let list: Value = rig.client.get("/batches").await.unwrap();
@@ -231,8 +228,8 @@ async fn after_a_restart_the_rest_is_done_and_nobody_is_asked_twice() {
     assert_eq!(show(&rig, &id).await["state"], "running");
     fleet.again(&rig).await;
     fleet.nothing_more(&rig).await;
-    for (at, job) in ran[1..].to_vec() {
-        fleet.succeed(at, &job).await;
+    for (at, job) in &ran[1..] {
+        fleet.succeed(*at, job).await;
     }
     for _ in 0..3 {
         let (at, job) = fleet.next().await;
@@ -472,7 +469,7 @@ async fn open_batches_are_bounded() {
     }
     let e = rig
         .client
-        .post::<Value>("/batches", &plan(json!({})))
+        .post::<Value>("/batches", &plan(&json!({})))
         .await
         .unwrap_err();
     assert!(e.contains("too many batches"), "{e}");
