@@ -104,8 +104,9 @@ impl Acts {
         self.wake.ring();
     }
 
-    /// Restarts the agent, when its jobs are out of the way.
-    pub fn restart(&self, token: &str) {
+    /// Restarts the agent as a part of this job, whose end the next process tells.
+    pub fn restart_within(&self, token: &str) {
+        self.journal.set_goes_on(token);
         self.ask(Act::Restart, token);
     }
 

@@ -16,11 +16,11 @@ impl Dispatcher {
         Self { plugins }
     }
 
-    /// The types that are acted on.
+    /// The types that can be acted on here.
     pub fn types(&self) -> Vec<String> {
         self.plugins
             .iter()
-            .flat_map(|p| p.types())
+            .flat_map(|p| p.offers())
             .map(|&t| t.to_owned())
             .collect()
     }

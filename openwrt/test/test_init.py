@@ -50,6 +50,8 @@ FULL = {
     "engine_pipe": "/var/run/engine.cmd",
     "reboot_command": ["reboot", "-d", "5 s"],
     "shutdown_command": ["halt"],
+    "update_key": ["A" * 43 + "="],
+    "update_confirm_seconds": "60",
     "window_bytes": "131072",
     "idle_seconds": "60",
     "manifest_entries": "1000",
@@ -93,6 +95,7 @@ FULL_TOML = {
     "scripts": {"interpreters": {"rb": "/usr/bin/ruby", "py": "python3"}},
     "engine": {"pipe": "/var/run/engine.cmd"},
     "system": {"reboot_command": ["reboot", "-d", "5 s"], "shutdown_command": ["halt"]},
+    "update": {"keys": ["A" * 43 + "="], "confirm_seconds": 60},
     "files": {"window_bytes": 131072, "idle_seconds": 60, "manifest_entries": 1000, "reserve_bytes": 4096},
     "limits": {"message_bytes": 65536, "output_bytes": 65537, "control_messages": 128, "local_clients": 3},
 }

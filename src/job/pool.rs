@@ -354,8 +354,12 @@ impl Shared {
             Refusal::Known(Standing::Ended(record)) => Ok(record),
             Refusal::Known(Standing::Open) if self.journal.goes_on(token) => {
                 let state = Some("running".to_owned());
-                lock(&self.registry).remove(token);
-                return asker.tell(payload::ACCEPTED, &Accepted { state });
+                let accepted = Accepted { state };
+                let followers = lock(&self.registry).remove(token);
+                for asker in std::iter::once(asker).chain(&followers) {
+                    asker.tell(payload::ACCEPTED, &accepted);
+                }
+                return;
             }
             // Its process is not here, so it will never end: what is open when the agent starts is ended there.
             Refusal::Known(Standing::Open) => {

@@ -192,6 +192,11 @@ impl Journal {
         self.change(|state| state.put(put))
     }
 
+    /// This job goes on over the agent's restart: the next process tells its end.
+    pub fn set_goes_on(&self, token: &str) {
+        self.state().goes_on = Some(token.to_owned());
+    }
+
     /// Whether this job goes on over the agent's restart, and has no end yet.
     pub fn goes_on(&self, token: &str) -> bool {
         let state = self.state();

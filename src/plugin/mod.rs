@@ -51,6 +51,11 @@ pub trait Plugin: Send + Sync {
     /// The message types it acts on, all in version 1.
     fn types(&self) -> &'static [&'static str];
 
+    /// Those of them that it can act on here, for `hello`.
+    fn offers(&self) -> &'static [&'static str] {
+        self.types()
+    }
+
     /// Answers into the peer's outbox, now or later. It must not block: what takes time is a job. Only the disk may be
     /// waited for, where something has to be durable before it is answered.
     fn handle(&self, message: &Message, from: &Peer);

@@ -61,6 +61,13 @@ impl Plugin for Updates {
         &[AGENT_UPDATE]
     }
 
+    fn offers(&self) -> &'static [&'static str] {
+        if self.settings.keys.is_empty() {
+            return &[];
+        }
+        self.types()
+    }
+
     fn handle(&self, message: &Message, from: &Peer) {
         match self.request(message, from) {
             Ok(request) => self.pool.submit(request),

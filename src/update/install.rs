@@ -5,18 +5,20 @@ use crate::acts::Acts;
 use crate::job::{Context, Stop, Task};
 use crate::message::payload::ErrorCode;
 use crate::sys::poll::after;
+use crate::sys::process;
 use crate::sys::space::space;
-use crate::transfer::{Content, Meter, Pace, fetch};
+use crate::transfer::{Content, Meter, Pace, fetch, no_space};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Largest program.
 const PROGRAM_LIMIT: u64 = 64 << 20;
@@ -25,7 +27,7 @@ const ROOM: u64 = 256 * 1024;
 /// How long one proof may take; connecting has deadlines of its own.
 const PROOF: Duration = Duration::from_mins(3);
 /// What of a failed proof's words is told.
-const WORDS: u64 = 4_096;
+const WORDS: usize = 4_096;
 /// How often a proof is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -97,13 +99,16 @@ impl Task for Update {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Option<Value>, Stop> {
+        let under_way = || Stop::failed(ErrorCode::Busy, "another update is under way");
         let _one = match self.gate.try_lock() {
             Ok(held) => held,
             Err(TryLockError::Poisoned(held)) => held.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return Err(Stop::failed(ErrorCode::Busy, "another update is under way"));
-            }
+            Err(TryLockError::WouldBlock) => return Err(under_way()),
         };
+        // Until the restart, and while a new program has not had its welcome.
+        if Pending::load(&self.settings.state).is_some() {
+            return Err(under_way());
+        }
         let new_program = self.check()?;
         let program = &self.settings.program;
         let old_hash = hash(program).map_err(|e| io_error("read", program, &e))?;
@@ -116,7 +121,7 @@ impl Task for Update {
         self.prove(context, &new.0)?;
         context.check()?;
         self.take_place(context, &new.0, &new_program.sha256)?;
-        self.acts.restart(context.token());
+        self.acts.restart_within(context.token());
         Err(Stop::GoesOn)
     }
 }
@@ -181,7 +186,7 @@ impl Update {
                 space.available,
                 program.size.saturating_add(ROOM)
             );
-            return Err(Stop::failed(ErrorCode::Io, text));
+            return Err(Stop::failed(no_space(), text));
         }
         // What an earlier try has left is not trusted.
         let _ = std::fs::remove_file(new);
@@ -203,7 +208,7 @@ impl Update {
     /// The new program shows that it runs here, understands the configuration and reaches Poseidon, while the old one
     /// goes on.
     fn prove(&self, context: &Context<'_>, new: &Path) -> Result<(), Stop> {
-        let said = run(context, new, &["--version".into()])?;
+        let said = run(context, new, "--version", &["--version".into()])?;
         let version = &self.request.version;
         if !version.is_empty() && said.trim() != format!("triton {version}") {
             return Err(refused(format!(
@@ -220,7 +225,7 @@ impl Update {
             let place =
                 place.ok_or_else(|| refused("this agent was not started by 'triton run'"))?;
             arguments[place] = command.into();
-            run(context, new, &arguments)?;
+            run(context, new, command, &arguments)?;
         }
         Ok(())
     }
@@ -237,6 +242,7 @@ impl Update {
             program: program.clone(),
             old: old.clone(),
             starts: 0,
+            told: false,
             failed: None,
         };
         let _ = std::fs::remove_file(&old);
@@ -265,67 +271,98 @@ impl Update {
     }
 }
 
-/// Runs the new program; what it said, or why it failed.
-fn run(context: &Context<'_>, new: &Path, arguments: &[OsString]) -> Result<String, Stop> {
-    let what = arguments
-        .iter()
-        .map(|a| a.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ");
-    let failed = |why: String| refused(format!("the new program fails at '{what}': {why}"));
-    let mut child = Command::new(new)
+/// Runs the new program; what it said, or why it failed. `what` is said of it: its arguments may hold secrets.
+fn run(
+    context: &Context<'_>,
+    new: &Path,
+    what: &str,
+    arguments: &[OsString],
+) -> Result<String, Stop> {
+    let failed = |why: &str| refused(format!("the new program fails at '{what}': {why}"));
+    let mut command = Command::new(new);
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| failed(e.to_string()))?;
-    let ended = wait(context, &mut child);
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| failed(&e.to_string()))?;
+    let mut said = Words::of(child.stdout.take());
+    let mut complaint = Words::of(child.stderr.take());
+    let ended = wait(context, &mut child, &mut [&mut said, &mut complaint]);
     if !matches!(ended, Ok(Some(_))) {
         let _ = child.kill();
         let _ = child.wait();
     }
     let Some(status) = ended? else {
-        return Err(failed(format!(
+        return Err(failed(&format!(
             "it takes longer than {} s",
             PROOF.as_secs()
         )));
     };
-    // It has ended, so that what it said is in the pipes; a child of it that lives on is not waited for.
-    let words = |pipe: Option<&mut dyn io::Read>| {
-        let mut bytes = Vec::new();
-        if let Some(pipe) = pipe {
-            let _ = pipe.take(WORDS).read_to_end(&mut bytes);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
-    let said = words(child.stdout.as_mut().map(|p| p as &mut dyn io::Read));
     if status.success() {
-        return Ok(said);
+        return Ok(said.text());
     }
-    let complaint = words(child.stderr.as_mut().map(|p| p as &mut dyn io::Read));
-    Err(failed(format!(
+    Err(failed(&format!(
         "{status}: {} {}",
-        said.trim(),
-        complaint.trim()
+        said.text().trim(),
+        complaint.text().trim()
     )))
+}
+
+/// The beginning of what a child says. All of it is read, so that it need not wait; who holds the pipe behind it is not
+/// waited for.
+struct Words {
+    pipe: Option<File>,
+    bytes: Vec<u8>,
+}
+
+impl Words {
+    fn of<T: Into<OwnedFd>>(pipe: Option<T>) -> Self {
+        let pipe = pipe.map(|pipe| File::from(pipe.into()));
+        Self {
+            pipe: pipe.filter(|pipe| process::set_nonblocking(pipe.as_fd()).is_ok()),
+            bytes: Vec::new(),
+        }
+    }
+
+    fn read(&mut self) {
+        let mut buffer = [0; 512];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut buffer) {
+                Ok(count) if count > 0 => {
+                    let room = WORDS.saturating_sub(self.bytes.len());
+                    self.bytes.extend_from_slice(&buffer[..count.min(room)]);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                _ => self.pipe = None,
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
 }
 
 fn wait(
     context: &Context<'_>,
     child: &mut Child,
-) -> Result<Option<std::process::ExitStatus>, Stop> {
+    words: &mut [&mut Words],
+) -> Result<Option<ExitStatus>, Stop> {
     let until = after(PROOF);
     loop {
-        match child.try_wait() {
+        let status = child.try_wait();
+        // After it has ended, what it said is in the pipes.
+        for one in &mut *words {
+            one.read();
+        }
+        match status {
             Ok(Some(status)) => return Ok(Some(status)),
-            Ok(None) if until <= std::time::Instant::now() => return Ok(None),
+            Ok(None) if until <= Instant::now() => return Ok(None),
             Ok(None) => context.sleep_until(after(LOOK))?,
             Err(e) => {
-                return Err(Stop::failed(
-                    ErrorCode::Io,
-                    format!("cannot wait for it: {e}"),
-                ));
+                let text = format!("cannot wait for the new program: {e}");
+                return Err(Stop::failed(ErrorCode::Io, text));
             }
         }
     }

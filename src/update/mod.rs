@@ -74,31 +74,33 @@ fn hash(path: &Path) -> io::Result<String> {
 fn owner(root: &Path, program: &Path) -> Option<&'static str> {
     // Longest list that is looked through.
     const LIMIT: u64 = 16 << 20;
-    let read = |path: &str| {
+    let read = |path: &Path| {
         let mut text = Vec::new();
-        let file = File::open(root.join(path)).ok()?;
+        let file = File::open(path).ok()?;
         file.take(LIMIT).read_to_end(&mut text).ok()?;
         Some(text)
     };
     let program = program.to_string_lossy();
     // With /usr merged, the same file has two names.
     let other = program.strip_prefix("/usr").unwrap_or(&program).to_owned();
-    let lists = [
-        ("usr/lib/opkg/info/triton.list", "opkg"),
-        ("var/lib/dpkg/info/triton.list", "dpkg"),
-        ("var/lib/dpkg/info/triton:amd64.list", "dpkg"),
-    ];
-    for (list, manager) in lists {
-        let owns = read(list).is_some_and(|text| {
-            let mut lines = text.split(|b| *b == b'\n');
-            lines.any(|line| line == program.as_bytes() || line == other.as_bytes())
-        });
-        if owns {
+    // opkg and dpkg keep a list of files for each package.
+    for (folder, manager) in [("usr/lib/opkg/info", "opkg"), ("var/lib/dpkg/info", "dpkg")] {
+        let Ok(lists) = std::fs::read_dir(root.join(folder)) else {
+            continue;
+        };
+        let owns = |list: &Path| {
+            list.extension().is_some_and(|e| e == "list")
+                && read(list).is_some_and(|text| {
+                    let mut lines = text.split(|b| *b == b'\n');
+                    lines.any(|line| line == program.as_bytes() || line == other.as_bytes())
+                })
+        };
+        if lists.flatten().any(|list| owns(&list.path())) {
             return Some(manager);
         }
     }
     // apk keeps one list of all: folders (F:) and the files in them (R:).
-    let text = read("lib/apk/db/installed")?;
+    let text = read(&root.join("lib/apk/db/installed"))?;
     let (folder, name) = program.rsplit_once('/')?;
     let folder = folder.strip_prefix('/').unwrap_or(folder);
     let mut inside = false;
@@ -132,7 +134,7 @@ mod tests {
         );
         assert_eq!(owner("/usr/bin/triton"), Some("dpkg"));
         assert_eq!(owner("/usr/local/bin/triton"), None);
-        put("usr/lib/opkg/info/triton.list", "/opt/triton\n");
+        put("usr/lib/opkg/info/another.list", "/opt/triton\n");
         assert_eq!(owner("/opt/triton"), Some("opkg"));
         put(
             "lib/apk/db/installed",

@@ -32,6 +32,9 @@ pub struct Pending {
     pub old: PathBuf,
     /// How often the new one was started as the agent.
     pub starts: u32,
+    /// The job's end was told.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
     /// Why the old one was brought back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,

@@ -34,6 +34,8 @@ pub struct Trial {
     pending: Pending,
     /// Until when the welcome has to come; none where it is known already that the update failed.
     deadline: Option<Instant>,
+    /// This process is the new program.
+    is_new: bool,
 }
 
 impl Trial {
@@ -42,16 +44,27 @@ impl Trial {
     pub fn begin(settings: &Settings) -> Began {
         let state = &settings.state;
         let Some(mut pending) = Pending::load(state) else {
+            // What an update that was cut short has left; there was no note yet, or none any more.
+            for what in ["new", "old"] {
+                let _ = std::fs::remove_file(beside(&settings.program, what));
+            }
             return Began::Alone;
+        };
+        let is_new = match super::hash(Path::new("/proc/self/exe")) {
+            Ok(hash) => hash == pending.sha256,
+            Err(e) => {
+                log::error!("this program cannot be read, so an update is not followed: {e}");
+                return Began::Alone;
+            }
         };
         let trial = |pending, deadline| {
             Began::Trial(Box::new(Self {
                 state: state.clone(),
                 pending,
                 deadline,
+                is_new,
             }))
         };
-        let is_new = super::hash(Path::new("/proc/self/exe")).is_ok_and(|h| h == pending.sha256);
         if !is_new {
             pending.failed.get_or_insert_with(|| {
                 "the device or the agent stopped before the new program took its place".to_owned()
@@ -96,17 +109,23 @@ impl Trial {
         self.clear();
     }
 
-    /// Tells that the update failed, where that is known.
-    fn failed(self, journal: &Journal) {
-        let reason = self.pending.failed.as_deref().unwrap_or_default();
-        log::error!(
-            "the update to {} has failed, {} goes on: {reason}",
-            self.pending.version,
-            self.pending.from
-        );
-        let result = JobResult::without_process(Status::Failed, Some(reason));
-        self.tell(journal, code::FAILED, payload::to_json(&result));
-        self.clear();
+    /// Tells that the update failed. Where the old program could not be brought back, note and old program stay: each
+    /// start without a welcome tries it again.
+    fn failed(&mut self, journal: &Journal) {
+        let reason = self.pending.failed.clone().unwrap_or_default();
+        let Pending { version, from, .. } = &self.pending;
+        log::error!("the update from {from} to {version} has failed: {reason}");
+        if !self.pending.told {
+            let result = JobResult::without_process(Status::Failed, Some(&reason));
+            self.tell(journal, code::FAILED, payload::to_json(&result));
+        }
+        if !self.is_new {
+            return self.clear();
+        }
+        self.pending.told = true;
+        if let Err(e) = self.pending.store(&self.state) {
+            log::error!("that the end of the update was told is not noted: {e}");
+        }
     }
 
     fn tell(&self, journal: &Journal, code: u32, data: String) {
@@ -114,12 +133,12 @@ impl Trial {
     }
 
     fn clear(&self) {
-        Pending::remove(&self.state);
         // Where the new program never took its place, `old` is a second name of the program that runs.
         let leftovers = [&self.pending.old, &beside(&self.pending.program, "new")];
         for path in leftovers {
             let _ = std::fs::remove_file(path);
         }
+        Pending::remove(&self.state);
     }
 }
 
@@ -131,8 +150,11 @@ fn take_back(state: &Path, pending: &mut Pending, reason: &str) -> Result<()> {
     }
     log::error!("bringing the old program back: {reason}");
     std::fs::rename(&pending.old, &pending.program)
-        .and_then(|()| sync_folder(&pending.program))
-        .map_err(|e| Error::at("bring back", &pending.program, e))
+        .map_err(|e| Error::at("bring back", &pending.program, e))?;
+    if let Err(e) = sync_folder(&pending.program) {
+        log::error!("{} cannot be synced: {e}", pending.program.display());
+    }
+    Ok(())
 }
 
 /// `main`'s side of a trial.
@@ -145,12 +167,10 @@ pub struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Watches `trial`, if there is one; one that has failed is told of at once.
     pub fn new(trial: Option<Box<Trial>>, link: &'a LinkStatus, journal: &'a Journal) -> Self {
-        let (failed, trial) = match trial {
-            Some(trial) if trial.deadline.is_none() => (Some(trial), None),
-            trial => (None, trial),
-        };
-        if let Some(failed) = failed {
+        let mut trial = trial;
+        if let Some(failed) = trial.as_mut().filter(|trial| trial.deadline.is_none()) {
             failed.failed(journal);
+            trial = trial.filter(|trial| trial.is_new);
         }
         Self {
             trial,
@@ -170,7 +190,12 @@ impl<'a> Watch<'a> {
             return false;
         };
         if self.link.get().welcomed {
-            trial.succeeded(self.journal);
+            // One that could not be taken back, and that has failed for everybody, stays all the same.
+            if trial.pending.told {
+                trial.clear();
+            } else {
+                trial.succeeded(self.journal);
+            }
             return false;
         }
         if trial.deadline.is_none_or(|at| at > Instant::now()) {
@@ -184,6 +209,8 @@ impl<'a> Watch<'a> {
             Err(e) => {
                 trial.pending.failed = Some(format!("{reason}; {e}"));
                 trial.failed(self.journal);
+                trial.deadline = None;
+                self.trial = Some(trial);
                 false
             }
         }
