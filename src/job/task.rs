@@ -65,6 +65,8 @@ pub struct Context<'a> {
     timed_out: Cell<Option<&'static str>>,
     /// The outbox's count of changes, when the task last heard of one.
     changes: Cell<u32>,
+    /// Whether something was asked for twice in this job, so that answers may come twice.
+    asked_twice: Cell<bool>,
     /// Said, and not handed over yet.
     progress: RefCell<Option<Progress>>,
     /// Output that was handed over or dropped.
@@ -95,6 +97,7 @@ impl<'a> Context<'a> {
             order: Cell::new(None),
             timed_out: Cell::new(None),
             changes: Cell::new(sink.changes()),
+            asked_twice: Cell::new(false),
             progress: RefCell::default(),
             written: Cell::new(0),
             dropped: Cell::new(0),
@@ -109,6 +112,16 @@ impl<'a> Context<'a> {
     /// Whether there is a connection to who asked.
     pub fn is_online(&self) -> bool {
         self.sink.is_online()
+    }
+
+    /// Something is asked for once more. What was asked for first may be answered as well, at any time from now on.
+    pub fn ask_twice(&self) {
+        self.asked_twice.set(true);
+    }
+
+    /// Whether answers may come for which nothing waits any more.
+    pub fn asked_twice(&self) -> bool {
+        self.asked_twice.get()
     }
 
     /// Whether to go on. To be asked at each step, a few times a second where that is possible.

@@ -104,7 +104,6 @@ pub fn fetch(
         asked: resumed,
         unsynced: 0,
         flight: VecDeque::new(),
-        again: false,
         more: false,
     };
     // What is behind it would show through holes.
@@ -181,8 +180,6 @@ struct Transfer<'a> {
     unsynced: u64,
     /// In the order of their offsets.
     flight: VecDeque<Slot>,
-    /// Whether requests were made twice, so that answers may come twice.
-    again: bool,
     /// Whether the peer has more than it should.
     more: bool,
 }
@@ -230,7 +227,7 @@ impl Transfer<'_> {
         for slot in &self.flight {
             let have = slot.data.len();
             if have < slot.length {
-                self.again = true;
+                self.context.ask_twice();
                 self.request(slot.offset + have as u64, slot.length - have);
             }
         }
@@ -257,7 +254,12 @@ impl Transfer<'_> {
             return Ok(false);
         }
         let response: DataResponse = message.read().map_err(|e| wrong(e.to_string()))?;
+        // An answer that comes twice may be one of a file before this.
+        let late = self.context.asked_twice();
         if response.reference != self.content.reference {
+            if late {
+                return Ok(false);
+            }
             return Err(wrong(format!(
                 "content came that was not asked for: {:?}",
                 response.reference
@@ -273,7 +275,7 @@ impl Transfer<'_> {
             slot.offset + have as u64 == offset && slot.length - have >= length
         });
         let Some(slot) = slot else {
-            if self.again && end <= self.asked {
+            if late {
                 return Ok(false);
             }
             let text = format!("{length} bytes at {offset} came that were not asked for");
