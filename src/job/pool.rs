@@ -449,7 +449,7 @@ impl Shared {
         let mut registry = lock(&self.registry);
         loop {
             let now = clock::trusted();
-            match registry.next(now, wake) {
+            match registry.next(now, wake, &self.settings) {
                 Next::Stop => return None,
                 Next::Job(job) => {
                     if !registry.timekeeper && registry.has_deferred() {
