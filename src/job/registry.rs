@@ -117,7 +117,7 @@ struct Entry {
     followers: Vec<Asker>,
     /// Asked by the watchdog, and not answered yet.
     awaited: bool,
-    /// The last that its process has said, and whether the worker has heard it.
+    /// The last that its process or task has said, and whether the worker has heard it.
     progress: Option<Progress>,
     progress_heard: bool,
     inbox: Inbox,
@@ -388,6 +388,13 @@ impl Registry {
             wake.ring();
         }
         true
+    }
+
+    /// A task says how far it is, for lists: what its peer is told is its own concern.
+    pub fn note_progress(&mut self, token: &str, progress: &Progress) {
+        if let Some(entry) = self.find(token) {
+            entry.progress = Some(progress.clone());
+        }
     }
 
     /// Hands a message to the running job of its conversation that came from this peer. It comes back where there is

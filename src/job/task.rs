@@ -60,6 +60,7 @@ pub struct Context<'a> {
     wake: &'a Arc<Wake>,
     turn: &'a dyn Fn() -> Turn,
     take: &'a dyn Fn() -> Option<Message>,
+    tell: &'a dyn Fn(&Progress),
     timeout_at: Option<Instant>,
     order: Cell<Option<Order>>,
     timed_out: Cell<Option<&'static str>>,
@@ -76,13 +77,14 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// `turn` tells what the pool wants of this job, `take` gives the messages for it; `wake` is rung when either has
-    /// changed.
+    /// changed. `tell` hears its progress.
     pub(super) fn new(
         token: &'a str,
         asker: (&'a Outbox, &'a str),
         wake: &'a Arc<Wake>,
         turn: &'a dyn Fn() -> Turn,
         take: &'a dyn Fn() -> Option<Message>,
+        tell: &'a dyn Fn(&Progress),
         timeout_at: Option<Instant>,
     ) -> Self {
         let (sink, conversation) = asker;
@@ -93,6 +95,7 @@ impl<'a> Context<'a> {
             wake,
             turn,
             take,
+            tell,
             timeout_at,
             order: Cell::new(None),
             timed_out: Cell::new(None),
@@ -145,10 +148,12 @@ impl<'a> Context<'a> {
 
     /// Says how far it is. Of several that could not be sent yet the last counts.
     pub fn progress(&self, percent: f64, message: impl Into<String>) {
-        *self.progress.borrow_mut() = Some(Progress {
+        let progress = Progress {
             percent,
             message: message.into(),
-        });
+        };
+        (self.tell)(&progress);
+        *self.progress.borrow_mut() = Some(progress);
         self.hand_over_progress();
     }
 

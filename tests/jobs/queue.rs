@@ -362,6 +362,12 @@ fn tasks_that_wait_leave_a_worker_to_commands() {
     until("two of them run", || {
         running(&bench) == [true, true, false, false]
     });
+    until("what they say of their progress is listed", || {
+        let first = bench.state(&tasks[0]).unwrap();
+        first
+            .progress
+            .is_some_and(|said| (said.percent - 7.0).abs() < 0.1)
+    });
     // The next one has the place of one that ends.
     bench.cancel(&tasks[0], None).unwrap();
     until("the third runs", || running(&bench) == [true, true, false]);
