@@ -63,6 +63,8 @@ impl Content {
 pub struct Pace {
     /// Bytes that are asked for ahead.
     window: u64,
+    /// Requests on their way.
+    pub requests: usize,
     /// Bytes of one message.
     pub piece: usize,
     /// Silence on a standing connection.
@@ -70,12 +72,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// With messages of at most `message_limit` bytes.
-    pub fn new(window: u64, message_limit: usize, idle: Duration) -> Self {
+    /// With messages of at most `message_limit` bytes, and at most `requests` on their way.
+    pub fn new(window: u64, requests: usize, message_limit: usize, idle: Duration) -> Self {
         // Base64 makes four bytes of three.
         let piece = (message_limit.saturating_sub(AROUND) / 4 * 3).clamp(BLOCK, PIECE);
         Self {
             window,
+            requests: requests.clamp(1, REQUESTS),
             piece,
             idle,
         }
@@ -204,7 +207,7 @@ impl Transfer<'_> {
 
     /// Fills the window.
     fn ask(&mut self) {
-        while self.asked < self.content.size && self.flight.len() < REQUESTS {
+        while self.asked < self.content.size && self.flight.len() < self.pace.requests {
             let rest = self.content.size - self.asked;
             let length = usize::try_from(rest).unwrap_or(usize::MAX);
             let length = length.min(self.pace.piece);
