@@ -92,13 +92,13 @@ impl Dir {
         let c_name = c_string(name)?;
         // SAFETY: a live descriptor and a string with NUL.
         done(unsafe { libc::mkdirat(self.0.as_raw_fd(), c_name.as_ptr(), 0o755) })?;
-        let made = self.folder(name)?;
+        let folder = self.folder(name)?.0;
         // It may have the bit from above by which its group is inherited.
-        let mode = made.0.metadata()?.mode() & 0o7777;
+        let mode = folder.metadata()?.mode() & 0o7777;
         if mode | 0o755 == mode {
             return Ok(());
         }
-        made.0.set_permissions(Permissions::from_mode(mode | 0o755))
+        folder.set_permissions(Permissions::from_mode(mode | 0o755))
     }
 
     /// Removes what is no folder.
