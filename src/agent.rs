@@ -496,7 +496,15 @@ fn job_settings(config: &Config) -> job::Settings {
 
 fn pace(config: &Config) -> Pace {
     let idle = Duration::from_secs(config.files.idle_seconds);
-    Pace::new(config.files.window_bytes, config.limits.message_bytes, idle)
+    // After a reconnect all are made again. Those of all workers fit the outbox twice, which drops what it has no room for.
+    let requests = config.limits.control_messages / config.jobs.workers.max(1) / 2;
+    let files = &config.files;
+    Pace::new(
+        files.window_bytes,
+        requests,
+        config.limits.message_bytes,
+        idle,
+    )
 }
 
 fn files(config: &Config) -> transfer::Files {
@@ -558,6 +566,17 @@ fn log_start(config: &Config, settings: &LinkSettings, instance: &Instance) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_requests_of_all_transfers_fit_the_outbox_twice() {
+        let mut config = Config::default();
+        assert_eq!(pace(&config).requests, 32);
+        config.limits.control_messages = 64;
+        for (workers, requests) in [(1, 32), (4, 8), (64, 1)] {
+            config.jobs.workers = workers;
+            assert_eq!(pace(&config).requests, requests);
+        }
+    }
 
     #[test]
     fn a_panic_in_any_thread_ends_the_daemons_wait() {

@@ -310,7 +310,7 @@ impl Default for Journal {
 impl Default for Files {
     fn default() -> Self {
         Self {
-            window_bytes: 1_048_576,
+            window_bytes: 1_572_864,
             idle_seconds: 600,
             manifest_entries: 20_000,
             reserve_bytes: 524_288,

@@ -453,7 +453,7 @@ impl Shared {
         let mut registry = lock(&self.registry);
         loop {
             let now = clock::trusted();
-            match registry.next(now, wake) {
+            match registry.next(now, wake, &self.settings) {
                 Next::Stop => return None,
                 Next::Job(job) => {
                     if !registry.timekeeper && registry.has_deferred() {
@@ -510,9 +510,12 @@ impl Shared {
             Act::Task(task) => {
                 lock(&self.registry).started(&job.token, started_at);
                 let take = || lock(&self.registry).take_message(&job.token);
+                let tell = |progress: &_| {
+                    lock(&self.registry).note_progress(&job.token, progress);
+                };
                 let asker = (&*job.asker.sink, job.asker.conversation_id.as_str());
                 let until = job.plan.timeout.map(poll::after);
-                let context = Context::new(&job.token, asker, wake, &turn, &take, until);
+                let context = Context::new(&job.token, asker, wake, &turn, &take, &tell, until);
                 let started = Instant::now();
                 let run = task.run(&context);
                 if run == Err(Stop::GoesOn) {

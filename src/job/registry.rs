@@ -1,7 +1,7 @@
 //! What the pool knows: jobs on their way. Those that have ended are the journal's. Plain data, no I/O; the pool keeps
 //! it behind its one lock.
 
-use super::request::Plan;
+use super::request::{Act, Plan};
 use super::task::Inbox;
 use super::{Holds, Origin, Settings};
 use crate::message::Message;
@@ -117,7 +117,7 @@ struct Entry {
     followers: Vec<Asker>,
     /// Asked by the watchdog, and not answered yet.
     awaited: bool,
-    /// The last that its process has said, and whether the worker has heard it.
+    /// The last that its process or task has said, and whether the worker has heard it.
     progress: Option<Progress>,
     progress_heard: bool,
     inbox: Inbox,
@@ -127,6 +127,10 @@ impl Entry {
     /// Whether it is out of the queue.
     fn runs(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Ending)
+    }
+
+    fn is_task(&self) -> bool {
+        matches!(self.job.plan.act, Act::Task(_))
     }
 
     fn state(&self) -> &'static str {
@@ -220,10 +224,12 @@ impl Registry {
             ));
         }
         // A job that a free worker will take does not wait.
-        let (running, ready) = (self.running(), self.ready(now).count());
+        let (running, ready) = (self.running(), self.ready(now, settings));
         let free = settings.workers.saturating_sub(running);
         let waiting = self.waiting() - ready.min(free);
-        let starts_at_once = ready < free && job.plan.is_due(now);
+        let held_back =
+            matches!(job.plan.act, Act::Task(_)) && self.ready_tasks(now) >= self.places(settings);
+        let starts_at_once = ready < free && job.plan.is_due(now) && !held_back;
         if waiting >= settings.queue && !starts_at_once {
             return Admission::Refused(payload::Error::new(
                 payload::ErrorCode::Busy,
@@ -252,10 +258,27 @@ impl Registry {
         entry.order
     }
 
-    fn ready(&self, now: f64) -> impl Iterator<Item = &Entry> {
+    fn due(&self, now: f64) -> impl Iterator<Item = &Entry> {
         self.entries
             .iter()
             .filter(move |e| !e.runs() && e.job.plan.is_due(now))
+    }
+
+    fn ready_tasks(&self, now: f64) -> usize {
+        self.due(now).filter(|e| e.is_task()).count()
+    }
+
+    /// How many more tasks may run. They may wait for a connection, for a day: the last worker is not theirs, so that
+    /// commands and the schedule go on.
+    fn places(&self, settings: &Settings) -> usize {
+        let run = self.entries.iter().filter(|e| e.runs() && e.is_task());
+        (settings.workers.max(2) - 1).saturating_sub(run.count())
+    }
+
+    /// Jobs that a free worker may have at once.
+    fn ready(&self, now: f64, settings: &Settings) -> usize {
+        let tasks = self.ready_tasks(now);
+        self.due(now).count() - tasks + tasks.min(self.places(settings))
     }
 
     /// Whether jobs wait for their time.
@@ -268,17 +291,18 @@ impl Registry {
     /// Whether there is more to do than there are workers waiting for it: each job to start now needs one, and one
     /// has to watch the clock for all that wait for their time.
     pub fn needs_worker(&self, now: f64, settings: &Settings) -> bool {
-        let ready = self.ready(now).count();
-        let watch = usize::from(self.waiting() > ready);
+        let ready = self.ready(now, settings);
+        let watch = usize::from(self.waiting() > self.due(now).count());
         self.workers < settings.workers && ready + watch > self.idle
     }
 
     /// Gives a worker the oldest job whose time has come.
-    pub fn next(&mut self, now: f64, wake: &Arc<Wake>) -> Next {
+    pub fn next(&mut self, now: f64, wake: &Arc<Wake>, settings: &Settings) -> Next {
         if self.stopping {
             return Next::Stop;
         }
         let mut earliest = None::<f64>;
+        let places = self.places(settings);
         for entry in &mut self.entries {
             if entry.phase != Phase::Waiting || entry.order.is_some() {
                 continue;
@@ -287,6 +311,7 @@ impl Registry {
                 Some(time) if time > now => {
                     earliest = Some(earliest.map_or(time, |e| e.min(time)));
                 }
+                _ if places == 0 && entry.is_task() => {}
                 _ => {
                     entry.phase = Phase::Running;
                     entry.wake = Some(Arc::clone(wake));
@@ -363,6 +388,13 @@ impl Registry {
             wake.ring();
         }
         true
+    }
+
+    /// A task says how far it is, for lists: what its peer is told is its own concern.
+    pub fn note_progress(&mut self, token: &str, progress: &Progress) {
+        if let Some(entry) = self.find(token) {
+            entry.progress = Some(progress.clone());
+        }
     }
 
     /// Hands a message to the running job of its conversation that came from this peer. It comes back where there is

@@ -60,11 +60,14 @@ pub struct Context<'a> {
     wake: &'a Arc<Wake>,
     turn: &'a dyn Fn() -> Turn,
     take: &'a dyn Fn() -> Option<Message>,
+    tell: &'a dyn Fn(&Progress),
     timeout_at: Option<Instant>,
     order: Cell<Option<Order>>,
     timed_out: Cell<Option<&'static str>>,
     /// The outbox's count of changes, when the task last heard of one.
     changes: Cell<u32>,
+    /// Whether something was asked for twice in this job, so that answers may come twice.
+    asked_twice: Cell<bool>,
     /// Said, and not handed over yet.
     progress: RefCell<Option<Progress>>,
     /// Output that was handed over or dropped.
@@ -74,13 +77,14 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// `turn` tells what the pool wants of this job, `take` gives the messages for it; `wake` is rung when either has
-    /// changed.
+    /// changed. `tell` hears its progress.
     pub(super) fn new(
         token: &'a str,
         asker: (&'a Outbox, &'a str),
         wake: &'a Arc<Wake>,
         turn: &'a dyn Fn() -> Turn,
         take: &'a dyn Fn() -> Option<Message>,
+        tell: &'a dyn Fn(&Progress),
         timeout_at: Option<Instant>,
     ) -> Self {
         let (sink, conversation) = asker;
@@ -91,10 +95,12 @@ impl<'a> Context<'a> {
             wake,
             turn,
             take,
+            tell,
             timeout_at,
             order: Cell::new(None),
             timed_out: Cell::new(None),
             changes: Cell::new(sink.changes()),
+            asked_twice: Cell::new(false),
             progress: RefCell::default(),
             written: Cell::new(0),
             dropped: Cell::new(0),
@@ -109,6 +115,16 @@ impl<'a> Context<'a> {
     /// Whether there is a connection to who asked.
     pub fn is_online(&self) -> bool {
         self.sink.is_online()
+    }
+
+    /// Something is asked for once more. What was asked for first may be answered as well, at any time from now on.
+    pub fn ask_twice(&self) {
+        self.asked_twice.set(true);
+    }
+
+    /// Whether answers may come for which nothing waits any more.
+    pub fn asked_twice(&self) -> bool {
+        self.asked_twice.get()
     }
 
     /// Whether to go on. To be asked at each step, a few times a second where that is possible.
@@ -132,10 +148,12 @@ impl<'a> Context<'a> {
 
     /// Says how far it is. Of several that could not be sent yet the last counts.
     pub fn progress(&self, percent: f64, message: impl Into<String>) {
-        *self.progress.borrow_mut() = Some(Progress {
+        let progress = Progress {
             percent,
             message: message.into(),
-        });
+        };
+        (self.tell)(&progress);
+        *self.progress.borrow_mut() = Some(progress);
         self.hand_over_progress();
     }
 

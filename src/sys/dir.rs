@@ -2,11 +2,11 @@
 //! symbolic link meanwhile; none of them follows a link. Works with any kernel, unlike openat2(2).
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Longest target of a link that is read, in bytes: the kernel makes none longer.
@@ -87,11 +87,18 @@ impl Dir {
         }
     }
 
-    /// Makes a folder in it.
+    /// Makes a folder in it, 0755 whatever the umask is: jobs may need to look into it.
     pub fn make_folder(&self, name: &OsStr) -> io::Result<()> {
-        let name = c_string(name)?;
+        let c_name = c_string(name)?;
         // SAFETY: a live descriptor and a string with NUL.
-        done(unsafe { libc::mkdirat(self.0.as_raw_fd(), name.as_ptr(), 0o755) })
+        done(unsafe { libc::mkdirat(self.0.as_raw_fd(), c_name.as_ptr(), 0o755) })?;
+        let folder = self.folder(name)?.0;
+        // It may have the bit from above by which its group is inherited.
+        let mode = folder.metadata()?.mode() & 0o7777;
+        if mode | 0o755 == mode {
+            return Ok(());
+        }
+        folder.set_permissions(Permissions::from_mode(mode | 0o755))
     }
 
     /// Removes what is no folder.

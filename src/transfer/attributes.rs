@@ -95,6 +95,16 @@ pub fn mode(metadata: &Metadata) -> String {
     format!("{:04o}", metadata.mode() & MODE)
 }
 
+/// Whether a file has that time, as far as its file system keeps it: some have whole seconds only.
+fn is_of(metadata: &Metadata, time: SystemTime) -> bool {
+    let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else {
+        return false;
+    };
+    let fraction = metadata.mtime_nsec();
+    u64::try_from(metadata.mtime()).ok() == Some(since.as_secs())
+        && (fraction == 0 || fraction == i64::from(since.subsec_nanos()))
+}
+
 impl Attributes {
     /// What a file has, where nothing else is wanted.
     pub fn or_of(&self, old: &Metadata) -> Self {
@@ -122,7 +132,7 @@ impl Attributes {
             file.set_permissions(Permissions::from_mode(mode))?;
         }
         if let Some(time) = self.mtime
-            && now.modified().ok() != Some(time)
+            && !is_of(&now, time)
         {
             file.set_times(FileTimes::new().set_modified(time))?;
         }
@@ -171,6 +181,15 @@ mod tests {
         assert!((mtime(&metadata) - 1e9).abs() < 1e-6);
         wanted = wanted.or_of(&metadata);
         assert!(!wanted.apply(&file).unwrap());
+        // On a file system with whole seconds it would be written each time.
+        let now = file.metadata().unwrap();
+        assert!(is_of(&now, time(1_000_000_000.5).unwrap()));
+        assert!(!is_of(&now, time(1_000_000_001.0).unwrap()));
+        wanted.mtime = Some(time(1_000_000_001.5).unwrap());
+        wanted.apply(&file).unwrap();
+        let now = file.metadata().unwrap();
+        assert!(is_of(&now, time(1_000_000_001.5).unwrap()));
+        assert!(!is_of(&now, time(1_000_000_001.25).unwrap()));
         let unknown = Reader::default().read(None, Some("no-such-user"), None, None);
         assert_eq!(unknown.unwrap_err().code, ErrorCode::NotFound);
     }

@@ -1,7 +1,7 @@
 //! `directory.put`: a folder becomes what a manifest says. Each file changes as a whole; the folder file by file.
 
 use super::attributes::{Attributes, Reader};
-use super::leftovers::{Note, Of};
+use super::leftovers::Of;
 use super::manifest::{ENTRY_BYTES, Manifest};
 use super::put::{self, Step, check_space};
 use super::walk::Walk;
@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io::{Read as _, Seek as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -159,7 +160,7 @@ impl PutDirectory {
     /// Returns how much was removed.
     fn carry_out(&self, work: &mut Work<'_>, manifest: &Manifest, base: &Dir) -> Result<u64, Stop> {
         work.look_first(manifest, base)?;
-        let _note = Note::take(&self.files.notes, Of::Folder, &self.path);
+        let _note = self.files.note(Of::Folder, &self.path);
         for (index, entry) in manifest.entries().iter().enumerate() {
             work.context.check()?;
             work.put(index, entry)?;
@@ -316,7 +317,7 @@ impl Work<'_> {
     }
 }
 
-/// True where it was another one before.
+/// True where it was another one before, or another's.
 fn put_link(step: &Step<'_>, entry: &Entry, attributes: &Attributes) -> Result<bool, Stop> {
     let target = OsStr::new(entry.target.as_deref().unwrap_or_default());
     let old = step.look()?;
@@ -330,11 +331,15 @@ fn put_link(step: &Step<'_>, entry: &Entry, attributes: &Attributes) -> Result<b
             .map_err(|e| step.failed("read", &e))?
             == target;
     if same {
-        if uid.is_some() || gid.is_some() {
+        let other = |m: &Metadata| {
+            uid.is_some_and(|uid| uid != m.uid()) || gid.is_some_and(|gid| gid != m.gid())
+        };
+        let owned = old.as_ref().is_some_and(other);
+        if owned {
             let owned = step.dir.own_link(step.name, uid, gid);
             owned.map_err(|e| step.failed("set the owner of", &e))?;
         }
-        return Ok(false);
+        return Ok(owned);
     }
     let hash = id::hex(&Sha256::digest(target.as_encoded_bytes()));
     let temporary = temporary::name(&step.name.to_string_lossy(), &hash);

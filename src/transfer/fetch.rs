@@ -63,6 +63,8 @@ impl Content {
 pub struct Pace {
     /// Bytes that are asked for ahead.
     window: u64,
+    /// Requests on their way.
+    pub requests: usize,
     /// Bytes of one message.
     pub piece: usize,
     /// Silence on a standing connection.
@@ -70,12 +72,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// With messages of at most `message_limit` bytes.
-    pub fn new(window: u64, message_limit: usize, idle: Duration) -> Self {
+    /// With messages of at most `message_limit` bytes, and at most `requests` on their way.
+    pub fn new(window: u64, requests: usize, message_limit: usize, idle: Duration) -> Self {
         // Base64 makes four bytes of three.
         let piece = (message_limit.saturating_sub(AROUND) / 4 * 3).clamp(BLOCK, PIECE);
         Self {
             window,
+            requests: requests.clamp(1, REQUESTS),
             piece,
             idle,
         }
@@ -104,7 +107,6 @@ pub fn fetch(
         asked: resumed,
         unsynced: 0,
         flight: VecDeque::new(),
-        again: false,
         more: false,
     };
     // What is behind it would show through holes.
@@ -181,8 +183,6 @@ struct Transfer<'a> {
     unsynced: u64,
     /// In the order of their offsets.
     flight: VecDeque<Slot>,
-    /// Whether requests were made twice, so that answers may come twice.
-    again: bool,
     /// Whether the peer has more than it should.
     more: bool,
 }
@@ -207,7 +207,7 @@ impl Transfer<'_> {
 
     /// Fills the window.
     fn ask(&mut self) {
-        while self.asked < self.content.size && self.flight.len() < REQUESTS {
+        while self.asked < self.content.size && self.flight.len() < self.pace.requests {
             let rest = self.content.size - self.asked;
             let length = usize::try_from(rest).unwrap_or(usize::MAX);
             let length = length.min(self.pace.piece);
@@ -230,7 +230,7 @@ impl Transfer<'_> {
         for slot in &self.flight {
             let have = slot.data.len();
             if have < slot.length {
-                self.again = true;
+                self.context.ask_twice();
                 self.request(slot.offset + have as u64, slot.length - have);
             }
         }
@@ -257,7 +257,12 @@ impl Transfer<'_> {
             return Ok(false);
         }
         let response: DataResponse = message.read().map_err(|e| wrong(e.to_string()))?;
+        // An answer that comes twice may be one of a file before this.
+        let late = self.context.asked_twice();
         if response.reference != self.content.reference {
+            if late {
+                return Ok(false);
+            }
             return Err(wrong(format!(
                 "content came that was not asked for: {:?}",
                 response.reference
@@ -273,7 +278,7 @@ impl Transfer<'_> {
             slot.offset + have as u64 == offset && slot.length - have >= length
         });
         let Some(slot) = slot else {
-            if self.again && end <= self.asked {
+            if late {
                 return Ok(false);
             }
             let text = format!("{length} bytes at {offset} came that were not asked for");

@@ -66,7 +66,7 @@ impl Case {
         let task = Fetching {
             content,
             path: path.clone(),
-            pace: Pace::new(1 << 20, 1 << 20, idle),
+            pace: Pace::new(1 << 20, 32, 1 << 20, idle),
         };
         stage.begin(Arc::new(task), Bounds::default());
         Self {
@@ -305,4 +305,86 @@ fn what_is_announced_is_checked() {
     ] {
         assert_eq!(bad.check().unwrap_err().code, ErrorCode::Invalid, "{bad:?}");
     }
+}
+
+/// Fetches one file behind the other, as `directory.put` does.
+#[derive(Debug)]
+struct Two {
+    contents: [Content; 2],
+    pace: Pace,
+}
+
+impl Task for Two {
+    fn name(&self) -> &'static str {
+        "two"
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Option<serde_json::Value>, Stop> {
+        for content in &self.contents {
+            let file = tempfile::tempfile().unwrap();
+            fetch(context, content, &file, 0, &self.pace, &mut Meter::silent())?;
+        }
+        Ok(None)
+    }
+}
+
+#[test]
+fn what_comes_twice_for_one_file_does_not_disturb_the_next() {
+    let files = [noise(300_000), noise(200_000)];
+    let stage = Stage::new();
+    let task = Two {
+        contents: [content(&files[0]), content(&files[1])],
+        pace: Pace::new(1 << 20, 32, 1 << 20, Duration::from_mins(1)),
+    };
+    let [first, second] = task.contents.clone();
+    stage.begin(Arc::new(task), Bounds::default());
+    let (mut held, mut cut) = (Vec::new(), false);
+    let result = stage.serve(|stage, request| {
+        let bytes = &files[usize::from(request.reference == second.reference)];
+        let response = honest(bytes, request);
+        if cut {
+            stage.give(&response);
+            return;
+        }
+        let last = response.eof;
+        held.push(response);
+        if last {
+            // All answers come in spite of the cut, and again to the requests that are made anew.
+            cut = true;
+            stage.outbox.set_online(false);
+            std::thread::sleep(Duration::from_millis(20));
+            stage.outbox.set_online(true);
+            while stage.outbox.is_empty() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            for response in held.drain(..) {
+                assert_eq!(response.reference, first.reference);
+                stage.give(&response);
+            }
+        }
+    });
+    assert_eq!(result.unwrap().status, Status::Succeeded);
+}
+
+#[test]
+fn no_more_requests_are_on_their_way_than_their_queue_holds() {
+    let bytes = noise(600_000);
+    let stage = Stage::new();
+    let task = Two {
+        contents: [content(&bytes), content(b"")],
+        pace: Pace::new(1 << 20, 3, 1 << 20, Duration::from_mins(1)),
+    };
+    stage.begin(Arc::new(task), Bounds::default());
+    let (mut held, mut most) = (Vec::new(), 0);
+    let result = stage.serve(|stage, request| {
+        held.push(honest(&bytes, request));
+        most = most.max(held.len());
+        if held.len() == 3 || held.iter().any(|r| r.eof) {
+            for response in held.drain(..) {
+                stage.give(&response);
+            }
+        }
+    });
+    assert_eq!(result.unwrap().status, Status::Succeeded);
+    assert_eq!(most, 3);
 }

@@ -75,19 +75,43 @@ fn write(notes: &Path, note: &Path, text: &str) -> io::Result<()> {
     fs::write(note, text)
 }
 
-/// Removes temporary files that nobody went on with for a day, and the notes of them.
+/// Removes temporary files that nobody went on with for a day, and the notes of them. For the agent's start: all notes
+/// are of those before it.
 pub fn sweep(notes: &Path, now: SystemTime) {
+    sweep_some(notes, now, None);
+}
+
+/// The same while transfers are on their way, which `busy` tells of a folder. A note is looked into once a day: what it
+/// tells of may be large, or on a disk that hangs.
+pub fn sweep_again(notes: &Path, now: SystemTime, busy: &dyn Fn(&str) -> bool) {
+    sweep_some(notes, now, Some(busy));
+}
+
+fn sweep_some(notes: &Path, now: SystemTime, busy: Option<&dyn Fn(&str) -> bool>) {
     let Ok(list) = fs::read_dir(notes) else {
         return;
     };
     for entry in list.flatten().take(2 * NOTES) {
         let note = entry.path();
-        let done = match sweep_one(&note, now) {
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        if busy.is_some() {
+            // What it tells of is no older than the note.
+            if !is_older(&metadata, now, KEEP) {
+                continue;
+            }
+            set_time(&note, now);
+        }
+        let done = match sweep_one(&note, now, busy) {
             Ok(done) => done,
             Err(e) => {
                 log::debug!("{}: {e}", note.display());
-                let metadata = entry.metadata();
-                metadata.is_ok_and(|m| is_older(&m, now, KEEP_NOTES))
+                // So long since the note was made, and not since it was looked into.
+                if let (true, Ok(was)) = (busy.is_some(), metadata.modified()) {
+                    set_time(&note, was);
+                }
+                is_older(&metadata, now, KEEP_NOTES)
             }
         };
         if done {
@@ -96,8 +120,19 @@ pub fn sweep(notes: &Path, now: SystemTime) {
     }
 }
 
+fn set_time(note: &Path, time: SystemTime) {
+    let file = fs::File::open(note);
+    if let Err(e) = file.and_then(|file| file.set_modified(time)) {
+        log::debug!("{}: {e}", note.display());
+    }
+}
+
 /// True where there is nothing left to remove.
-fn sweep_one(note: &Path, now: SystemTime) -> io::Result<bool> {
+fn sweep_one(
+    note: &Path,
+    now: SystemTime,
+    busy: Option<&dyn Fn(&str) -> bool>,
+) -> io::Result<bool> {
     let mut text = String::new();
     let file = fs::File::open(note)?;
     file.take(NOTE_BYTES).read_to_string(&mut text)?;
@@ -112,6 +147,8 @@ fn sweep_one(note: &Path, now: SystemTime) -> io::Result<bool> {
                 .or_else(nothing),
             Err(_) => Ok(true),
         },
+        // A folder that is being put may have no temporary file just now.
+        Some(("folder", path)) if busy.is_some_and(|busy| busy(path)) => Ok(false),
         Some(("folder", path)) => Dir::open(Path::new(path))
             .and_then(|dir| sweep_folder(&dir, now, DEPTH))
             .or_else(nothing),
@@ -200,6 +237,35 @@ mod tests {
         assert!(!file.exists() && !below.exists());
         assert!(other.exists() && beside.exists());
         assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn a_sweep_beside_transfers_looks_at_old_notes_once_a_day_and_at_none_that_is_busy() {
+        let folder = tempfile::tempdir().unwrap();
+        let notes = folder.path().join("transfers");
+        let put = folder.path().join("put");
+        fs::create_dir(&put).unwrap();
+        let [file, below] = [folder.path(), &put].map(|f| f.join(".x.triton-0123456789ab"));
+        let make = || {
+            fs::write(&file, "x").unwrap();
+            fs::write(&below, "x").unwrap();
+        };
+        make();
+        std::mem::forget([
+            Note::take(&notes, Of::File, file.to_str().unwrap()),
+            Note::take(&notes, Of::Folder, put.to_str().unwrap()),
+        ]);
+        let after = |hours| SystemTime::now() + Duration::from_hours(hours);
+        sweep_again(&notes, after(23), &|_| false);
+        assert!(file.exists() && below.exists());
+        let busy = put.to_str().unwrap();
+        sweep_again(&notes, after(25), &|path| path == busy);
+        assert!(!file.exists() && below.exists());
+        sweep_again(&notes, after(26), &|_| false);
+        assert!(below.exists(), "it was looked at an hour ago");
+        sweep_again(&notes, after(50), &|_| false);
+        assert!(!below.exists());
+        assert_eq!(fs::read_dir(&notes).unwrap().count(), 0);
     }
 
     #[test]

@@ -39,6 +39,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 /// What the requests for files have in common.
 #[derive(Debug)]
@@ -69,6 +70,15 @@ impl Files {
 
     fn busy(&self) -> MutexGuard<'_, Vec<String>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a transfer for as long as it is on its way, and removes what those of a day ago have left behind.
+    fn note(&self, of: leftovers::Of, path: &str) -> leftovers::Note {
+        let busy = |path: &str| self.busy().iter().any(|busy| path::overlap(busy, path));
+        // One that waits for its connection is given up after a day: not before it knows.
+        let now = SystemTime::now() - Duration::from_hours(1);
+        leftovers::sweep_again(&self.notes, now, &busy);
+        leftovers::Note::take(&self.notes, of, path)
     }
 
     /// Takes a path and all below it for one job. There are no more claims than workers.

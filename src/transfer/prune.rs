@@ -122,9 +122,8 @@ impl<'a> Pruner<'a> {
             return Ok(true);
         };
         if !metadata.is_dir() {
-            dir.remove(name).map_err(|e| failed("remove", path, &e))?;
-            self.removed += 1;
-            return Ok(true);
+            let removed = dir.remove(name);
+            return self.count(removed, path);
         }
         if depth >= DEPTH {
             let text = format!("{path} is more than {DEPTH} folders deep; remove it by hand");
@@ -134,9 +133,20 @@ impl<'a> Pruner<'a> {
         if !self.is_ours(&inner, path)? || !self.remove_some(&inner, path, depth + 1, &|_| true)? {
             return Ok(false);
         }
-        dir.remove_folder(name)
-            .map_err(|e| failed("remove the folder", path, &e))?;
-        self.removed += 1;
+        let removed = dir.remove_folder(name);
+        self.count(removed, path)
+    }
+
+    /// False where something is mounted there: it stays, as another file system does.
+    fn count(&mut self, removed: io::Result<()>, path: &str) -> Result<bool, Stop> {
+        match removed {
+            Ok(()) => self.removed += 1,
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                log::info!("{path} is in use by the system, such as a mount; it stays");
+                return Ok(false);
+            }
+            Err(e) => return Err(failed("remove", path, &e)),
+        }
         Ok(true)
     }
 

@@ -1,7 +1,7 @@
 //! `file.put`: one file, as a whole or not at all.
 
 use super::attributes::{Attributes, Reader};
-use super::leftovers::{Note, Of};
+use super::leftovers::Of;
 use super::temporary::{self, Temporary};
 use super::{Content, Files, Meter, fetch, hash, io_error, no_space, path, prune, refused};
 use crate::job::{Context, Stop, Task};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,8 +89,7 @@ impl Task for Put {
             error
         })?;
         let temporary = temporary::name(name, &self.content.sha256);
-        let _note = Note::take(
-            &self.files.notes,
+        let _note = self.files.note(
             Of::File,
             &format!("{}/{}", folder.trim_end_matches('/'), temporary.display()),
         );
@@ -309,7 +308,12 @@ impl Parents {
         }
         let mut made = Self::default();
         while let Some(path) = missing.pop() {
-            match fs::DirBuilder::new().mode(0o755).create(path) {
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                continue;
+            };
+            let above = Dir::open(folder)
+                .map_err(|e| io_error(format_args!("open the folder {}", folder.display()), &e))?;
+            match above.make_folder(name) {
                 Ok(()) => made.0.push(path.to_owned()),
                 // Somebody else's.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -320,10 +324,8 @@ impl Parents {
                     ));
                 }
             }
-            if let Some(above) = path.parent() {
-                let synced = File::open(above).and_then(|above| above.sync_all());
-                synced.map_err(|e| io_error(format_args!("sync {}", above.display()), &e))?;
-            }
+            let synced = above.file().sync_all();
+            synced.map_err(|e| io_error(format_args!("sync {}", folder.display()), &e))?;
         }
         Ok(made)
     }

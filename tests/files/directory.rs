@@ -3,7 +3,7 @@
 use crate::central::{Central, data, error, merge, noise};
 use crate::support::agent::Agent;
 use crate::support::eventually;
-use crate::support::place::{Namespace, possible};
+use crate::support::place::{Namespace, Place, possible};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -316,6 +316,11 @@ fn other_file_systems_stay_when_the_rest_is_pruned() {
     let (from, to) = (outside.display(), path.join("deep/bound"));
     namespace.run(&format!("mount --bind {from} {}", to.display()));
     namespace.run(&format!("touch {}/disk/precious", path.display()));
+    // A file may be a mount as well.
+    fs::write(path.join("name"), "x").unwrap();
+    let from = outside.join("precious");
+    let (from, to) = (from.display(), path.join("name"));
+    namespace.run(&format!("mount --bind {from} {}", to.display()));
     let mut agent = Agent::new();
     central.configure(&mut agent, "");
     agent = agent.within(namespace.place());
@@ -330,6 +335,7 @@ fn other_file_systems_stay_when_the_rest_is_pruned() {
         "deep/bound/precious: x",
         "disk/",
         "disk/precious: ",
+        "name: x",
     ];
     assert_eq!(tree(&there), left);
 }
@@ -387,4 +393,40 @@ fn a_cancelled_or_killed_put_leaves_whole_files_only() {
             .count(),
         0
     );
+}
+
+#[test]
+fn folders_are_for_all_to_read_whatever_the_umask_is() {
+    let central = Central::new();
+    let mut agent = Agent::new();
+    central.configure(&mut agent, "");
+    agent = agent.within(Place::new(&["sh", "-c", "umask 077; exec \"$@\"", "sh"]));
+    agent.start();
+    agent.wait_for_link("connected");
+    let around = tempfile::tempdir().unwrap();
+    let web = around.path().join("web");
+    let entries = json!([file(&central, "a/deep", b"x")]);
+    data(central.run("directory.put", &json!({"path": web, "entries": entries})));
+    let above = around.path().join("above");
+    data(central.put(&above.join("b/x"), b"x", json!({"parents": true})));
+    for path in [web.clone(), web.join("a"), above.clone(), above.join("b")] {
+        let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
+        assert_eq!(mode, 0o755, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_link_of_another_owner_is_a_changed_one() {
+    let central = Central::new();
+    let _agent = central.agent();
+    let around = tempfile::tempdir().unwrap();
+    let path = around.path().join("web");
+    let changed = |owner: u32| {
+        let entry = with(link("link", "target"), json!({"owner": owner}));
+        let request = json!({"path": path, "entries": [entry]});
+        data(central.run("directory.put", &request))["changed"].clone()
+    };
+    assert_eq!([changed(0), changed(1234), changed(1234)], [1, 1, 0]);
+    let link = fs::symlink_metadata(path.join("link")).unwrap();
+    assert_eq!(link.uid(), 1234);
 }

@@ -311,3 +311,68 @@ fn a_job_has_its_time() {
     bench.cancel(&never, None).unwrap();
     assert_eq!(bench.course(&never).result().status, Status::Cancelled);
 }
+
+/// Waits until it is cancelled, as a transfer does without a connection.
+#[derive(Debug)]
+struct Waits;
+
+impl triton::job::Task for Waits {
+    fn name(&self) -> &'static str {
+        "waits"
+    }
+
+    fn run(
+        &self,
+        context: &triton::job::Context<'_>,
+    ) -> Result<Option<serde_json::Value>, triton::job::Stop> {
+        context.progress(7.0, "waits");
+        context.sleep_until(Instant::now() + PATIENCE)?;
+        Ok(None)
+    }
+}
+
+#[test]
+fn tasks_that_wait_leave_a_worker_to_commands() {
+    let mut bench = Bench::with(Settings {
+        workers: 3,
+        ..Settings::default()
+    });
+    let tasks: Vec<String> = std::iter::repeat_with(id::random).take(4).collect();
+    for token in &tasks {
+        bench.pool.submit(Request {
+            token: token.clone(),
+            conversation_id: token.clone(),
+            work: Work::Task(Arc::new(Waits), triton::message::payload::Bounds::default()),
+            name: None,
+            holds: None,
+            sink: Arc::clone(&bench.sink),
+            origin: Origin::Local,
+        });
+    }
+    for _ in 0..2 {
+        let course = bench.run(shell("echo x"));
+        assert_eq!(course.result().status, Status::Succeeded);
+    }
+    let running = |bench: &Bench| {
+        let tasks = tasks.iter().filter_map(|token| bench.state(token));
+        tasks
+            .map(|task| task.state == "running")
+            .collect::<Vec<_>>()
+    };
+    until("two of them run", || {
+        running(&bench) == [true, true, false, false]
+    });
+    until("what they say of their progress is listed", || {
+        let first = bench.state(&tasks[0]).unwrap();
+        first
+            .progress
+            .is_some_and(|said| (said.percent - 7.0).abs() < 0.1)
+    });
+    // The next one has the place of one that ends.
+    bench.cancel(&tasks[0], None).unwrap();
+    until("the third runs", || running(&bench) == [true, true, false]);
+    for token in &tasks[1..] {
+        bench.cancel(token, None).unwrap();
+    }
+    until("all end", || bench.pool.list().is_empty());
+}
