@@ -173,7 +173,10 @@ fn a_system_goes_down_by_its_command_after_the_jobs_have_ended() {
     let reboot = stub(
         folder.path(),
         "reboot",
-        &format!("echo \"$1 $(env | grep -c ^TRITON_)\" > {}", mark.display()),
+        &format!(
+            "echo \"$1 $(env | grep -c ^TRITON_) $(grep SigBlk /proc/self/status)\" > {}",
+            mark.display()
+        ),
     );
     let mut agent = configured(&format!(
         "[system]\nreboot_command = [{reboot:?}, \"a; b\"]\n"
@@ -197,8 +200,8 @@ fn a_system_goes_down_by_its_command_after_the_jobs_have_ended() {
             .filter(|text| text.ends_with('\n'))
     });
     assert_eq!(
-        text, "a; b 0\n",
-        "one word without a shell, and no settings of the agent"
+        text, "a; b 0 SigBlk:\t0000000000000000\n",
+        "one word without a shell, no settings of the agent, and no signal blocked"
     );
     assert_eq!(job.wait().unwrap().code(), Some(130));
     // The agent lives until it is ended from outside, and takes nothing new.
