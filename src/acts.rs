@@ -11,6 +11,7 @@ use crate::journal::Journal;
 use crate::message::payload::{self, HistoryPut};
 use crate::outbox::Outbox;
 use crate::sys::poll::after;
+use crate::sys::process;
 use crate::sys::wake::Wake;
 use serde_json::{Value, json};
 use std::io;
@@ -298,6 +299,8 @@ fn start(words: &[String]) -> Result<Child> {
     let mut command = Command::new(program);
     command.args(words.get(1..).unwrap_or_default());
     hide_own_variables(&mut command);
+    // What it starts may outlive it, and wants to be told to end.
+    process::as_a_fresh_process(&mut command);
     command
         .stdin(Stdio::null())
         .spawn()

@@ -173,7 +173,10 @@ fn a_system_goes_down_by_its_command_after_the_jobs_have_ended() {
     let reboot = stub(
         folder.path(),
         "reboot",
-        &format!("echo \"$1 $(env | grep -c ^TRITON_)\" > {}", mark.display()),
+        &format!(
+            "echo \"$1 $(env | grep -c ^TRITON_) $(grep SigBlk /proc/self/status)\" > {}",
+            mark.display()
+        ),
     );
     let mut agent = configured(&format!(
         "[system]\nreboot_command = [{reboot:?}, \"a; b\"]\n"
@@ -197,8 +200,8 @@ fn a_system_goes_down_by_its_command_after_the_jobs_have_ended() {
             .filter(|text| text.ends_with('\n'))
     });
     assert_eq!(
-        text, "a; b 0\n",
-        "one word without a shell, and no settings of the agent"
+        text, "a; b 0 SigBlk:\t0000000000000000\n",
+        "one word without a shell, no settings of the agent, and no signal blocked"
     );
     assert_eq!(job.wait().unwrap().code(), Some(130));
     // The agent lives until it is ended from outside, and takes nothing new.
@@ -209,6 +212,54 @@ fn a_system_goes_down_by_its_command_after_the_jobs_have_ended() {
         said(&refused.stderr)
     );
     assert!(agent.stop().success());
+}
+
+/// The pool takes nothing any more, so the time waits for the agent's next life.
+#[test]
+fn a_time_that_comes_while_the_system_goes_down_is_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mark, ran) = (folder.path().join("mark"), folder.path().join("ran"));
+    let reboot = stub(folder.path(), "reboot", &format!(": > {}", mark.display()));
+    let mut agent = configured(&format!("[system]\nreboot_command = [{reboot:?}]\n"));
+    agent.start();
+    agent.wait_until_it_serves();
+    assert!(agent.run(&["system", "reboot"]).status.success());
+    eventually("the command has run", || mark.exists().then_some(()));
+    let line = format!("echo $TRITON_JOB >> {}", ran.display());
+    let entry = json!({ "name": "tick", "cron": "* * * * * *", "shell": line });
+    let set = json!({ "revision": "1", "entries": [entry] });
+    let set = Message::with(payload::SCHEDULE_SET, &set);
+    let answer: Value = local::ask(&agent.socket(), &set).unwrap().read().unwrap();
+    assert_eq!(answer["status"], "succeeded", "{answer}");
+    let refused = || {
+        let log = agent.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("tick cannot begin"))?;
+        Some(line.to_owned())
+    };
+    let line = eventually("it is refused", refused);
+    assert!(line.contains("starts nothing new"), "{line}");
+    let times = agent.state().join("schedule-times.json");
+    let last = eventually("it is written down as one that waits", || {
+        let times: Value = serde_json::from_slice(&fs::read(&times).ok()?).ok()?;
+        let tick = &times["poseidon:tick"];
+        let (last, done) = (tick["last"].as_i64()?, tick["done"].as_i64()?);
+        (done < last).then_some(last)
+    });
+    let shown: Value = serde_json::from_slice(&agent.run(&["schedule", "--json"]).stdout).unwrap();
+    let token = shown["entries"][0]["last"]["token"].as_str().unwrap();
+    agent.kill();
+    assert!(!ran.exists());
+    agent.start();
+    eventually("the entry runs again", || ran.exists().then_some(()));
+    // The time itself where that was soon enough, else it is the first of those that were missed.
+    let history = local::history(&agent.socket()).unwrap();
+    let said = history.iter().any(|record| {
+        let data: Value = serde_json::from_str(record.data.get()).unwrap();
+        record.token == token || data["reason"] == "missed" && data["at"] == last
+    });
+    assert!(said, "of {token} nothing is known");
 }
 
 #[test]

@@ -336,6 +336,50 @@ fn a_job_of_an_older_revision_keeps_it_and_ends_in_it() {
     assert_eq!(desk.revisions(), ["r5", "r6"]);
 }
 
+/// The way back is the same revision, so the job in it keeps its files; also where that name comes to mean others.
+#[test]
+fn going_back_to_a_revision_takes_nothing_from_a_job_in_it() {
+    for (again, left) in [("one", &["a", "b"][..]), ("other", &[".old-1", "a", "b"])] {
+        let desk = Desk::new();
+        let go = desk.agent.folder().join("go");
+        let line = format!(
+            "echo ready; until test -e {}; do sleep 0.02; done; cat lib.txt",
+            go.display()
+        );
+        let files = |lib: &'static str| [("wait.sh", line.as_bytes()), ("lib.txt", lib.as_bytes())];
+        desk.sync("a", &files("one"));
+        let mut child = desk
+            .agent
+            .command(&["script", "run", "wait.sh"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (ready, mut rest) = support::first_line(&mut child);
+        assert_eq!(ready, "ready\n");
+        desk.sync("b", &files("two"));
+        let inode = || {
+            fs::metadata(desk.scripts().join("revisions/a"))
+                .unwrap()
+                .ino()
+        };
+        let before = inode();
+        let came = desk.sync("a", &files(again));
+        assert_eq!(came["changed"], true, "{came}");
+        assert_eq!(inode() == before, again == "one");
+        assert_eq!(desk.revisions(), left);
+        let lib = fs::read_to_string(desk.scripts().join("current/lib.txt")).unwrap();
+        assert_eq!(lib, again);
+        fs::write(&go, "").unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut rest, &mut text).unwrap();
+        assert_eq!(text, "one");
+        assert!(child.wait().unwrap().success());
+        assert_eq!(desk.sync("a", &files(again))["changed"], false);
+        desk.sync("c", &files("three"));
+        assert_eq!(desk.revisions(), ["a", "c"]);
+    }
+}
+
 #[test]
 fn what_is_hostile_or_wrong_leaves_all_as_it_was() {
     let desk = Desk::new();

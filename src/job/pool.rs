@@ -235,6 +235,11 @@ impl Pool {
         self.shared.journal.find(token).is_some()
     }
 
+    /// Whether it takes no jobs any more.
+    pub fn stops(&self) -> bool {
+        lock(&self.shared.registry).stopping
+    }
+
     /// How many jobs run.
     pub fn running(&self) -> usize {
         lock(&self.shared.registry).running()
@@ -548,22 +553,85 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Task;
     use super::*;
     use crate::journal;
+    use crate::message::payload::Bounds;
+    use crate::outbox::Limits;
+    use serde_json::Value;
+    use std::path::Path;
 
-    #[test]
-    fn a_lock_that_is_held_is_no_sign_of_life() {
-        let folder = tempfile::tempdir().unwrap();
+    fn pool(folder: &Path) -> Arc<Pool> {
         let journal = Journal::open(&journal::Settings {
-            folder: folder.path().join("journal"),
-            state: folder.path().to_owned(),
+            folder: folder.join("journal"),
+            state: folder.to_owned(),
             bytes: 65_536,
             memory_bytes: 32_768,
             sync: false,
             goes_on: None,
         });
         let crew = Crew::new(|name| panic!("{name} panicked"));
-        let pool = Pool::start(Settings::default(), &crew, Arc::new(journal.unwrap()));
+        Pool::start(Settings::default(), &crew, Arc::new(journal.unwrap()))
+    }
+
+    /// A disk that hangs, until the lock is free.
+    #[derive(Debug)]
+    struct Hangs(Arc<Mutex<()>>);
+
+    impl Task for Hangs {
+        fn name(&self) -> &'static str {
+            "hangs"
+        }
+
+        fn run(&self, _: &Context<'_>) -> Result<Option<Value>, Stop> {
+            drop(lock(&self.0));
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_the_trouble_of_its_task() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(folder.path());
+        let limits = Limits {
+            control: 8,
+            output_bytes: 1,
+        };
+        let sink = Arc::new(Outbox::new(limits).unwrap());
+        sink.set_online(true);
+        let disk = Arc::new(Mutex::new(()));
+        let hanging = lock(&disk);
+        pool.submit(Request {
+            token: "t".to_owned(),
+            conversation_id: "t".to_owned(),
+            work: Work::Task(Arc::new(Hangs(Arc::clone(&disk))), Bounds::default()),
+            name: None,
+            holds: None,
+            sink: Arc::clone(&sink),
+            origin: Origin::Local,
+        });
+        let eventually = |what: &str, done: &dyn Fn() -> bool| {
+            for _ in 0..2_000 {
+                if done() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            panic!("{what}: not within 10 s");
+        };
+        eventually("it runs", &|| {
+            pool.list().iter().any(|job| job.started_at.is_some())
+        });
+        pool.ask();
+        assert_eq!(pool.silent(Instant::now()), None);
+        drop(hanging);
+        eventually("it has ended", &|| pool.running() == 0);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_no_sign_of_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(folder.path());
         let looked = || {
             pool.ask();
             pool.silent(Instant::now())

@@ -421,11 +421,13 @@ impl Registry {
     }
 
     /// Asks the workers that have a job for a sign of life. An idle one has given it by waiting.
+    ///
+    /// Not asked is whose process is being started, and who carries out a task: there the kernel may wait for a file, on
+    /// a disk or server that is gone. That is one job's trouble, and no reason to end the agent with all others.
     pub fn ask(&mut self) {
         for entry in self.entries.iter_mut().filter(|e| e.runs()) {
-            // While it is being started the kernel may wait for its folder or program, on a disk or server that is
-            // gone: that is one job's trouble.
-            if entry.phase == Phase::Running && entry.started_at.is_none() {
+            let may_hang = entry.started_at.is_none() || matches!(entry.job.plan.act, Act::Task(_));
+            if entry.phase == Phase::Running && may_hang {
                 continue;
             }
             entry.awaited = true;

@@ -205,6 +205,16 @@ impl Scheduler {
                 ),
             ));
         }
+        // Before the lock is taken: zones are files. Shown until the thread has looked at the entries.
+        let mut shown = Vec::with_capacity(entries.len());
+        let mut earliest = None::<i64>;
+        for entry in &entries {
+            let next = expected(entry);
+            earliest = earliest.into_iter().chain(next).min();
+            let mut entry = run::describe(entry, POSEIDON);
+            entry["next"] = next.into();
+            shown.push(entry);
+        }
         if std::mem::replace(&mut self.desk().setting, true) {
             let why = "another schedule.set is under way; try again";
             return Err(payload::Error::new(ErrorCode::Busy, why));
@@ -215,16 +225,8 @@ impl Scheduler {
         if let Err(fault) = written {
             return Err(payload::Error::new(ErrorCode::Io, fault.to_string()));
         }
-        // Until the thread has looked at them.
         desk.shown.retain(|shown| shown["source"] != POSEIDON);
-        let mut earliest = None::<i64>;
-        for entry in &entries {
-            let next = expected(entry);
-            earliest = earliest.into_iter().chain(next).min();
-            let mut shown = run::describe(entry, POSEIDON);
-            shown["next"] = next.into();
-            desk.shown.push(shown);
-        }
+        desk.shown.extend(shown);
         let count = entries.len();
         log::info!("schedule: Poseidon has set {count} entries, revision {revision:?}");
         desk.revision.clone_from(&revision);

@@ -107,7 +107,7 @@ impl Progress {
         self.had.retain(|h| h.0 < from || h.1 > to);
         let at = self.had.partition_point(|h| h.0 < from);
         self.had.insert(at, (from, to));
-        if self.had.len() > STRETCHES {
+        while self.had.len() > STRETCHES {
             // What lies between two that are near one another counts as had: that is better than a second turn.
             let gap = |at: &usize| self.had[at + 1].0 - self.had[*at].1;
             if let Some(at) = (0..self.had.len() - 1).min_by_key(gap) {
@@ -117,12 +117,22 @@ impl Progress {
         }
     }
 
-    /// As it is kept on disk. A run that waits to begin has not had its turn there.
+    /// As it is kept on disk. A run that waits to begin has not had its turn there, which may make one stretch more.
     pub fn to_json(&self, waiting: Option<i64>) -> Value {
+        let before = waiting.map(|time| time - 1);
+        let mut had = self.had.clone();
+        if let (Some(time), Some(before)) = (waiting, before)
+            && let Some(at) = had.iter().position(|h| h.0 < time && time <= h.1)
+        {
+            // What is left of the stretch on either side.
+            let (from, to) = had.remove(at);
+            let sides = [(from, before), (time, to)];
+            had.splice(at..at, sides.into_iter().filter(|h| h.0 < h.1));
+        }
         json!({
             "rule": self.rule,
-            "done": waiting.map(|time| time - 1).or(self.done),
-            "had": self.had,
+            "done": self.done.into_iter().chain(before).min(),
+            "had": had,
             "last": self.last,
             "boot": self.boot,
         })
@@ -136,7 +146,7 @@ impl Progress {
         Self {
             rule: text("rule"),
             done: value["done"].as_i64(),
-            had: list.iter().filter_map(pair).take(STRETCHES).collect(),
+            had: list.iter().filter_map(pair).take(STRETCHES + 1).collect(),
             last: value["last"].as_i64(),
             boot: text("boot"),
         }

@@ -192,6 +192,12 @@ impl Worker<'_> {
             self.shared.pulse.beat();
             let desk = self.shared.desk();
             if desk.stop {
+                drop(desk);
+                // A run that the pool has refused waits over the restart.
+                self.hear();
+                if self.dirty {
+                    self.save();
+                }
                 return;
             }
             let known = generation == Some(desk.generation);
@@ -351,7 +357,12 @@ impl Worker<'_> {
         // Of an entry that is no more.
         let Some((run, item)) = found else { return };
         let data: Value = message.read_json().unwrap_or_default();
-        let refused = matches!(data["code"].as_str(), Some("busy" | "io"));
+        let refused = match data["code"].as_str() {
+            Some("busy" | "io") => true,
+            // The system is told to go down: the run waits for its coming up, or for its not going down.
+            Some("refused") => self.shared.pool.stops(),
+            _ => false,
+        };
         if refused && self.shared.journal.find(token).is_none() {
             let why = data["message"].as_str().unwrap_or_default();
             log::warn!(
@@ -364,6 +375,8 @@ impl Worker<'_> {
                     time: run.time,
                     not_before: Some(Instant::now() + RETRY),
                 });
+                // The disk has it as one that began.
+                self.dirty = true;
                 return;
             }
             return self.shared.record(item, (1, run.time), "busy");

@@ -3,8 +3,11 @@
 //! ```text
 //! STATE/scripts/current              a link to revisions/REV, switched by renaming a new link over it
 //!               revisions/REV/…      a revision, never changed once it has its name
-//!               revisions/.new       one that is being made; what an agent that died has left is removed at the start
+//!               revisions/.new       one that is being made
+//!               revisions/.old-N     one that was not as it should be, out of the way of a new one of its name
 //! ```
+//!
+//! What an agent that died has left of the last two is removed at the start.
 //!
 //! Which one is current is in memory too. Whoever runs a script of a revision holds it, and nobody can get hold of one
 //! that is not current, so one that nobody holds can be removed without a lock.
@@ -32,8 +35,8 @@ const NAME_LIMIT: usize = 255;
 const ARGUMENTS: usize = 4096;
 /// Where a revision or a link is made.
 const NEW: &str = ".new";
-/// What has to go out of the way of another of its name.
-const OLD: &str = ".old";
+/// What has to go out of the way of another of its name, before its number.
+const OLD: &str = ".old-";
 
 /// The scripts of this device.
 #[derive(Debug)]
@@ -50,8 +53,10 @@ pub struct Repository {
 #[derive(Debug, Default)]
 struct State {
     current: Option<Arc<Revision>>,
-    /// Those that were current, as long as a job holds them.
-    former: Vec<Weak<Revision>>,
+    /// Those that were current, as long as a job holds them, and where they are now.
+    former: Vec<(Weak<Revision>, PathBuf)>,
+    /// How many had to go out of the way.
+    moved: u32,
 }
 
 /// A revision that is current or in use.
@@ -95,8 +100,8 @@ impl Repository {
         self.folder.join("current")
     }
 
-    /// The revision that the link names, if it is one.
-    fn linked(&self) -> Option<Arc<Revision>> {
+    /// The name of the revision that the link leads to.
+    fn target(&self) -> Option<String> {
         let target = match fs::read_link(self.link()) {
             Ok(target) => target,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
@@ -106,21 +111,47 @@ impl Repository {
             }
         };
         let name = target.strip_prefix("revisions").ok().and_then(Path::to_str);
-        let name = name.filter(|name| check_revision(name).is_ok())?.to_owned();
+        name.filter(|name| check_revision(name).is_ok())
+            .map(str::to_owned)
+    }
+
+    /// The revision that the link names, if it is one.
+    fn linked(&self) -> Option<Arc<Revision>> {
+        let name = self.target()?;
         let folder = self.revisions().join(&name);
         folder.is_dir().then(|| Arc::new(Revision { name, folder }))
+    }
+
+    /// What is in the folder of revisions: names and paths.
+    fn entries(&self) -> impl Iterator<Item = (String, PathBuf)> {
+        let entries = fs::read_dir(self.revisions()).into_iter().flatten();
+        entries
+            .flatten()
+            .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
     }
 
     /// Removes what is half made.
     fn clean(&self) {
         let _ = fs::remove_file(self.folder.join(NEW));
-        let Ok(entries) = fs::read_dir(self.revisions()) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                log::info!("removing the half-made {}", entry.path().display());
-                remove(&entry.path());
+        let number = |name: &str| name.strip_prefix(OLD)?.parse::<u32>().ok();
+        let moved = self.entries().filter_map(|(name, _)| number(&name)).max();
+        if let Some(moved) = moved
+            && let Some(name) = self.target()
+        {
+            let folder = self.revisions().join(name);
+            // Power was cut after it had gone out of the way, and before the new one had come.
+            if fs::symlink_metadata(&folder).is_err() {
+                let old = self.revisions().join(format!("{OLD}{moved}"));
+                match fs::rename(&old, &folder) {
+                    Ok(()) => log::warn!("{} is back from {}", folder.display(), old.display()),
+                    Err(e) => log::error!("cannot bring back {}: {e}", folder.display()),
+                }
+            }
+        }
+        for (name, path) in self.entries() {
+            if name.starts_with('.') {
+                log::info!("removing the half-made {}", path.display());
+                remove(&path);
             }
         }
     }

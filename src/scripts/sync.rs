@@ -14,7 +14,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, TryLockError, Weak};
+use std::sync::{Arc, TryLockError};
 
 /// What is left free besides the files: their folders, and the journal's next records.
 const SPARE: u64 = 128 * 1024;
@@ -52,16 +52,24 @@ impl Task for Sync {
                 return Err(Stop::failed(ErrorCode::Busy, text));
             }
         };
+        let revisions = self.repository.revisions();
+        let folder = revisions.join(&self.plan.revision);
+        let current = self.repository.revision();
+        let is_current = current.is_some_and(|name| name == self.plan.revision);
+        let is_whole = self.is_whole(context, &folder)?;
         let mut fetched = 0;
-        let changed = !self.is_current(context)?;
-        if changed {
-            let folder = self.repository.revisions().join(NEW);
-            let half_made = HalfMade(&folder);
-            fetched = self.make(context, &folder)?;
+        if !is_whole {
+            let new = revisions.join(NEW);
+            let half_made = HalfMade(&new);
+            fetched = self.make(context, &new)?;
             context.check()?;
-            self.switch(&folder)?;
+            self.switch(Some(&new), folder)?;
             drop(half_made);
+        } else if !is_current {
+            // One that was current before. A job may run in it, so it stays as it is.
+            self.switch(None, folder)?;
         }
+        let changed = !(is_whole && is_current);
         Ok(Some(json!({
             "revision": self.plan.revision,
             "files": self.plan.files.len(),
@@ -85,14 +93,10 @@ fn cannot<'a>(act: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Stop + 'a {
 }
 
 impl Sync {
-    /// Whether the current revision is this one, and whole.
-    fn is_current(&self, context: &Context<'_>) -> Result<bool, Stop> {
-        let current = self.repository.state().current.clone();
-        let Some(current) = current.filter(|c| c.name == self.plan.revision) else {
-            return Ok(false);
-        };
+    /// Whether the folder holds what is wanted, and no more.
+    fn is_whole(&self, context: &Context<'_>, folder: &Path) -> Result<bool, Stop> {
         let mut count = 0;
-        let counted = walk(&current.folder, "", &mut |_, _| {
+        let counted = walk(folder, "", &mut |_, _| {
             count += 1;
             Ok(())
         });
@@ -100,7 +104,7 @@ impl Sync {
             return Ok(false);
         }
         for file in &self.plan.files {
-            let path = current.folder.join(&file.path);
+            let path = folder.join(&file.path);
             let whole = fs::symlink_metadata(&path)
                 .is_ok_and(|found| found.is_file() && found.mode() & 0o7777 == file.mode);
             if !whole || !holds(context, &path, file)? {
@@ -203,29 +207,35 @@ impl Sync {
         Ok(have)
     }
 
-    /// Gives the revision its name and makes it the current one.
-    fn switch(&self, made: &Path) -> Result<(), Stop> {
+    /// Gives the revision its name where it was made anew, and makes it the current one.
+    fn switch(&self, made: Option<&Path>, folder: PathBuf) -> Result<(), Stop> {
         let repository = &*self.repository;
         let name = &self.plan.revision;
-        let revisions = repository.revisions();
-        let folder = revisions.join(name);
-        let (old, link) = (revisions.join(OLD), repository.folder.join(NEW));
-        if fs::symlink_metadata(&folder).is_ok() {
-            // An older one, or one that is not as it should be: this one takes its place.
-            remove(&old);
-            fs::rename(&folder, &old).map_err(cannot("move away", &folder))?;
+        let link = repository.folder.join(NEW);
+        let mut old = None;
+        if made.is_some() && fs::symlink_metadata(&folder).is_ok() {
+            // It is not as it should be: the new one takes its place.
+            let aside = repository.aside();
+            fs::rename(&folder, &aside).map_err(cannot("move away", &folder))?;
+            old = Some(aside);
         }
         let switch = || {
-            fs::rename(made, &folder)?;
-            File::open(&revisions)?.sync_all()?;
+            if let Some(made) = made {
+                fs::rename(made, &folder)?;
+                File::open(repository.revisions())?.sync_all()?;
+            }
             let _ = fs::remove_file(&link);
             symlink(Path::new("revisions").join(name), &link)?;
             fs::rename(&link, repository.link())
         };
         if let Err(e) = switch() {
             remove(&link);
-            remove(&folder);
-            let _ = fs::rename(&old, &folder);
+            if made.is_some() {
+                remove(&folder);
+            }
+            if let Some(old) = old {
+                let _ = fs::rename(old, &folder);
+            }
             return Err(cannot("switch to", &folder)(e));
         }
         if let Err(e) = File::open(&repository.folder).and_then(|folder| folder.sync_all()) {
@@ -234,12 +244,9 @@ impl Sync {
                 folder.display()
             );
         }
-        remove(&old);
         log::info!("the scripts are those of the revision {name} now");
-        repository.become_current(Revision {
-            name: name.clone(),
-            folder,
-        });
+        let name = name.clone();
+        repository.become_current(Revision { name, folder }, old.as_deref());
         Ok(())
     }
 }
@@ -247,35 +254,47 @@ impl Sync {
 impl Repository {
     /// The revisions that are here.
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.revisions()).into_iter().flatten();
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| !name.starts_with('.'))
-            .collect()
+        let names = self.entries().map(|(name, _)| name);
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 
-    /// Removes what is neither this one, the one before, nor in use.
-    fn become_current(&self, revision: Revision) {
-        let name = revision.name.clone();
-        let (before, mut keep) = {
+    /// A name that is free for what has to go out of the way. The last has the highest number.
+    fn aside(&self) -> PathBuf {
+        let mut state = self.state();
+        state.moved = state.moved.wrapping_add(1);
+        self.revisions().join(format!("{OLD}{}", state.moved))
+    }
+
+    /// Removes what is neither this one, the one before, nor in use. What had its name until now is at `old`.
+    fn become_current(&self, revision: Revision, old: Option<&Path>) {
+        let folder = revision.folder.clone();
+        let mut keep = vec![folder.clone()];
+        let before = {
             let mut state = self.state();
             let before = state.current.replace(Arc::new(revision));
-            let former = before.as_ref().map(Arc::downgrade);
-            state.former.extend(former);
-            state.former.retain(|former| former.strong_count() > 0);
-            let in_use = state.former.iter().filter_map(Weak::upgrade);
-            let keep: BTreeSet<String> = in_use.map(|revision| revision.name.clone()).collect();
-            (before, keep)
+            let before = before.map(|before| {
+                let path = before.folder.clone();
+                state.former.push((Arc::downgrade(&before), path.clone()));
+                path
+            });
+            state.former.retain(|former| former.0.strong_count() > 0);
+            for (_, path) in &mut state.former {
+                if let Some(old) = old.filter(|_| *path == folder) {
+                    old.clone_into(path);
+                }
+                keep.push(path.clone());
+            }
+            before
         };
-        let Some(before) = before.filter(|before| before.name != name) else {
-            // Which one was before that is not known any more.
-            return;
-        };
-        keep.extend([name, before.name.clone()]);
-        for name in self.names() {
-            if !keep.contains(&name) {
-                remove(&self.revisions().join(name));
+        // Where it takes its own place, which one was before that is not known any more.
+        let forgotten = before.is_none_or(|before| {
+            let same = before == folder;
+            keep.push(before);
+            same
+        });
+        for (name, path) in self.entries() {
+            if !keep.contains(&path) && (name.starts_with('.') || !forgotten) {
+                remove(&path);
             }
         }
     }

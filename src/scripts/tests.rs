@@ -109,3 +109,23 @@ fn a_device_without_scripts_says_so_and_a_wrong_link_is_none() {
         assert_eq!(repository(state.path()).revision(), None, "{target}");
     }
 }
+
+#[test]
+fn power_that_is_cut_while_a_revision_is_replaced_leaves_the_old_one() {
+    let state = tempfile::tempdir().unwrap();
+    place(state.path(), "r0", &[("a.sh", "0")]);
+    place(state.path(), "r1", &[("a.sh", "one")]);
+    let revisions = state.path().join("scripts/revisions");
+    // A job held another; then r1 went out of the way, and the new one had not come.
+    fs::rename(revisions.join("r0"), revisions.join(".old-9")).unwrap();
+    fs::rename(revisions.join("r1"), revisions.join(".old-10")).unwrap();
+    fs::create_dir(revisions.join(".new")).unwrap();
+    assert_eq!(repository(state.path()).revision().as_deref(), Some("r1"));
+    let text = fs::read_to_string(revisions.join("r1/a.sh")).unwrap();
+    assert_eq!(text, "one");
+    assert_eq!(fs::read_dir(&revisions).unwrap().count(), 1);
+    // Where the new one has come, the old one goes.
+    fs::create_dir(revisions.join(".old-1")).unwrap();
+    assert_eq!(repository(state.path()).revision().as_deref(), Some("r1"));
+    assert_eq!(fs::read_dir(&revisions).unwrap().count(), 1);
+}

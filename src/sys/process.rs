@@ -84,12 +84,29 @@ pub struct Setup {
 /// as `setup` says.
 pub fn prepare(command: &mut Command, setup: Setup) {
     command.process_group(0);
-    // A job is never a safer place than the agent that started it.
-    let own = oom_score_adj().unwrap_or(i32::MIN);
-    let score = setup.oom_score_adj.max(own).to_string();
+    let score = behind_own(setup.oom_score_adj);
     // SAFETY: `set_up` makes system calls only, on memory made before the fork. It does not allocate, lock or
     // panic, which a child of a process with threads must not do.
     unsafe { command.pre_exec(move || set_up(&setup, score.as_bytes())) };
+}
+
+/// Gives `command`'s child the signals and the place in the line for memory of a fresh process. Else it has those of the
+/// agent, which blocks SIGTERM and SIGHUP, and may stand before all others.
+pub fn as_a_fresh_process(command: &mut Command) {
+    let score = behind_own(0);
+    let fresh = move || {
+        reset_signals();
+        volunteer_for_oom(score.as_bytes());
+        Ok(())
+    };
+    // SAFETY: as in `prepare`.
+    unsafe { command.pre_exec(fresh) };
+}
+
+/// A child has never a safer place than the agent that started it.
+fn behind_own(oom_score_adj: i32) -> String {
+    let own = self::oom_score_adj().unwrap_or(i32::MIN);
+    oom_score_adj.max(own).to_string()
 }
 
 fn set_up(setup: &Setup, oom_score_adj: &[u8]) -> io::Result<()> {

@@ -44,7 +44,12 @@ impl Device {
 
     /// Off and on again: only what is on the disk is left.
     fn restart(&mut self) {
-        self.progress = Progress::from_json(&self.progress.to_json(None));
+        self.restart_with(None);
+    }
+
+    /// The same while a run waits to begin.
+    fn restart_with(&mut self, waiting: Option<i64>) {
+        self.progress = Progress::from_json(&self.progress.to_json(waiting));
     }
 }
 
@@ -163,13 +168,39 @@ fn jitter_delays_and_outlives_a_restart() {
 #[test]
 fn a_run_that_waits_when_the_agent_dies_is_not_lost() {
     let ten = at("2026-11-21T10:00");
-    let mut device = device("0 * * * *", ten - 5);
-    assert_eq!(device.look(ten).run, Some(ten));
+    let mut prompt = device("0 * * * *", ten - 5);
+    assert_eq!(prompt.look(ten).run, Some(ten));
     // It has not begun; another entry's run brings the file up to date.
-    device.progress = Progress::from_json(&device.progress.to_json(Some(ten)));
-    device.ran.clear();
-    device.progress.had.clear();
-    assert_eq!(device.look(ten + 20).run, Some(ten));
+    prompt.restart_with(Some(ten));
+    assert_eq!(prompt.look(ten + 20).run, Some(ten));
+    // Hours later it is made up for, or said to be missed.
+    for catch_up in [true, false] {
+        let mut late = device("0 * * * *", ten - 2 * HOUR - 5);
+        late.catch_up = catch_up;
+        for hour in [-2, -1, 0] {
+            late.look(ten + hour * HOUR);
+        }
+        late.restart_with(Some(ten));
+        let due = late.look(ten + HOUR / 2);
+        assert_eq!(due.run, catch_up.then_some(ten));
+        assert_eq!(due.missed, (!catch_up).then_some((1, ten)));
+        assert_eq!(due.next, Some(ten + HOUR));
+    }
+}
+
+#[test]
+fn what_had_its_turn_beside_a_run_that_waits_does_not_come_again() {
+    let ten = at("2026-11-21T10:00");
+    let mut device = device("0 * * * *", ten - 1);
+    for hour in 0..5 {
+        device.look(ten + hour * HOUR);
+    }
+    // The one of twelve waits; those behind it were overlaps.
+    device.restart_with(Some(ten + 2 * HOUR));
+    let now = ten + 4 * HOUR + 1;
+    assert_eq!(device.look(now).missed, Some((1, ten + 2 * HOUR)));
+    // Nor where the clock is set back; that one has been said to be missed.
+    assert_eq!(device.look(ten - 1), due(None, None, ten + 5 * HOUR));
 }
 
 proptest! {
