@@ -285,6 +285,7 @@ fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    process::as_a_fresh_process(&mut command);
     let mut child = command.spawn().map_err(|e| failed(&e.to_string()))?;
     let mut said = Words::of(child.stdout.take());
     let mut complaint = Words::of(child.stderr.take());
