@@ -127,10 +127,10 @@ impl Device {
             .map(|pair| STANDARD.encode(pair.public_key().as_ref()))
             .collect();
         let config = format!(
-            "url = {:?}\nstate = {:?}\nsocket = {:?}\nidentifier = \"an-identifier-for-the-update\"\n[update]\nkeys = {keys:?}\nconfirm_seconds = 5\n",
+            "url = {:?}\nstate = \"{}\"\nsocket = \"{}\"\nidentifier = \"an-identifier-for-the-update\"\n[update]\nkeys = {keys:?}\nconfirm_seconds = 5\n",
             server.fake.url,
-            folder.path().join("state"),
-            folder.path().join("socket"),
+            folder.path().join("state").display(),
+            folder.path().join("socket").display(),
         );
         fs::write(folder.path().join("triton.toml"), config).unwrap();
         let mut device = Self {
