@@ -11,6 +11,9 @@ use common::*;
 use fleet::Fleet;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 fn plan(more: &Value) -> Value {
     let mut body = json!({"on": ["*"], "command": {"argv": ["true"]}});
@@ -474,4 +477,33 @@ async fn open_batches_are_bounded() {
         .unwrap_err();
     assert!(e.contains("too many batches"), "{e}");
     drop(fleet);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_no_batch_without_a_driver() {
+    let rig = rig().await;
+    rig.register("gate").await;
+    let mut fleet = Fleet::of(&rig, 1).await;
+    fleet.leave(0);
+    rig.is_down("gate%2Fi0").await;
+    let token = std::fs::read_to_string(rig.dir.path().join("data/admin-token")).unwrap();
+    let body = plan(&json!({})).to_string();
+    let request = format!(
+        "POST /api/v1/batches HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+        token.trim(),
+        body.len()
+    );
+    let address = rig.url().strip_prefix("http://").unwrap();
+    for pause in 0..60_u64 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_micros(pause * 25)).await;
+    }
+    // Its only device is down, so each is over as soon as somebody drives it.
+    eventually("all batches are over", async || {
+        let list: Value = rig.client.get("/batches?limit=500").await.unwrap();
+        let list = list["batches"].as_array().unwrap();
+        (!list.is_empty() && list.iter().all(|batch| batch["state"] == "ended")).then_some(())
+    })
+    .await;
 }

@@ -334,6 +334,14 @@ impl Batches {
         lock(&self.open).get(id).cloned()
     }
 
+    /// Calls `take` for the request of each that is not over.
+    pub fn each_request(&self, take: &mut dyn FnMut(&str)) {
+        let open: Vec<Arc<Batch>> = lock(&self.open).values().cloned().collect();
+        for batch in open {
+            take(batch.row.request.get());
+        }
+    }
+
     /// Any.
     pub async fn get(&self, id: &str) -> Result<Option<Arc<Batch>>> {
         if let Some(batch) = self.open(id) {
