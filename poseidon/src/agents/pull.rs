@@ -357,6 +357,7 @@ impl Pull {
             offset,
             data,
             eof,
+            ..
         } = response;
         if reference != self.token {
             return Err(wrong("a piece of something else came"));

@@ -8,7 +8,7 @@ pub mod driver;
 mod outcome;
 pub mod output;
 
-pub use outcome::{end_of, is_failure};
+use outcome::{end_of, is_failure};
 
 use crate::agents::Key;
 use crate::agents::registry::Target;
