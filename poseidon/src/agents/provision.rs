@@ -84,7 +84,7 @@ pub fn start(app: &Arc<App>, key: &Key) {
 struct Wanted {
     target: Target,
     revision: String,
-    request: Box<RawValue>,
+    request: Arc<RawValue>,
 }
 
 /// None where it has what it should have, or this is not its connection any more.
@@ -126,7 +126,7 @@ async fn wanted(
             connection: Some(connection.clone()),
             journal,
         },
-        request,
+        request: request.into(),
         revision: manifest.revision,
     }))
 }

@@ -122,7 +122,7 @@ mod tests {
             state: JobState::Ended,
             created: 1.0,
             kind: "command".to_owned(),
-            request: RawValue::NULL.to_owned(),
+            request: RawValue::NULL.to_owned().into(),
             result: raw(result),
             error: raw(error),
             stdout_bytes: 0,
