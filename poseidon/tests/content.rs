@@ -120,7 +120,7 @@ async fn a_job_gets_the_content_that_it_names_and_no_other() {
         ("sha256:../../etc/passwd", "invalid"),
         ("sha256:", "invalid"),
         ("attributes", "not-found"),
-        (&"x".repeat(300), "invalid"),
+        (&"x".repeat(600), "invalid"),
     ] {
         let answer = get(&mut agent, &job, reference, 0, 10).await;
         assert_eq!(answer, refused(code), "{reference}");
