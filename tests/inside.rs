@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -15,7 +16,7 @@ use triton::local::client::{Client, Event};
 use triton::message::payload::{
     self, COMMAND, DataRequest, DataResponse, HistoryGet, Progress, Welcome,
 };
-use triton::message::{ErrorCode, Message, text};
+use triton::message::{ErrorCode, Message, id, text};
 
 fn said(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -187,6 +188,7 @@ fn shelf(peer: &mut Peer, big: &[u8], pieces: Option<&AtomicUsize>) {
             offset: request.offset,
             data: text::encode(&content[from..to]),
             eof: to == content.len(),
+            sha256: None,
         };
         peer.send(&message.reply(payload::DATA_RESPONSE, &response));
     }
@@ -246,6 +248,64 @@ fn get_brings_any_bytes_and_goes_on_after_a_cut() {
         "{}",
         said(&done.stderr)
     );
+}
+
+#[test]
+fn get_begins_anew_where_the_data_is_replaced_meanwhile() {
+    const SIZE: usize = 150_000;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let fake = Fake::each(move |_, mut peer| {
+        peer.welcome(&Welcome::default());
+        while let Some(message) = peer.next() {
+            if message.kind != payload::DATA_REQUEST {
+                continue;
+            }
+            let request: DataRequest = message.read().unwrap();
+            let n = count.fetch_add(1, Ordering::SeqCst);
+            // `once` is replaced behind its first piece, `always` behind each, and `wrong` is not what it says.
+            let version = match request.reference.as_str() {
+                "once" => n.min(1),
+                "always" => n,
+                _ => 0,
+            };
+            let content = vec![u8::try_from(version % 256).unwrap(); SIZE];
+            let from = usize::try_from(request.offset).unwrap();
+            let to = SIZE.min(from + usize::try_from(request.length).unwrap());
+            let mut hash = id::hex(&Sha256::digest(&content));
+            if request.reference == "wrong" {
+                hash = "0".repeat(64);
+            }
+            let response = DataResponse {
+                reference: request.reference,
+                offset: request.offset,
+                data: text::encode(&content[from..to]),
+                eof: to == SIZE,
+                sha256: Some(hash),
+            };
+            peer.send(&message.reply(payload::DATA_RESPONSE, &response));
+        }
+    });
+    let agent = Agent::of(&fake.url);
+    agent.wait_for_link("connected");
+    let file = agent.folder().join("data");
+    let path = file.to_str().unwrap();
+    let done = agent.run(&["get", "once", "--to", path]);
+    assert!(done.status.success(), "{}", said(&done.stderr));
+    assert_eq!(fs::read(&file).unwrap(), vec![1; SIZE]);
+    for name in ["always", "wrong"] {
+        asked.store(0, Ordering::SeqCst);
+        let done = agent.run(&["get", name, "--to", path]);
+        assert_eq!(done.status.code(), Some(1), "{name}");
+        let text = said(&done.stderr);
+        assert!(text.contains("3 tries"), "{name}: {text}");
+        assert_eq!(fs::read(&file).unwrap(), vec![1; SIZE], "{name}");
+    }
+    // What is written cannot be taken back there, so it is not begun anew.
+    asked.store(0, Ordering::SeqCst);
+    let done = agent.run(&["get", "once"]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(said(&done.stderr).contains("not whole"));
 }
 
 #[test]

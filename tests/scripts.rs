@@ -63,6 +63,7 @@ fn answer(peer: &mut Peer, message: &Message, content: &[u8]) {
         offset: request.offset,
         data: text::encode(&content[from..to]),
         eof: to == content.len(),
+        sha256: None,
     };
     peer.send(&message.reply(payload::DATA_RESPONSE, &response));
 }

@@ -84,6 +84,7 @@ fn serve(peer: &mut Peer, content: &[u8], heard: &Sender<Message>) {
             offset: wanted.offset,
             data: text::encode(&content[from..to]),
             eof: to == content.len(),
+            sha256: None,
         };
         peer.send(&message.reply("data.response", &response));
     }

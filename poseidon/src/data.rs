@@ -3,7 +3,7 @@
 //! A secret is for the device only: no answer of the API, event or log has its content. It is not encrypted in the
 //! store; the data folder is for its owner only.
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, sha256};
 use crate::store::named::{Content, Entry};
 use crate::store::{Db, StoreError};
 use crate::time::now;
@@ -63,6 +63,14 @@ impl Content {
                 let rest = bytes.get(start..).unwrap_or_default();
                 Ok((rest[..len.min(rest.len())].to_vec(), len >= rest.len()))
             }
+        }
+    }
+
+    /// Its hash.
+    pub fn sha256(&self) -> String {
+        match self {
+            Self::Blob(hash) => hash.clone(),
+            Self::Value(bytes) => sha256(bytes),
         }
     }
 }

@@ -11,6 +11,10 @@ use common::*;
 use fleet::Fleet;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use triton::message::payload;
 
 fn plan(more: &Value) -> Value {
     let mut body = json!({"on": ["*"], "command": {"argv": ["true"]}});
@@ -474,4 +478,85 @@ async fn open_batches_are_bounded() {
         .unwrap_err();
     assert!(e.contains("too many batches"), "{e}");
     drop(fleet);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_no_batch_without_a_driver() {
+    let rig = rig().await;
+    rig.register("gate").await;
+    let mut fleet = Fleet::of(&rig, 1).await;
+    fleet.leave(0);
+    rig.is_down("gate%2Fi0").await;
+    let token = std::fs::read_to_string(rig.dir.path().join("data/admin-token")).unwrap();
+    let body = plan(&json!({})).to_string();
+    let request = format!(
+        "POST /api/v1/batches HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+        token.trim(),
+        body.len()
+    );
+    let address = rig.url().strip_prefix("http://").unwrap();
+    for pause in 0..60_u64 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_micros(pause * 25)).await;
+    }
+    // Its only device is down, so each is over as soon as somebody drives it.
+    eventually("all batches are over", async || {
+        let list: Value = rig.client.get("/batches?limit=500").await.unwrap();
+        let list = list["batches"].as_array().unwrap();
+        (!list.is_empty() && list.iter().all(|batch| batch["state"] == "ended")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_device_that_goes_before_it_gets_its_job_is_no_failure() {
+    let rig = rig().await;
+    rig.register("gate").await;
+    let mut fleet = Fleet::of(&rig, 3).await;
+    let id = start(&rig, json!({"canary": 1, "stopOnFailures": 1})).await;
+    let (gone, job) = fleet.next().await;
+    let offline = payload::ErrorCode::Other("offline".to_owned());
+    let error = job.reply_error(offline, "it went");
+    fleet.agents[gone].as_mut().unwrap().send(&error).await;
+    // Another one is the canary, and nothing else runs before it is through.
+    let (canary, job) = fleet.next().await;
+    assert_ne!(canary, gone);
+    fleet.nothing_more(&rig).await;
+    fleet.succeed(canary, &job.id).await;
+    let (last, job) = fleet.next().await;
+    fleet.succeed(last, &job.id).await;
+    let batch = over(&rig, &id).await;
+    assert_eq!(members(&batch, "offline"), [format!("i{gone}")]);
+    assert_eq!(
+        (&batch["counts"]["succeeded"], &batch["stopped"]),
+        (&json!(2), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn who_is_forgotten_is_not_waited_for() {
+    let rig = rig().await;
+    rig.register("gate").await;
+    let mut fleet = Fleet::of(&rig, 3).await;
+    for at in [1, 2] {
+        fleet.leave(at);
+        rig.is_down(&format!("gate%2Fi{at}")).await;
+    }
+    let more = json!({"queue": true, "expiresSeconds": 600, "concurrency": 1});
+    let id = start(&rig, more).await;
+    // One before its turn, the other while it is waited for.
+    let (at, job) = fleet.next().await;
+    assert_eq!(at, 0);
+    rig.told("DELETE", "/agents/gate%2Fi1", b"", 200).await;
+    fleet.succeed(0, &job.id).await;
+    eventually("one has ended", async || {
+        let batch = show(&rig, &id).await;
+        (members(&batch, "offline") == ["i1"]).then_some(())
+    })
+    .await;
+    rig.told("DELETE", "/agents/gate%2Fi2", b"", 200).await;
+    let batch = over(&rig, &id).await;
+    assert_eq!(members(&batch, "offline"), ["i1", "i2"]);
+    assert_eq!(batch["members"][1]["message"], "the device was forgotten");
 }

@@ -164,7 +164,7 @@ async fn what_nothing_refers_to_goes_after_a_day() {
     let app = rig.server.as_ref().unwrap().app();
     let clean = async |hours: u64| {
         let now = SystemTime::now() + Duration::from_hours(hours);
-        sweep(&app.blobs, &app.db, &app.jobs, now).await.unwrap()
+        sweep(app, now).await.unwrap()
     };
     let is_there = |hash: &str| file(&rig, hash).exists();
     assert_eq!(clean(0).await, 0);
@@ -181,6 +181,25 @@ async fn what_nothing_refers_to_goes_after_a_day() {
     for hash in kept {
         assert!(is_there(hash));
     }
+    // A batch waits for a device that is down: its member has no job yet.
+    let absent = rig.agent("i2").await;
+    drop(absent);
+    rig.is_down("box%2Fi2").await;
+    let later = put(&rig, b"of a batch").await;
+    let body = json!({"agents": ["box/i2"], "queue": true,
+        "command": {"argv": ["x", format!("sha256:{later}")]}});
+    let batch: Value = rig.client.post("/batches", &body).await.unwrap();
+    assert_eq!(clean(25).await, 0);
+    assert!(is_there(&later));
+    let id = batch["batch"]["id"].as_str().unwrap();
+    let path = format!("/batches/{id}/cancel");
+    rig.told("POST", &path, b"", 200).await;
+    eventually("the batch is over", async || {
+        let batch: Value = rig.client.get(&format!("/batches/{id}")).await.unwrap();
+        (batch["state"] == "ended").then_some(())
+    })
+    .await;
+    assert_eq!(clean(25).await, 1);
     // Jobs end, data goes; what a revision has stays.
     for id in [&first, &second] {
         let command = agent.expect("command").await;

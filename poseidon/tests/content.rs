@@ -120,7 +120,7 @@ async fn a_job_gets_the_content_that_it_names_and_no_other() {
         ("sha256:../../etc/passwd", "invalid"),
         ("sha256:", "invalid"),
         ("attributes", "not-found"),
-        (&"x".repeat(300), "invalid"),
+        (&"x".repeat(600), "invalid"),
     ] {
         let answer = get(&mut agent, &job, reference, 0, 10).await;
         assert_eq!(answer, refused(code), "{reference}");
@@ -215,6 +215,23 @@ async fn data_by_name_is_what_the_identifier_was_given() {
         get(&mut agent, "own", "key", 2, 2).await,
         Ok((b"cr".to_vec(), false))
     );
+    // Each piece tells of which content it is.
+    for (reference, whole) in [("key", &b"secret"[..]), ("attribute/site", b"attic")] {
+        ask(&mut agent, "own", reference, 2, 2).await;
+        let response: DataResponse = agent.expect(payload::DATA_RESPONSE).await.read().unwrap();
+        assert_eq!(response.sha256, Some(sha256(whole)));
+    }
+    let long = "n".repeat(512);
+    assert_eq!(
+        get(&mut agent, "own", &long, 0, 9).await,
+        refused("not-found")
+    );
+    for wrong in ["n".repeat(513), "a\nb".to_owned()] {
+        assert_eq!(
+            get(&mut agent, "own", &wrong, 0, 9).await,
+            refused("invalid")
+        );
+    }
 }
 
 #[tokio::test]

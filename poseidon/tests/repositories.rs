@@ -532,3 +532,45 @@ async fn the_command_says_what_is_wrong() {
     assert!(said.contains("large has more than 1048576 bytes"), "{said}");
     assert_eq!(show(&rig).await["revision"], json!(null));
 }
+
+#[tokio::test]
+async fn what_is_brought_already_is_not_brought_again_after_a_restart() {
+    let mut rig = rig().await;
+    rig.register("box").await;
+    let made = put(&rig, "a", b"one").await;
+    let revision = made["repository"]["revision"].clone();
+    let hello = || {
+        let mut more = journal("j1");
+        more["capabilities"] = json!(["command", "scripts.sync"]);
+        more
+    };
+    let come = async |rig: &Rig| {
+        let mut agent = Agent::connect(rig.url(), Some(IDENTIFIER), "/triton")
+            .await
+            .unwrap();
+        agent.hello_with("i1", hello()).await;
+        agent
+    };
+    let mut agent = come(&rig).await;
+    let job = agent.expect("scripts.sync").await;
+    agent.record(&job.id, "accepted", 1, json!({})).await;
+    rig.state(&job.id, "accepted").await;
+    rig.restart().await;
+    // It still fetches the files, so its hello does not tell of the revision.
+    let mut agent = come(&rig).await;
+    agent.nothing_came().await;
+    let result = json!({"status": "succeeded", "data": {"revision": revision}});
+    agent.record(&job.id, "result", 2, result).await;
+    rig.ended(&job.id).await;
+    let command = rig.run("box", json!({"argv": ["true"]})).await;
+    loop {
+        let next = agent.next().await.unwrap();
+        assert_ne!(next.kind, "scripts.sync");
+        if next.id == command {
+            break;
+        }
+    }
+    // A new one comes still.
+    put(&rig, "a", b"two").await;
+    agent.expect("scripts.sync").await;
+}

@@ -5,9 +5,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::local::client::{Client, Event};
 use crate::message::payload::{self, DataRequest, DataResponse, ErrorCode, PIECE};
-use crate::message::{Message, text};
+use crate::message::{Message, id, text};
 use crate::sys::poll::after;
 use crate::sys::signal::{SIGINT, SIGTERM, Signals};
+use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Times that a file is begun, where the data is replaced meanwhile.
+const TRIES: u32 = 3;
 /// What a message has besides the piece.
 const HEAD: usize = 4096;
 
@@ -33,17 +36,20 @@ pub fn run(config: &Config, name: &str, to: Option<&str>) -> Result<u8> {
         // In base64 three bytes take four.
         piece: PIECE.min(limit.saturating_sub(HEAD) / 4 * 3).max(1),
         offset: 0,
+        sha256: None,
+        hash: Sha256::new(),
     };
     let Some(to) = to else {
         let mut out = io::stdout().lock();
-        source.copy(&mut out, "standard output")?;
-        return Ok(0);
+        if source.copy(&mut out, "standard output")? {
+            return Ok(0);
+        }
+        return Err(Error::new(format!(
+            "{name:?} was replaced while it was read, and what was written here is not whole: read it again, or use --to"
+        )));
     };
     let target = Target::new(Path::new(to))?;
-    let written = target.create().and_then(|mut file| {
-        source.copy(&mut file, to)?;
-        target.finish(&file)
-    });
+    let written = source.bring(&target, to);
     if written.is_err() {
         let _ = fs::remove_file(&target.new);
     }
@@ -93,24 +99,48 @@ struct Source<'a> {
     name: &'a str,
     piece: usize,
     offset: u64,
+    /// Of the whole, as it came with the first piece; an older Poseidon does not tell.
+    sha256: Option<String>,
+    hash: Sha256,
 }
 
 impl Source<'_> {
-    fn copy(&mut self, out: &mut dyn Write, place: &str) -> Result<()> {
+    /// Makes a file of it, anew where it is replaced meanwhile.
+    fn bring(&mut self, target: &Target, place: &str) -> Result<()> {
+        for _ in 0..TRIES {
+            let mut file = target.create()?;
+            if self.copy(&mut file, place)? {
+                return target.finish(&file);
+            }
+        }
+        Err(Error::new(format!(
+            "{:?} did not come whole in {TRIES} tries, as if it was replaced each time: try again later",
+            self.name
+        )))
+    }
+
+    /// Writes all of it; false where it is not the same content from its begin to its end.
+    fn copy(&mut self, out: &mut dyn Write, place: &str) -> Result<bool> {
+        self.offset = 0;
         loop {
-            let (bytes, eof) = self.next()?;
+            let Some((bytes, eof)) = self.next()? else {
+                return Ok(false);
+            };
             self.offset += bytes.len() as u64;
+            self.hash.update(&bytes);
             out.write_all(&bytes)
                 .and_then(|()| if eof { out.flush() } else { Ok(()) })
                 .map_err(|e| Error::because(format!("cannot write to {place}"), e))?;
             if eof {
-                return Ok(());
+                let hash = id::hex(&self.hash.finalize_reset());
+                return Ok(self.sha256.as_ref().is_none_or(|sha256| *sha256 == hash));
             }
         }
     }
 
-    /// The next piece. Where the connection to Poseidon is lost on the way, it is waited for.
-    fn next(&mut self) -> Result<(Vec<u8>, bool)> {
+    /// The next piece; nothing where it is one of other content. Where the connection to Poseidon is lost on the way,
+    /// it is waited for.
+    fn next(&mut self) -> Result<Option<(Vec<u8>, bool)>> {
         let deadline = after(PATIENCE);
         loop {
             let answer = self.ask(deadline)?;
@@ -119,7 +149,13 @@ impl Source<'_> {
                     let response: DataResponse = answer
                         .read_json()
                         .map_err(|e| Error::because("Poseidon's answer", e))?;
-                    return self.check(&response);
+                    if self.offset == 0 {
+                        self.sha256.clone_from(&response.sha256);
+                        self.hash.reset();
+                    } else if self.sha256 != response.sha256 {
+                        return Ok(None);
+                    }
+                    return self.check(&response).map(Some);
                 }
                 payload::ERROR => {
                     let error: payload::Error = answer

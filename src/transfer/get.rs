@@ -278,6 +278,7 @@ impl Giving<'_> {
             offset,
             data: text::encode(&bytes),
             eof: end >= self.source.size,
+            sha256: None,
         };
         // Where the connection went meanwhile, the peer asks again.
         self.context.send_bulk(DATA_RESPONSE, &response)?;

@@ -356,5 +356,6 @@ fn honest(content: &[u8], request: &DataRequest) -> DataResponse {
         offset: request.offset,
         data: text::encode(&content[from..to]),
         eof: to == content.len(),
+        sha256: None,
     }
 }

@@ -17,7 +17,7 @@ use triton::message::{Message, text};
 /// Requests of one agent that wait: many times its window.
 const QUEUE: usize = 1024;
 /// Longest `ref`, in bytes.
-const REFERENCE: usize = 256;
+const REFERENCE: usize = 512;
 const ATTRIBUTES: &str = "attributes";
 const ATTRIBUTE: &str = "attribute/";
 
@@ -61,8 +61,11 @@ impl Session<'_> {
     /// Takes a `data.request`; it is answered when its turn comes.
     pub(super) async fn provide(&mut self, key: &Key, message: Message, job: Option<Arc<Live>>) {
         let request = match message.read::<DataRequest>() {
-            Ok(request) if request.reference.len() <= REFERENCE => request,
-            Ok(_) => return self.complain(&message, "this ref is too long").await,
+            Ok(request) if is_reference(&request.reference) => request,
+            Ok(_) => {
+                let text = format!("a ref has at most {REFERENCE} bytes and no control characters");
+                return self.complain(&message, &text).await;
+            }
             Err(e) => return self.complain(&message, &e.to_string()).await,
         };
         let asked = Asked {
@@ -85,6 +88,10 @@ impl Session<'_> {
     }
 }
 
+fn is_reference(text: &str) -> bool {
+    text.len() <= REFERENCE && !text.contains(char::is_control)
+}
+
 async fn piece(app: &Arc<App>, key: &Key, asked: &Asked) -> Result<DataResponse, Refusal> {
     let DataRequest {
         reference,
@@ -95,8 +102,13 @@ async fn piece(app: &Arc<App>, key: &Key, asked: &Asked) -> Result<DataResponse,
     let (offset, length) = (*offset, (*length).min(PIECE as u64));
     let length = usize::try_from(length).unwrap_or(PIECE);
     let shared = app.clone();
-    let read = tokio::task::spawn_blocking(move || content.read_at(&shared.blobs, offset, length));
-    let (bytes, eof) = read
+    // What a name stands for may be replaced between two pieces; what a hash stands for may not.
+    let by_name = hash_of(reference).is_none();
+    let read = tokio::task::spawn_blocking(move || {
+        let (bytes, eof) = content.read_at(&shared.blobs, offset, length)?;
+        Ok((bytes, eof, by_name.then(|| content.sha256())))
+    });
+    let (bytes, eof, sha256) = read
         .await
         .map_err(io::Error::other)
         .and_then(|read| read)
@@ -106,6 +118,7 @@ async fn piece(app: &Arc<App>, key: &Key, asked: &Asked) -> Result<DataResponse,
         offset,
         data: text::encode(&bytes),
         eof,
+        sha256,
     })
 }
 

@@ -64,7 +64,7 @@ pub fn start(app: &Arc<App>, key: &Key) {
             connection.delivering.store(false, Ordering::Release);
             // One may have come while it ended.
             if current(&app, &key, &connection).is_none()
-                || !app.jobs.has_queued(&key)
+                || !(app.jobs.has_queued(&key) || has_left(&app, &key, &connection))
                 || connection.delivering.swap(true, Ordering::AcqRel)
             {
                 return;
@@ -99,11 +99,20 @@ async fn deliver(app: &Arc<App>, key: &Key, connection: &Arc<Connection>) {
             }
         }
         let until = queued(app, key, connection, journal.as_deref()).await;
+        if has_left(app, key, connection) {
+            continue;
+        }
         if !app.jobs.has_queued(key) {
             return;
         }
         let _ = timeout_at(until, connection.room.notified()).await;
     }
+}
+
+/// Whether there is a job that was meant for an earlier connection, and came while its task was under way.
+fn has_left(app: &App, key: &Key, connection: &Connection) -> bool {
+    let open = app.jobs.all_open_of(&key.identifier, Some(&key.instance));
+    open.iter().any(|live| live.is_left_by(connection.id))
 }
 
 /// Sends what waits in the store, as much as the agent may have on its way. Returns when to try again at the latest.

@@ -17,7 +17,7 @@ pub struct Order {
     /// Type of the message, such as `command`.
     pub kind: String,
     /// Its payload.
-    pub request: Box<RawValue>,
+    pub request: Arc<RawValue>,
     /// Until when it may wait for an agent that is down; else it ends at once there.
     pub expires: Option<f64>,
 }

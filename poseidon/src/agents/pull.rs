@@ -127,7 +127,7 @@ impl Pull {
         let request = json!({"path": path, "offset": offset, "follow": follow});
         let order = Order {
             kind: payload::FILE_GET.to_owned(),
-            request: super::handle::raw(&request),
+            request: super::handle::raw(&request).into(),
             expires: None,
         };
         let key = target.key.clone();
@@ -357,6 +357,7 @@ impl Pull {
             offset,
             data,
             eof,
+            ..
         } = response;
         if reference != self.token {
             return Err(wrong("a piece of something else came"));

@@ -320,6 +320,11 @@ impl Registry {
         Some((agent.connection.clone()?, agent.journal.clone()))
     }
 
+    /// Whether it was ever seen, and not forgotten.
+    pub fn knows(&self, key: &Key) -> bool {
+        lock(&self.inner).agents.contains_key(key)
+    }
+
     /// `hello` of an agent, as it came.
     pub fn hello(&self, key: &Key) -> Option<Box<RawValue>> {
         lock(&self.inner).agents.get(key)?.row.hello.clone()

@@ -89,7 +89,7 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
         serde_json::value::to_raw_value(&payload).map_err(|e| ApiError::invalid(e.to_string()))?;
     let order = Order {
         kind,
-        request,
+        request: request.into(),
         expires,
     };
     order::check(&order)?;
@@ -145,7 +145,7 @@ pub(super) fn select(app: &App, on: &[String], names: &[String]) -> Result<Vec<T
     for name in names {
         let targets = super::agents::resolve(app, name)?;
         if targets.is_empty() {
-            let text = format!("{name} has never connected, nothing was started");
+            let text = format!("{name} has never connected: there is no device of this name");
             return Err(ApiError::offline(text));
         }
         found.extend(targets);

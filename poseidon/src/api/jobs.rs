@@ -120,7 +120,7 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
         serde_json::value::to_raw_value(&payload).map_err(|e| ApiError::invalid(e.to_string()))?;
     let order = Order {
         kind,
-        request,
+        request: request.into(),
         expires,
     };
     let live = order::give(&app, &order, &targets).await?;

@@ -17,7 +17,7 @@ use crate::server::{App, page};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -90,6 +90,8 @@ pub const OPEN_ROUTES: &[(&str, &str)] = &[("get", "/healthz"), ("get", "/api/v1
 /// Everything that the server answers.
 pub fn router(app: &Arc<App>) -> Router {
     guarded()
+        .layer(middleware::from_fn(complete))
+        // Layers that are added later come first.
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .route("/healthz", get(health))
         .route("/api/v1/openapi.json", get(openapi))
@@ -160,6 +162,33 @@ async fn guard(State(app): Shared, request: Request, next: Next) -> Response {
             response
         }
     }
+}
+
+/// Has a call that changes something done to its end, whatever becomes of its client: what is stored and what is in
+/// memory would part half-way.
+async fn complete(request: Request, next: Next) -> Response {
+    let method = request.method();
+    if method != Method::POST && method != Method::DELETE {
+        // An upload ends with its connection; what its content is for is done by `whole`.
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    // Read here: elsewhere a body that ends with its connection looks as if it were all of it.
+    let done = match bytes(body, &head.headers, BODY_LIMIT).await {
+        Ok(body) => whole(next.run(Request::from_parts(head, body.into()))).await,
+        Err(e) => Err(e),
+    };
+    done.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Runs to its end even where the caller is dropped, as it is when a client goes away.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work).await.map_err(|e| {
+        log::error!("a call failed: {e}");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", e.to_string())
+    })
 }
 
 /// A call that failed.

@@ -2,7 +2,7 @@
 
 use super::blobs::{blocking, load, store};
 use super::extract::{Path, Query};
-use super::{Answer, ApiError, Shared, bytes, identifier, json, object, read};
+use super::{Answer, ApiError, Shared, bytes, identifier, json, object, read, whole};
 use crate::blobs::{BlobError, is_hash};
 use crate::repositories::manifest::{
     MAX_FILES, SCRIPT_BYTES, check_path, default_mode, parse_mode,
@@ -174,7 +174,8 @@ pub(super) async fn put(
         mode,
         default,
     };
-    make(&app, &name, &hash, edit, query.comment, query.parent).await
+    let put = async move { make(&app, &name, &hash, edit, query.comment, query.parent).await };
+    whole(put).await?
 }
 
 pub(super) async fn remove(

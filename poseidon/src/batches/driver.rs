@@ -53,6 +53,7 @@ pub fn start(app: &Arc<App>, batch: &Arc<Batch>, resumed: bool) {
         unwritten: Vec::new(),
         retry: None,
         told: false,
+        news: false,
     };
     let drivers = app.batches.drivers.clone();
     tokio::spawn(async move {
@@ -84,6 +85,8 @@ struct Driver {
     retry: Option<Instant>,
     /// The log has said that something failed.
     told: bool,
+    /// Something that watchers were not told of.
+    news: bool,
 }
 
 impl Driver {
@@ -103,14 +106,28 @@ impl Driver {
             if self.is_over() && self.finish().await {
                 return;
             }
+            // Once for all that ended in this round.
+            if std::mem::take(&mut self.news) {
+                self.app.batches.publish(&self.batch);
+            }
             let due = self.due();
             let listening = !self.away.is_empty() || !self.unsent.is_empty();
-            tokio::select! {
-                Some(ended) = self.running.join_next() => self.take(ended),
-                change = self.changes.recv(), if listening => self.hear(change),
-                () = sleep_until(due) => {}
-                () = self.batch.wake.notified() => {}
-                () = stopped(&mut stop) => return,
+            // Each heartbeat of the fleet is heard here, and a round looks at all members.
+            loop {
+                tokio::select! {
+                    Some(ended) = self.running.join_next() => {
+                        self.take(ended);
+                        break;
+                    }
+                    change = self.changes.recv(), if listening => {
+                        if self.hear(change) {
+                            break;
+                        }
+                    }
+                    () = sleep_until(due) => break,
+                    () = self.batch.wake.notified() => break,
+                    () = stopped(&mut stop) => return,
+                }
             }
             while let Some(ended) = self.running.try_join_next() {
                 self.take(ended);
@@ -202,7 +219,7 @@ impl Driver {
                 standing.order.push(at);
             }
         });
-        self.app.batches.publish(&self.batch);
+        self.news = true;
         let number = u32::try_from(at).unwrap_or(u32::MAX);
         self.unwritten.push((number, started, end));
     }
@@ -226,15 +243,16 @@ impl Driver {
         }
     }
 
-    /// Jobs so far, and those of them that succeeded and failed.
+    /// Jobs so far that say something of what is asked, and those of them that succeeded and failed.
     fn tally(&self) -> [u32; 3] {
         let standing = lock(&self.batch.standing);
         let mut tally = [0; 3];
         for member in &standing.members {
             let state = member.end.as_ref().map(|end| end.state);
-            tally[0] += u32::from(member.started);
+            // In the place of one that went before it got its job another one may be the canary.
+            tally[0] += u32::from(member.started && state != Some(MemberState::Offline));
             tally[1] += u32::from(state == Some(MemberState::Succeeded));
-            tally[2] += u32::from(state.is_some_and(|state| is_failure(state, member.started)));
+            tally[2] += u32::from(state.is_some_and(is_failure));
         }
         tally
     }
@@ -299,7 +317,11 @@ impl Driver {
                     (member.key(), member.agent.clone(), member.token.clone())
                 };
                 let Some((connection, journal)) = self.app.registry.connection(&key) else {
-                    self.away.insert(key, at);
+                    if self.app.registry.knows(&key) {
+                        self.away.insert(key, at);
+                    } else {
+                        self.end(at, false, outcome::forgotten());
+                    }
                     continue;
                 };
                 members.push(at);
@@ -331,7 +353,8 @@ impl Driver {
                 for (at, live) in members.iter().zip(jobs) {
                     self.watch(*at, live);
                 }
-                return self.app.batches.publish(&self.batch);
+                self.news = true;
+                return;
             }
             Err(failure) => failure,
         };
@@ -431,28 +454,40 @@ impl Driver {
         }
     }
 
-    fn hear(&mut self, change: Result<Change, RecvError>) {
+    /// Whether there is something to do now.
+    fn hear(&mut self, change: Result<Change, RecvError>) -> bool {
         match change {
-            Ok(Change::Agent(key)) => self.look(&key),
-            Ok(_) => {}
+            Ok(Change::Agent(key) | Change::Removed { key, .. }) => self.look(&key),
+            Ok(_) => false,
             Err(_) => {
-                // Too much came at once: any of them may be back.
+                // Too much came at once: any of them may be back, or gone for good.
                 let all: Vec<Key> = self.away.keys().cloned().collect();
                 for key in all {
                     self.look(&key);
                 }
+                true
             }
         }
     }
 
-    /// One that is back gets its turn.
-    fn look(&mut self, key: &Key) {
-        if self.away.contains_key(key)
-            && self.app.registry.connection(key).is_some()
-            && let Some(at) = self.away.remove(key)
-        {
-            self.ready.push_back(at);
+    /// One that is back gets its turn, or its cancel; one that was forgotten never comes.
+    fn look(&mut self, key: &Key) -> bool {
+        if !self.away.contains_key(key) && !self.unsent.contains_key(key) {
+            return false;
         }
+        let is_up = self.app.registry.connection(key).is_some();
+        if !is_up && self.app.registry.knows(key) {
+            return false;
+        }
+        let Some(at) = self.away.remove(key) else {
+            return is_up;
+        };
+        if is_up {
+            self.ready.push_back(at);
+        } else {
+            self.end(at, false, outcome::forgotten());
+        }
+        true
     }
 
     /// When there is something to do at the latest.

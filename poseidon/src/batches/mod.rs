@@ -8,7 +8,7 @@ pub mod driver;
 mod outcome;
 pub mod output;
 
-pub use outcome::{end_of, is_failure};
+use outcome::{end_of, is_failure};
 
 use crate::agents::Key;
 use crate::agents::registry::Target;
@@ -332,6 +332,14 @@ impl Batches {
     /// One that is not over.
     pub fn open(&self, id: &str) -> Option<Arc<Batch>> {
         lock(&self.open).get(id).cloned()
+    }
+
+    /// Calls `take` for the request of each that is not over.
+    pub fn each_request(&self, take: &mut dyn FnMut(&str)) {
+        let open: Vec<Arc<Batch>> = lock(&self.open).values().cloned().collect();
+        for batch in open {
+            take(batch.row.request.get());
+        }
     }
 
     /// Any.

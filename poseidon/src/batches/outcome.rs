@@ -15,13 +15,18 @@ pub(super) fn offline() -> MemberEnd {
     MemberEnd::new(MemberState::Offline, "the device is down")
 }
 
-/// Whether this end counts as a failure. A member that was down before it got a job says nothing of what is asked.
-pub fn is_failure(state: MemberState, started: bool) -> bool {
-    match state {
-        MemberState::Failed | MemberState::TimedOut | MemberState::Cancelled => true,
-        MemberState::Offline => started,
-        _ => false,
-    }
+/// Whether this end counts as a failure. A member that was down says nothing of what is asked, nor does one that went
+/// before it got its job.
+pub(super) fn is_failure(state: MemberState) -> bool {
+    matches!(
+        state,
+        MemberState::Failed | MemberState::TimedOut | MemberState::Cancelled
+    )
+}
+
+/// How a member ends that is not known any more.
+pub(super) fn forgotten() -> MemberEnd {
+    MemberEnd::new(MemberState::Offline, "the device was forgotten")
 }
 
 /// How a member ends with its job.
@@ -117,7 +122,7 @@ mod tests {
             state: JobState::Ended,
             created: 1.0,
             kind: "command".to_owned(),
-            request: RawValue::NULL.to_owned(),
+            request: RawValue::NULL.to_owned().into(),
             result: raw(result),
             error: raw(error),
             stdout_bytes: 0,

@@ -177,12 +177,18 @@ impl Teller {
             if piece {
                 continue;
             }
-            if !follow || self.is_given_up(told) {
+            if !follow {
                 return true;
             }
-            tokio::select! {
-                () = lines.news() => {}
-                _ = changed.changed() => {}
+            // Of a large batch much changes: nothing is read for that.
+            loop {
+                if self.is_given_up(told) {
+                    return true;
+                }
+                tokio::select! {
+                    () = lines.news() => break,
+                    _ = changed.changed() => {}
+                }
             }
         }
     }

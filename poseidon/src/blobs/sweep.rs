@@ -1,8 +1,8 @@
 //! Deletes blobs that nothing refers to.
 
 use super::Blobs;
-use crate::jobs::Jobs;
-use crate::store::{Db, StoreError};
+use crate::server::App;
+use crate::store::StoreError;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,15 +12,11 @@ const LOOK_UP: usize = 500;
 /// A manifest that a job names is read up to so many bytes for the blobs that it names.
 const MANIFEST_LIMIT: u64 = 64 << 20;
 
-/// Looks at all blobs as they are at `now`: those that a kept revision, named data or an open job refers to stay.
-pub async fn sweep(
-    blobs: &Arc<Blobs>,
-    db: &Db,
-    jobs: &Arc<Jobs>,
-    now: SystemTime,
-) -> Result<usize, String> {
+/// Looks at all blobs as they are at `now`: those that a kept revision, named data, an open job or a running batch
+/// refers to stay.
+pub async fn sweep(app: &Arc<App>, now: SystemTime) -> Result<usize, String> {
     let failed = |e: std::io::Error| format!("the folder of blobs: {e}");
-    let all = blobs.clone();
+    let all = app.blobs.clone();
     let old = blocking(move || all.old(now)).await?.map_err(failed)?;
     if old.is_empty() {
         return Ok(0);
@@ -28,13 +24,17 @@ pub async fn sweep(
     let mut wanted = HashSet::new();
     for some in old.chunks(LOOK_UP) {
         let some = some.to_vec();
-        let found = db.call(move |store| store.wanted_blobs(&some)).await;
+        let found = app.db.call(move |store| store.wanted_blobs(&some)).await;
         wanted.extend(found.map_err(|e: StoreError| e.to_string())?);
     }
-    let (blobs, jobs) = (blobs.clone(), jobs.clone());
+    let app = app.clone();
     blocking(move || {
-        jobs.each_request(|request| wanted.extend(named_in(&blobs, request)));
-        blobs.sweep(&old, &wanted, now)
+        let mut read = HashSet::new();
+        let mut keep = |request: &str| wanted.extend(named_in(&app.blobs, request, &mut read));
+        // A member of a batch may have its job in an hour.
+        app.batches.each_request(&mut keep);
+        app.jobs.each_request(&mut keep);
+        app.blobs.sweep(&old, &wanted, now)
     })
     .await?
     .map_err(failed)
@@ -47,13 +47,16 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| e.to_string())
 }
 
-/// The blobs that a job's request names, and those that its manifest names.
-fn named_in(blobs: &Blobs, request: &str) -> Vec<String> {
+/// The blobs that a request names, and those that its manifest names, unless that was `read` already.
+fn named_in(blobs: &Blobs, request: &str, read: &mut HashSet<String>) -> Vec<String> {
     let mut named = hashes(request.as_bytes());
     if request.contains("\"manifest\"") {
         for hash in named.clone() {
             // Of the few that such a request names one is the manifest, and no other is likely to hold hashes.
-            if let Ok(text) = blobs.read(&hash, MANIFEST_LIMIT) {
+            // Thousands of jobs of one push have the same.
+            if read.insert(hash.clone())
+                && let Ok(text) = blobs.read(&hash, MANIFEST_LIMIT)
+            {
                 named.extend(hashes(&text));
             }
         }
@@ -82,8 +85,12 @@ mod tests {
             .put(format!("[{{\"ref\":\"sha256:{one}\"}}]").as_bytes())
             .unwrap();
         let request = format!(r#"{{"manifest":{{"ref":"sha256:{manifest}"}},"x":"{two}"}}"#);
-        assert_eq!(named_in(&blobs, &request), [manifest, two.clone(), one]);
+        let mut read = HashSet::new();
+        let mut named = |request: &str| named_in(&blobs, request, &mut read);
+        assert_eq!(named(&request), [manifest.clone(), two.clone(), one]);
+        // The same manifest is not read again in the same round.
+        assert_eq!(named(&request), [manifest, two.clone()]);
         let request = format!(r#"{{"ref":"sha256:{two}","other":"{two}f"}}"#);
-        assert_eq!(named_in(&blobs, &request), [two]);
+        assert_eq!(named(&request), [two]);
     }
 }

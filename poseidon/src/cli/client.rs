@@ -131,9 +131,13 @@ impl Failure {
 
     /// Whether it may work in a moment, as where the server is being restarted and its agents come back.
     pub(super) fn passes(&self) -> bool {
-        match self.kind {
+        match &self.kind {
             Kind::Unreachable | Kind::Broken => true,
-            Kind::Answered { status, .. } => status == 429 || status >= 500 || self.is_offline(),
+            // What a full disk or a device has said does not change in a moment.
+            Kind::Answered { code, .. } if matches!(code.as_str(), "full" | "agent" | "io") => {
+                false
+            }
+            Kind::Answered { status, .. } => *status == 429 || *status >= 500 || self.is_offline(),
             Kind::Wrong => false,
         }
     }

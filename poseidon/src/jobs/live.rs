@@ -111,6 +111,14 @@ impl Live {
         lock(&self.job).connection == connection
     }
 
+    /// Whether it is to be seen to on this connection, as [`Self::resume`] does it, and was not yet.
+    pub(crate) fn is_left_by(&self, connection: u64) -> bool {
+        let standing = lock(&self.job);
+        matches!(standing.job.state, JobState::Sent | JobState::Accepted)
+            && standing.connection != connection
+            && !self.ending.load(Ordering::Acquire)
+    }
+
     /// Whose it is.
     pub(crate) fn key(&self) -> Key {
         let standing = lock(&self.job);

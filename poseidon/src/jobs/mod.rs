@@ -168,7 +168,7 @@ impl Jobs {
     }
 
     /// Calls `take` for the request of each open job.
-    pub fn each_request(&self, mut take: impl FnMut(&str)) {
+    pub fn each_request(&self, take: &mut dyn FnMut(&str)) {
         let all = lock(&self.open).all();
         for live in all {
             take(live.job().request.get());

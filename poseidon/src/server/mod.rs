@@ -433,7 +433,7 @@ async fn flush(app: Arc<App>) {
         }
         if all {
             let now = std::time::SystemTime::now();
-            match blobs::sweep::sweep(&app.blobs, &app.db, &app.jobs, now).await {
+            match blobs::sweep::sweep(&app, now).await {
                 Ok(0) => {}
                 Ok(n) => log::info!("deleted {n} blobs that nothing refers to"),
                 Err(e) => log::error!("old blobs are not deleted: {e}"),

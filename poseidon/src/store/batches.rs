@@ -3,6 +3,7 @@
 use super::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// Where a member of a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +116,7 @@ pub struct Batch {
     /// Type of the request.
     pub kind: String,
     /// Its payload.
-    pub request: Box<RawValue>,
+    pub request: Arc<RawValue>,
     /// The selectors…
     pub on: Vec<String>,
     /// …and names that its members were found by.

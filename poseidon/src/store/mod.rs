@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Calls that may wait for the store; who comes later waits before the queue.
@@ -116,8 +117,8 @@ pub struct Job {
     pub created: f64,
     /// Type of the request.
     pub kind: String,
-    /// The payload of the request.
-    pub request: Box<RawValue>,
+    /// The payload of the request, which thousands may share.
+    pub request: Arc<RawValue>,
     /// The payload of `result`.
     pub result: Option<Box<RawValue>>,
     /// The payload of `error`.

@@ -384,7 +384,9 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
             _ => JobState::Ended,
         },
         created: row.get(5)?,
-        request: json(row, 6)?.unwrap_or_else(|| RawValue::NULL.to_owned()),
+        request: json(row, 6)?
+            .unwrap_or_else(|| RawValue::NULL.to_owned())
+            .into(),
         result: json(row, 7)?,
         error: json(row, 8)?,
         stdout_bytes: u64::try_from(row.get::<_, i64>(9)?).unwrap_or(0),
@@ -410,7 +412,7 @@ mod tests {
             agent: "box".to_owned(),
             state: JobState::Sent,
             created: 1.0,
-            request: RawValue::from_string(request).unwrap(),
+            request: RawValue::from_string(request).unwrap().into(),
             result: None,
             error: None,
             stdout_bytes: 0,

@@ -188,6 +188,7 @@ fn answer(message: &Message, request: &DataRequest, behaviour: &Behaviour) -> Me
         offset: request.offset,
         data: text::encode(&file[start..end]),
         eof: end == file.len(),
+        sha256: None,
     };
     match behaviour.lie {
         Lie::MoreThanAsked => response.data = text::encode(&vec![0; length + 1]),

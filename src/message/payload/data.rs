@@ -55,4 +55,7 @@ pub struct DataResponse {
     /// Whether nothing follows.
     #[serde(default)]
     pub eof: bool,
+    /// Of the whole content, in hex, where that may change between two pieces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }

@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tree::Tree;
 use triton::message::payload::{DIRECTORY_PUT, FILE_PUT};
 
-/// A list of entries that is longer travels by a ref: a message has room for a megabyte.
-const INLINE: usize = 256 << 10;
+/// A list of entries that is longer travels by a ref: the request is stored with the job of each device.
+const INLINE: usize = 8 << 10;
 
 #[derive(Args)]
 // Each is a flag of the command line, on or off by itself.

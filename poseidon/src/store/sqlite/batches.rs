@@ -186,7 +186,9 @@ fn read_batch(row: &Row<'_>) -> rusqlite::Result<(Batch, i64)> {
         id: row.get(0)?,
         created: row.get(1)?,
         kind: row.get(2)?,
-        request: json(row, 3)?.unwrap_or_else(|| RawValue::NULL.to_owned()),
+        request: json(row, 3)?
+            .unwrap_or_else(|| RawValue::NULL.to_owned())
+            .into(),
         on: list(4)?,
         agents: list(5)?,
         concurrency: row.get(6)?,
