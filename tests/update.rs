@@ -295,7 +295,8 @@ fn what_is_not_signed_or_does_not_run_changes_nothing() {
         (&no_program, &pair(), true, "refused", "--version"),
         (&strange, &pair(), true, "refused", "9.9.9"),
         (&broken, &pair(), true, "refused", "check-config"),
-        (b"", &pair(), true, "refused", "--version"),
+        // execvp(3) has the shell run what is no program: it runs nothing, successfully.
+        (b"", &pair(), true, "refused", "calls itself"),
     ];
     for (content, signer, trusted, code, said) in cases {
         let server = Server::new(request(content, VERSION, signer), content.to_vec());
