@@ -1,8 +1,8 @@
 //! Schedules: what the device runs by its own clock, connected or not (`docs/protocol.md` section 6).
 //!
-//! Entries come from Poseidon (`schedule.set`, kept in STATE/schedule.json) and from the device's configuration. [`cron`]
-//! says which local times fit, [`zone`] and [`next`] make points in time of them, [`progress`] decides what is due, has
-//! been missed or had its turn, and [`run`] is the thread that hands it to the pool as jobs. A schedule without entries
+//! Entries come from Poseidon (`schedule.set`, kept in STATE/schedule.json) and from the device's configuration. `cron`
+//! says which local times fit, `zone` and `next` make points in time of them, `progress` decides what is due, has
+//! been missed or had its turn, and `run` is the thread that hands it to the pool as jobs. A schedule without entries
 //! has no thread.
 //!
 //! **At most once.** What had its turn is in STATE/schedule-times.json, written and synced before the run; and the
