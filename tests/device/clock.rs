@@ -36,19 +36,27 @@ fn certificate(folder: &Path) -> [PathBuf; 3] {
     files
 }
 
-#[test]
-fn in_1970_tls_waits_for_the_time_and_says_so() {
+/// What shows the agent another time; none, with the reason printed, where that cannot be done here.
+fn usable_library() -> Option<String> {
     let Some(library) = library() else {
         skip("there is no libfaketime (Debian: apt-get install faketime)");
-        return;
+        return None;
     };
     let linked = Command::new("ldd")
         .arg(env!("CARGO_BIN_EXE_triton"))
         .output();
     if !linked.is_ok_and(|linked| linked.status.success()) {
         println!("skipped: a static program cannot be shown another time");
-        return;
+        return None;
     }
+    Some(library)
+}
+
+#[test]
+fn in_1970_tls_waits_for_the_time_and_says_so() {
+    let Some(library) = usable_library() else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let [ca, cert, key] = certificate(folder.path());
     let poseidon = Poseidon::with(&["--tls-cert", text(&cert), "--tls-key", text(&key)]);
@@ -109,17 +117,9 @@ fn in_1970_tls_waits_for_the_time_and_says_so() {
 /// A clock in 1970 is not believed: nothing runs by it, and nothing is made up for when the time is known.
 #[test]
 fn in_1970_nothing_runs_by_the_clock_but_what_runs_at_boot() {
-    let Some(library) = library() else {
-        skip("there is no libfaketime (Debian: apt-get install faketime)");
+    let Some(library) = usable_library() else {
         return;
     };
-    let linked = Command::new("ldd")
-        .arg(env!("CARGO_BIN_EXE_triton"))
-        .output();
-    if !linked.is_ok_and(|linked| linked.status.success()) {
-        println!("skipped: a static program cannot be shown another time");
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let (time, config, boot, tick) = (path("time"), path("config"), path("boot"), path("tick"));

@@ -5,7 +5,7 @@ use super::commands::rows;
 use super::follow::{Away, Line, Outage, Patience, Position};
 use super::many::Many;
 use super::printer::{Broken, Printer, exit_code};
-use super::run::{PARTING, Signal, Signals};
+use super::run::{PARTING, Signal, Signals, cancel_at};
 use super::tables::{clean, table, text};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -385,19 +385,5 @@ pub(super) fn summary(
 /// Starts no more and cancels what runs. Where all of it is over there is nothing to cancel.
 async fn cancel(client: Client, id: String, patience: Patience) {
     let path = format!("/batches/{}/cancel", segment(&id));
-    let mut outage = Outage::new(patience, Away::default());
-    let mut client = client;
-    while let Err(failure) = client.try_post::<Value>(&path, &json!({})).await {
-        // A second cancel kills at once: only one that never arrived is sent again.
-        let waited = if failure.never_sent() {
-            outage.wait(failure).await
-        } else {
-            Err(failure)
-        };
-        if let Err(failure) = waited {
-            eprintln!("poseidon: {failure}");
-            return;
-        }
-        client = client.again();
-    }
+    cancel_at(client, path, Outage::new(patience, Away::default())).await;
 }

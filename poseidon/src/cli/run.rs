@@ -5,6 +5,7 @@ use super::client::{Client, Failure, segment};
 use super::commands::pair;
 use super::follow::{Away, Follower, Outage, Patience};
 use super::many::Many;
+use super::place::devices;
 use super::printer::{Broken, Printer, exit_code};
 use super::tables::{clean, span, text};
 use crate::time::now;
@@ -206,7 +207,7 @@ async fn follow(
     run: &Many,
 ) -> Result<ExitCode, String> {
     let several = jobs.len() > 1;
-    let names = names(jobs);
+    let names = devices(jobs);
     let (out, away) = (Arc::new(Mutex::new(())), Away::default());
     let mut readers = JoinSet::new();
     for (id, name) in ids.iter().zip(&names) {
@@ -260,25 +261,6 @@ async fn follow(
     }
 }
 
-/// What to call each job's device.
-fn names(jobs: &[Value]) -> Vec<String> {
-    let mut instances: BTreeMap<&str, usize> = BTreeMap::new();
-    for job in jobs {
-        *instances
-            .entry(job["agent"].as_str().unwrap_or(""))
-            .or_default() += 1;
-    }
-    jobs.iter()
-        .map(|job| {
-            let name = text(&job["agent"]);
-            match instances.get(job["agent"].as_str().unwrap_or("")) {
-                Some(1) => name,
-                _ => format!("{name}/{}", text(&job["instance"])),
-            }
-        })
-        .collect()
-}
-
 /// What to say where the server stayed away.
 fn lost(failure: &Failure, ids: &[String]) -> String {
     let ids: Vec<_> = ids.iter().map(|id| clean(id)).collect();
@@ -293,25 +275,26 @@ async fn cancel(client: Client, ids: Vec<String>, patience: Patience) {
     let away = Away::default();
     let each = ids.iter().map(|id| {
         let path = format!("/jobs/{}/cancel", segment(id));
-        let mut outage = Outage::new(patience, away.clone());
-        let mut client = client.clone();
-        async move {
-            while let Err(failure) = client.try_post::<Value>(&path, &json!({})).await {
-                // A second cancel kills at once: only one that never arrived is sent again.
-                let waited = if failure.never_sent() {
-                    outage.wait(failure).await
-                } else {
-                    Err(failure)
-                };
-                if let Err(failure) = waited {
-                    eprintln!("poseidon: {failure}");
-                    break;
-                }
-                client = client.again();
-            }
-        }
+        cancel_at(client.clone(), path, Outage::new(patience, away.clone()))
     });
     futures_util::future::join_all(each).await;
+}
+
+/// Posts a cancel to `path`; says what becomes of it where it fails.
+pub(super) async fn cancel_at(mut client: Client, path: String, mut outage: Outage) {
+    while let Err(failure) = client.try_post::<Value>(&path, &json!({})).await {
+        // A second cancel kills at once: only one that never arrived is sent again.
+        let waited = if failure.never_sent() {
+            outage.wait(failure).await
+        } else {
+            Err(failure)
+        };
+        if let Err(failure) = waited {
+            eprintln!("poseidon: {failure}");
+            break;
+        }
+        client = client.again();
+    }
 }
 
 /// What ends waiting for jobs.
