@@ -15,26 +15,16 @@ use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
 use crate::message::id;
 use crate::outbox::{Limits, Outbox};
-use crate::plugin::acts::Doer;
-use crate::plugin::agent::Status;
-use crate::plugin::command::Commands;
-use crate::plugin::data::Data;
-use crate::plugin::engine::Engine;
-use crate::plugin::files::Files;
-use crate::plugin::history::History;
-use crate::plugin::schedule::Schedules;
-use crate::plugin::scripts::Scripts;
-use crate::plugin::update::Updates;
+use crate::plugin::builtin::{self, Modules};
 use crate::schedule::{self, Scheduler};
 use crate::scripts::{Attributes, Repository};
-use crate::service::{self, Service, notify::Notify};
+use crate::service::{self, Service, notify::Notify, watchdog::Part};
 use crate::sys;
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::process;
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
-use crate::transfer::{self, Pace};
 use crate::update::{self, Began, Trial, Watch};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
@@ -43,7 +33,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Jobs get this long to end after SIGTERM when the agent stops. With what follows it stays within the 5 s that
 /// procd gives before it kills.
@@ -92,7 +82,12 @@ pub fn run(
     let _lock = lock(&config.state)?;
     let updates = update::Settings::from_config(config, program);
     // Before all that a new program might not be up to.
-    let trial = match Trial::begin(&updates) {
+    let began = if cfg!(feature = "update") {
+        Trial::begin(&updates)
+    } else {
+        Began::Alone
+    };
+    let trial = match began {
         Began::Alone => None,
         Began::Trial(trial) => Some(trial),
         Began::TakenBack => return Ok(Outcome::Restarting),
@@ -121,60 +116,38 @@ pub fn run(
         config.scripts.interpreters.clone(),
         Arc::clone(&attributes),
     ));
-    let scheduler = Scheduler::new(schedule::Settings {
-        state: config.state.clone(),
-        entries: config.schedule.clone(),
-        seed: instance.id.clone(),
-        workers: config.jobs.workers,
-        pool: Arc::clone(&pool),
-        scripts: Arc::clone(&scripts),
-        journal: Arc::clone(&journal),
-        crew: crew.clone(),
-    })
-    .map_err(io("create a wake-up"))?;
-    let files = files(config);
-    let notes = files.notes.clone();
-    // Mostly there is nothing to sweep. Where there is, its disk may hang, and nobody waits for that.
-    if notes.exists()
-        && let Err(e) = crew.spawn("sweep", SMALL_STACK, move || {
-            transfer::leftovers::sweep(&notes, SystemTime::now());
+    let modules = Arc::new(Modules::new(&config.plugins.off));
+    // What `cfg!` leaves out is not in the program either.
+    let on = cfg!(feature = "schedule") && modules.has("schedule");
+    let scheduler = on.then(|| {
+        Scheduler::new(schedule::Settings {
+            state: config.state.clone(),
+            entries: config.schedule.clone(),
+            seed: instance.id.clone(),
+            workers: config.jobs.workers,
+            pool: Arc::clone(&pool),
+            scripts: Arc::clone(&scripts),
+            journal: Arc::clone(&journal),
+            crew: crew.clone(),
         })
-    {
-        log::warn!("what transfers have left behind stays until the next start: {e}");
-    }
-    let dispatcher = Arc::new(Dispatcher::new(vec![
-        Box::new(Commands::new(Arc::clone(&pool))),
-        Box::new(Data::new(Arc::clone(&pool), Arc::clone(&outbox))),
-        Box::new(Scripts::new(
-            Arc::clone(&pool),
-            Arc::clone(&scripts),
-            pace(config),
-        )),
-        Box::new(Doer::new(Arc::clone(&pool), Arc::clone(&acts))),
-        Box::new(Engine::new(Arc::clone(&pool), config.engine.pipe.clone())),
-        Box::new(Updates::new(
-            Arc::clone(&pool),
-            updates,
-            pace(config),
-            Arc::clone(&acts),
-        )),
-        Box::new(Files::new(Arc::clone(&pool), Arc::new(files))),
-        Box::new(History::new(
-            Arc::clone(&journal),
-            config.limits.message_bytes,
-        )),
-        Box::new(Status::new(
-            instance.clone(),
-            link_settings.fingerprint.clone(),
-            Arc::clone(&status),
-            Arc::clone(&pool),
-            Arc::clone(&outbox),
-            Arc::clone(&journal),
-            Arc::clone(&scheduler),
-            Arc::clone(&scripts),
-        )),
-        Box::new(Schedules::new(Arc::clone(&scheduler))),
-    ]));
+    });
+    let scheduler = scheduler.transpose().map_err(io("create a wake-up"))?;
+    let plugins = builtin::compose(builtin::Parts {
+        config,
+        modules: &modules,
+        crew: &crew,
+        instance: &instance,
+        fingerprint: &link_settings.fingerprint,
+        link: &status,
+        outbox: &outbox,
+        pool: &pool,
+        journal: &journal,
+        acts: &acts,
+        scheduler: scheduler.as_ref(),
+        scripts: &scripts,
+        updates,
+    });
+    let dispatcher = Arc::new(Dispatcher::with_modules(plugins, Arc::clone(&modules)));
     let heartbeat = Arc::new(Heartbeat::new());
     let control = Arc::new(Control::new(link_settings).map_err(io("create a wake-up"))?);
 
@@ -203,6 +176,7 @@ pub fn run(
     let beat_thread = {
         let heartbeat = Arc::clone(&heartbeat);
         let sources = Sources {
+            health: cfg!(feature = "health") && modules.has("health"),
             outbox: Arc::clone(&outbox),
             pool: Arc::clone(&pool),
             link: Arc::clone(&status),
@@ -218,9 +192,9 @@ pub fn run(
         status: Arc::clone(&status),
         control: Arc::clone(&control),
         journal: Arc::clone(&journal),
-        scheduler: Arc::clone(&scheduler),
+        scheduler: scheduler.clone(),
         attributes,
-        scripts,
+        scripts: modules.has("scripts").then_some(scripts),
         instance,
         run: id::random(),
         clone_advice: clone_advice(config),
@@ -232,12 +206,11 @@ pub fn run(
     threads.push(link_thread.map_err(io("start the thread link"))?);
 
     // Ready without a connection: a device without network boots all the same.
-    let mut service = Service::begin(
-        notify,
-        Arc::clone(&status),
-        vec![&*control, &*heartbeat, &*local, &*pool, &*scheduler],
-        &variable,
-    );
+    let mut watched: Vec<&dyn Part> = vec![&*control, &*heartbeat, &*local, &*pool];
+    if let Some(scheduler) = &scheduler {
+        watched.push(&**scheduler);
+    }
+    let mut service = Service::begin(notify, Arc::clone(&status), watched, &variable);
     let mut actor = Actor {
         acts: &acts,
         link: &outbox,
@@ -248,7 +221,9 @@ pub fn run(
     };
     let apply = |config: &Config| {
         apply_log(config);
-        scheduler.configure(config.schedule.clone());
+        if let Some(scheduler) = &scheduler {
+            scheduler.configure(config.schedule.clone());
+        }
     };
     let reload = || read_anew(&control, reload, &apply);
     let mut trial = Watch::new(trial, &status, &journal);
@@ -267,7 +242,7 @@ pub fn run(
         service.stopping();
     }
     // First what makes work, then what reports its end.
-    threads.extend(scheduler.stop());
+    threads.extend(scheduler.as_ref().and_then(|s| s.stop()));
     pool.stop(JOB_GRACE);
     heartbeat.stop();
     control.stop();
@@ -494,29 +469,6 @@ fn job_settings(config: &Config) -> job::Settings {
     }
 }
 
-fn pace(config: &Config) -> Pace {
-    let idle = Duration::from_secs(config.files.idle_seconds);
-    // After a reconnect all are made again. Those of all workers fit the outbox twice, which drops what it has no room for.
-    let requests = config.limits.control_messages / config.jobs.workers.max(1) / 2;
-    let files = &config.files;
-    Pace::new(
-        files.window_bytes,
-        requests,
-        config.limits.message_bytes,
-        idle,
-    )
-}
-
-fn files(config: &Config) -> transfer::Files {
-    let files = &config.files;
-    transfer::Files::new(
-        pace(config),
-        files.reserve_bytes,
-        files.manifest_entries,
-        config.state.join("transfers"),
-    )
-}
-
 /// The most that a job's end may take of the journal, on disk or in memory: the smallest one still has room for a job.
 fn end_bytes(config: &Config) -> usize {
     let journal = &config.journal;
@@ -566,17 +518,6 @@ fn log_start(config: &Config, settings: &LinkSettings, instance: &Instance) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_requests_of_all_transfers_fit_the_outbox_twice() {
-        let mut config = Config::default();
-        assert_eq!(pace(&config).requests, 32);
-        config.limits.control_messages = 64;
-        for (workers, requests) in [(1, 32), (4, 8), (64, 1)] {
-            config.jobs.workers = workers;
-            assert_eq!(pace(&config).requests, requests);
-        }
-    }
 
     #[test]
     fn a_panic_in_any_thread_ends_the_daemons_wait() {

@@ -69,6 +69,8 @@ pub struct Config {
     #[allow(missing_docs)]
     pub update: Update,
     #[allow(missing_docs)]
+    pub plugins: Plugins,
+    #[allow(missing_docs)]
     pub files: Files,
     #[allow(missing_docs)]
     pub limits: Limits,
@@ -184,6 +186,21 @@ pub struct System {
     pub shutdown_command: Vec<String>,
 }
 
+/// `[plugins]`: what of the agent is on, and what runs beside it.
+#[derive(Clone)]
+pub struct Plugins {
+    /// Built-in ones that are switched off.
+    pub off: Vec<String>,
+    /// Where the external ones are. It need not exist.
+    pub folder: PathBuf,
+    /// Seconds that one may take to its `hello`.
+    pub hello_seconds: u64,
+    /// Seconds that one may leave a `ping` unanswered or its input unread.
+    pub patience_seconds: u64,
+    /// Messages that are read of one in a second.
+    pub rate: u64,
+}
+
 /// `[files]`: how content moves to and from the device.
 #[derive(Clone)]
 pub struct Files {
@@ -238,6 +255,7 @@ impl Default for Config {
                 keys: Vec::new(),
                 confirm_seconds: 300,
             },
+            plugins: Plugins::default(),
             files: Files::default(),
             limits: Limits::default(),
         }
@@ -303,6 +321,18 @@ impl Default for Journal {
             bytes: 1_048_576,
             memory_bytes: 262_144,
             sync: true,
+        }
+    }
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            off: Vec::new(),
+            folder: PathBuf::from("/etc/triton/plugins"),
+            hello_seconds: 10,
+            patience_seconds: 30,
+            rate: 100,
         }
     }
 }

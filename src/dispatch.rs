@@ -2,32 +2,36 @@
 
 use crate::message::payload::{self, PluginState};
 use crate::message::{ErrorCode, Message, VERSION};
+use crate::plugin::builtin::Modules;
 use crate::plugin::{Peer, Plugin};
+use std::sync::Arc;
 
 /// Knows the plugins of this agent.
 #[derive(Default)]
 pub struct Dispatcher {
     plugins: Vec<Box<dyn Plugin>>,
+    modules: Arc<Modules>,
 }
 
 impl Dispatcher {
     /// Dispatches to `plugins`; where two act on a type, the first gets it.
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
-        Self { plugins }
+        Self::with_modules(plugins, Arc::default())
+    }
+
+    /// Dispatches to `plugins`; `modules` knows what else there could be.
+    pub fn with_modules(plugins: Vec<Box<dyn Plugin>>, modules: Arc<Modules>) -> Self {
+        Self { plugins, modules }
     }
 
     /// The types that can be acted on here.
     pub fn types(&self) -> Vec<String> {
-        self.plugins
-            .iter()
-            .flat_map(|p| p.offers())
-            .map(|&t| t.to_owned())
-            .collect()
+        self.plugins.iter().flat_map(|p| p.offers()).collect()
     }
 
     /// How the plugins are.
     pub fn plugins(&self) -> Vec<PluginState> {
-        self.plugins.iter().map(|p| p.state()).collect()
+        self.modules.states()
     }
 
     /// Tells all that the connection to Poseidon has ended.
@@ -49,7 +53,12 @@ impl Dispatcher {
             return;
         }
         let kind = message.kind.as_str();
-        let Some(plugin) = self.plugins.iter().find(|p| p.types().contains(&kind)) else {
+        let Some(plugin) = self.plugins.iter().find(|p| p.takes(kind)) else {
+            if let Some(error) = self.modules.absent(kind) {
+                log::warn!("a request was refused: {}", error.message);
+                from.outbox.push(message.reply(payload::ERROR, &error));
+                return;
+            }
             log::warn!(
                 "a message of the unknown type {:?} was refused",
                 shorten(kind)

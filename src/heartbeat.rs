@@ -30,6 +30,8 @@ struct State {
 
 /// What a heartbeat says about the agent comes from here.
 pub struct Sources {
+    /// Whether it says more of the device than its uptime.
+    pub health: bool,
     /// Gets the heartbeats.
     pub outbox: Arc<Outbox>,
     /// Knows the jobs.
@@ -106,13 +108,18 @@ impl Heartbeat {
 
     /// The body of the thread `heartbeat`.
     pub fn run(&self, sources: &Sources) {
-        let mut health = Health::new();
+        let on = cfg!(feature = "health") && sources.health;
+        let mut health = on.then(Health::new);
         while self.wait() {
             sources.journal.tend();
             // A sensor or a disk that hangs takes the heartbeats, and nothing else: an agent that still runs commands
             // is the means of repair, and a new one would hang there again.
             self.pulse.busy_until(Some(Instant::now() + NO_END));
-            let mut beat = health.read();
+            let mut beat = match &mut health {
+                // Said twice, so that a build without it has nothing of it.
+                Some(health) if cfg!(feature = "health") => health.read(),
+                _ => health::uptime_only(),
+            };
             self.pulse.busy_until(None);
             beat.agent = Some(AgentHealth {
                 rss: health::agent_rss().unwrap_or_default(),

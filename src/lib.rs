@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod dates;
 pub mod dispatch;
+#[cfg(feature = "engine")]
 mod engine;
 pub mod error;
 pub mod heartbeat;

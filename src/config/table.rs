@@ -305,6 +305,33 @@ pub static SETTINGS: &[Setting] = &[
         Number(5, 86_400, U64(|c| &mut c.update.confirm_seconds)),
     ),
     only_file(
+        "plugins.off",
+        List(One::IsNoList, |config, names| {
+            crate::plugin::builtin::check_off(&names)?;
+            config.plugins.off = names;
+            Ok(())
+        }),
+    ),
+    only_file(
+        "plugins.folder",
+        Path(|config, path| {
+            config.plugins.folder = path;
+            Ok(())
+        }),
+    ),
+    only_file(
+        "plugins.hello_seconds",
+        Number(1, LONGEST, U64(|c| &mut c.plugins.hello_seconds)),
+    ),
+    only_file(
+        "plugins.patience_seconds",
+        Number(1, LONGEST, U64(|c| &mut c.plugins.patience_seconds)),
+    ),
+    only_file(
+        "plugins.rate",
+        Number(1, 10_000, U64(|c| &mut c.plugins.rate)),
+    ),
+    only_file(
         "files.window_bytes",
         Number(65_536, 2_097_152, U64(|c| &mut c.files.window_bytes)),
     ),

@@ -1,5 +1,6 @@
 //! `agent.status`: the agent about itself.
 
+use super::builtin::{Modules, Parts};
 use super::{Peer, Plugin};
 use crate::identity::Instance;
 use crate::job::Pool;
@@ -23,33 +24,25 @@ pub struct Status {
     pool: Arc<Pool>,
     outbox: Arc<Outbox>,
     journal: Arc<Journal>,
-    scheduler: Arc<Scheduler>,
+    scheduler: Option<Arc<Scheduler>>,
     scripts: Arc<Repository>,
+    modules: Arc<Modules>,
 }
 
 impl Status {
     /// Reports on these parts.
-    #[allow(clippy::too_many_arguments, reason = "each is a part")]
-    pub fn new(
-        instance: Instance,
-        fingerprint: String,
-        link: Arc<LinkStatus>,
-        pool: Arc<Pool>,
-        outbox: Arc<Outbox>,
-        journal: Arc<Journal>,
-        scheduler: Arc<Scheduler>,
-        scripts: Arc<Repository>,
-    ) -> Self {
+    pub fn new(parts: &Parts<'_>) -> Self {
         Self {
-            instance,
-            fingerprint,
+            instance: parts.instance.clone(),
+            fingerprint: parts.fingerprint.to_owned(),
             started: clock::now(),
-            link,
-            pool,
-            outbox,
-            journal,
-            scheduler,
-            scripts,
+            link: Arc::clone(parts.link),
+            pool: Arc::clone(parts.pool),
+            outbox: Arc::clone(parts.outbox),
+            journal: Arc::clone(parts.journal),
+            scheduler: parts.scheduler.cloned(),
+            scripts: Arc::clone(parts.scripts),
+            modules: Arc::clone(parts.modules),
         }
     }
 }
@@ -75,13 +68,14 @@ impl Plugin for Status {
             "link": self.link.get(),
             "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
             "journal": self.journal.report(),
-            "schedule": self.scheduler.report(),
+            "schedule": self.scheduler.as_ref().map(|s| s.report()),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
             "jobs": {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),
                 "list": self.pool.list(),
             },
+            "modules": self.modules.list(),
         });
         if let Some(reason) = &self.instance.fleeting {
             report["instanceReason"] = reason.clone().into();

@@ -79,6 +79,14 @@ impl Health {
     }
 }
 
+/// A heartbeat that only says how long the device has been up.
+pub fn uptime_only() -> Heartbeat {
+    Heartbeat {
+        uptime: uptime(&Source::new("/".into())),
+        ..Heartbeat::default()
+    }
+}
+
 /// Resident memory of this process in bytes.
 pub fn agent_rss() -> Option<u64> {
     let statm = Source::new("/".into()).text("proc/self/statm")?;
