@@ -4,6 +4,7 @@ use crate::acts::{Actor, Acts, Deed, Stage};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
+use crate::external::{self, Hub};
 use crate::heartbeat::{Heartbeat, Sources};
 use crate::identity::{self, Instance};
 use crate::job::{self, Pool};
@@ -132,6 +133,16 @@ pub fn run(
         })
     });
     let scheduler = scheduler.transpose().map_err(io("create a wake-up"))?;
+    let on = cfg!(feature = "external") && modules.has("external");
+    let hub = on.then(|| {
+        let settings = external::Settings::from_config(config, &instance.id);
+        let (attributes, link) = (Arc::clone(&attributes), Arc::clone(&status));
+        Hub::new(settings, attributes, link, crew.clone())
+    });
+    let hub = hub.transpose().map_err(io("create a wake-up"))?;
+    if let Some(hub) = &hub {
+        modules.set_hub(Arc::clone(hub));
+    }
     let plugins = builtin::compose(builtin::Parts {
         config,
         modules: &modules,
@@ -185,6 +196,7 @@ pub fn run(
         crew.spawn("heartbeat", SMALL_STACK, move || heartbeat.run(&sources))
     };
     threads.push(beat_thread.map_err(io("start the thread heartbeat"))?);
+    let plugins_dispatcher = Arc::clone(&dispatcher);
     let parts = supervisor::Parts {
         outbox: Arc::clone(&outbox),
         dispatcher,
@@ -205,10 +217,18 @@ pub fn run(
     });
     threads.push(link_thread.map_err(io("start the thread link"))?);
 
+    // The socket is there for them, and what they say has somewhere to go.
+    if let Some(hub) = &hub {
+        hub.begin(&plugins_dispatcher);
+    }
+
     // Ready without a connection: a device without network boots all the same.
     let mut watched: Vec<&dyn Part> = vec![&*control, &*heartbeat, &*local, &*pool];
     if let Some(scheduler) = &scheduler {
         watched.push(&**scheduler);
+    }
+    if let Some(hub) = &hub {
+        watched.push(&**hub);
     }
     let mut service = Service::begin(notify, Arc::clone(&status), watched, &variable);
     let mut actor = Actor {
@@ -223,6 +243,9 @@ pub fn run(
         apply_log(config);
         if let Some(scheduler) = &scheduler {
             scheduler.configure(config.schedule.clone());
+        }
+        if let Some(hub) = &hub {
+            hub.look();
         }
     };
     let reload = || read_anew(&control, reload, &apply);
@@ -244,6 +267,7 @@ pub fn run(
     // First what makes work, then what reports its end.
     threads.extend(scheduler.as_ref().and_then(|s| s.stop()));
     pool.stop(JOB_GRACE);
+    threads.extend(hub.as_ref().and_then(|hub| hub.stop()));
     heartbeat.stop();
     control.stop();
     local.stop();

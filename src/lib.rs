@@ -9,6 +9,7 @@ pub mod dispatch;
 #[cfg(feature = "engine")]
 mod engine;
 pub mod error;
+pub mod external;
 pub mod heartbeat;
 pub mod identity;
 pub mod job;

@@ -21,6 +21,9 @@ Commands:
                       as Poseidon may ask; Ctrl-C within the delay cancels
   engine COMMAND [--pipe PATH]
                       one line into the pipe of a monitoring engine (engine.pipe)
+  module ls [--json] | kill NAME | start NAME | ask TYPE [JSON]
+                      plugins: those there are; one that is external ended, started,
+                      or asked for something
   identifier          print the identifier to register with Poseidon (a secret);
                       --fingerprint prints what Poseidon shows of it
   check-config        read the configuration and say what is wrong with it

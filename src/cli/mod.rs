@@ -9,6 +9,7 @@ mod help;
 mod history;
 mod identifier;
 mod logging;
+mod module;
 mod put;
 mod run;
 mod schedule;

@@ -95,6 +95,7 @@ fn describe(status: &Value) -> String {
         ),
     );
     line("schedule", &schedule(&text, &seconds));
+    line("plugins", &plugins(&status["modules"]));
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
     }
@@ -131,6 +132,18 @@ fn schedule(text: &dyn Fn(&str) -> String, seconds: &dyn Fn(&str) -> Option<f64>
         said = format!("{said}; {problem}");
     }
     said.trim_start_matches("; ").to_owned()
+}
+
+/// Those that run beside the agent, and what is not as it is built.
+fn plugins(modules: &Value) -> String {
+    let modules = modules.as_array().into_iter().flatten();
+    let said = modules.filter_map(|module| {
+        let state = module["state"].as_str()?;
+        let builtin = module["kind"] == "builtin";
+        let name = printable(module["name"].as_str()?);
+        (!builtin || state != "running").then(|| format!("{name} {}", printable(state)))
+    });
+    said.collect::<Vec<_>>().join(", ")
 }
 
 fn plain(value: &Value) -> String {

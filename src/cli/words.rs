@@ -1,6 +1,6 @@
 //! The commands that take a few words and options with a value: one table tells what.
 
-use super::{exec, get, history, put, script, unexpected};
+use super::{exec, get, history, module, put, script, unexpected};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::message::Message;
@@ -35,6 +35,12 @@ const SHAPES: &[Shape] = &[
     shape("agent", (1, 1), &["delay"], "reload, restart or exit"),
     shape("system", (1, 1), &["delay"], "reboot or shutdown"),
     shape("engine", (1, 1), &["pipe"], "COMMAND"),
+    shape(
+        "module",
+        (1, 3),
+        &[],
+        "ls, kill NAME, start NAME, or ask TYPE [JSON]",
+    ),
 ];
 
 const fn shape(
@@ -92,6 +98,9 @@ impl Words {
         if words.option("delay").is_some_and(|delay| !is_time(delay)) {
             return Err("--delay takes a number of seconds".to_owned());
         }
+        if shape.name == "module" && !module::is_sound(&words.list) {
+            return Err(wrong());
+        }
         if matches!(shape.name, "agent" | "system") && words.act().is_none() {
             return Err(wrong());
         }
@@ -102,6 +111,7 @@ impl Words {
     pub fn failure_code(&self) -> u8 {
         match self.name {
             "agent" | "system" | "engine" => exec::OWN_FAILURE,
+            "module" if self.word() == "ask" => exec::OWN_FAILURE,
             _ => 1,
         }
     }
@@ -135,6 +145,7 @@ impl Words {
                 }
                 job(config, payload::ENGINE_COMMAND, &request)
             }
+            "module" => module::run(config, &self.list, self.json),
             "agent" | "system" => {
                 let delay = self.option("delay").and_then(|d| d.parse::<f64>().ok());
                 let request = json!({ "delaySeconds": delay });

@@ -91,6 +91,12 @@ pub const AGENT_EXIT: &str = "agent.exit";
 pub const SYSTEM_REBOOT: &str = "system.reboot";
 #[allow(missing_docs)]
 pub const SYSTEM_SHUTDOWN: &str = "system.shutdown";
+/// Asks for all plugins; answered by a message of the same type.
+pub const MODULE_LIST: &str = "module.list";
+/// Ends an external plugin.
+pub const MODULE_KILL: &str = "module.kill";
+/// Starts it again.
+pub const MODULE_START: &str = "module.start";
 /// The code of an `error` where there is no connection to Poseidon.
 pub const OFFLINE: &str = "offline";
 /// Asks the agent for its own state; answered by a message of the same type.

@@ -6,6 +6,7 @@
 use super::Plugin;
 use crate::acts::Acts;
 use crate::config::Config;
+use crate::external::Hub;
 use crate::identity::Instance;
 use crate::job::Pool;
 use crate::journal::Journal;
@@ -18,7 +19,7 @@ use crate::scripts::Repository;
 use crate::thread::Crew;
 use crate::update;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One that is built in, or could be.
 pub struct Builtin {
@@ -59,6 +60,14 @@ pub static BUILTIN: &[Builtin] = &[
     core("agent", &[payload::AGENT_STATUS]),
     core("history", &[payload::HISTORY_GET, payload::HISTORY_PUT]),
     core("jobs", &[payload::CANCEL, payload::PROGRESS]),
+    core(
+        "module",
+        &[
+            payload::MODULE_LIST,
+            payload::MODULE_KILL,
+            payload::MODULE_START,
+        ],
+    ),
     plugin(
         "acts",
         cfg!(feature = "acts"),
@@ -142,6 +151,8 @@ pub fn check_off(names: &[String]) -> Result<(), String> {
 #[derive(Default)]
 pub struct Modules {
     off: Vec<String>,
+    /// The external ones; none where they are switched off or not in this build.
+    external: OnceLock<Arc<Hub>>,
 }
 
 impl Modules {
@@ -149,7 +160,19 @@ impl Modules {
     pub fn new(off: &[String]) -> Self {
         Self {
             off: off.to_owned(),
+            external: OnceLock::new(),
         }
+    }
+
+    /// There are external ones.
+    pub fn set_hub(&self, hub: Arc<Hub>) {
+        // It is set once, when the agent starts.
+        let _ = self.external.set(hub);
+    }
+
+    /// Who knows the external ones.
+    pub fn hub(&self) -> Option<&Arc<Hub>> {
+        self.external.get()
     }
 
     /// Whether a plugin is neither left out of this build nor switched off.
@@ -182,7 +205,8 @@ impl Modules {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: state.to_owned(),
         });
-        own.collect()
+        let others = self.hub().map(|hub| hub.states());
+        own.chain(others.into_iter().flatten()).collect()
     }
 
     /// For `module.list` and `agent.status`.
@@ -193,7 +217,8 @@ impl Modules {
                 "state": state, "types": b.types,
             })
         });
-        own.collect()
+        let others = self.hub().map(|hub| hub.list());
+        own.chain(others.into_iter().flatten()).collect()
     }
 
     /// Why nothing acts on a type that this agent could know.
@@ -245,6 +270,9 @@ pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
         Box::new(super::history::History::new(journal, limit))
     });
     add("jobs", &|| Box::new(super::jobs::Jobs::new(pool())));
+    add("module", &|| {
+        Box::new(super::module::Lister::new(Arc::clone(parts.modules)))
+    });
     #[cfg(feature = "acts")]
     add("acts", &|| {
         Box::new(super::acts::Doer::new(pool(), Arc::clone(parts.acts)))
@@ -287,6 +315,12 @@ pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
     if let Some(scheduler) = parts.scheduler {
         let scheduler = Arc::clone(scheduler);
         plugins.push(Box::new(super::schedule::Schedules::new(scheduler)));
+    }
+    // Last, so that none of its types can take another's place.
+    #[cfg(feature = "external")]
+    if let Some(hub) = parts.modules.hub() {
+        let hub = Arc::clone(hub);
+        plugins.push(Box::new(super::external::External::new(pool(), hub)));
     }
     plugins
 }
