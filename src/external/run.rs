@@ -34,7 +34,7 @@ const BYE_GRACE: Duration = Duration::from_millis(500);
 const TERM_GRACE: Duration = Duration::from_millis(1_000);
 
 /// What a plugin may say besides what belongs to its jobs; the dispatcher answers it.
-const SAYS: [&str; 3] = ["event", "metric", payload::HISTORY_PUT];
+const SAYS: [&str; 3] = [payload::EVENT, payload::METRIC, payload::HISTORY_PUT];
 
 struct Entry {
     found: Found,

@@ -9,8 +9,8 @@ const TYPES: usize = 32;
 /// Longest name of a type, and of a version.
 const LENGTH: usize = 64;
 /// Besides those of the built-in plugins: first words of the protocol's own types.
-const RESERVED: [&str; 8] = [
-    "event", "events", "metric", "module", "nodes", "policy", "trust", "triton",
+const RESERVED: [&str; 7] = [
+    "event", "events", "metric", "nodes", "policy", "trust", "triton",
 ];
 
 /// A plugin's `hello`.

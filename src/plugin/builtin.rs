@@ -6,6 +6,7 @@
 use super::Plugin;
 use crate::acts::Acts;
 use crate::config::Config;
+use crate::events::Events;
 use crate::external::Hub;
 use crate::identity::Instance;
 use crate::job::Pool;
@@ -13,6 +14,7 @@ use crate::journal::Journal;
 use crate::link::status::LinkStatus;
 use crate::message::ErrorCode;
 use crate::message::payload::{self, Error, PluginState};
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
@@ -93,6 +95,7 @@ pub static BUILTIN: &[Builtin] = &[
         cfg!(feature = "engine"),
         &[payload::ENGINE_COMMAND],
     ),
+    plugin("events", cfg!(feature = "events"), &[payload::EVENT]),
     plugin("external", cfg!(feature = "external"), &[]),
     plugin(
         "files",
@@ -105,6 +108,7 @@ pub static BUILTIN: &[Builtin] = &[
         ],
     ),
     plugin("health", cfg!(feature = "health"), &[]),
+    plugin("metrics", cfg!(feature = "metrics"), &[payload::METRIC]),
     plugin(
         "schedule",
         cfg!(feature = "schedule"),
@@ -251,6 +255,9 @@ pub struct Parts<'a> {
     /// None where nothing runs by the clock.
     pub scheduler: Option<&'a Arc<Scheduler>>,
     pub scripts: &'a Arc<Repository>,
+    /// None where they are switched off.
+    pub events: Option<&'a Arc<Events>>,
+    pub metrics: &'a Arc<Metrics>,
     pub updates: update::Settings,
 }
 
@@ -295,6 +302,10 @@ pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
         let files = super::files::shared(parts.config, parts.crew);
         Box::new(super::files::Files::new(pool(), files))
     });
+    #[cfg(feature = "metrics")]
+    add("metrics", &|| {
+        Box::new(super::events::Metrics::new(Arc::clone(parts.metrics)))
+    });
     #[cfg(feature = "scripts")]
     add("scripts", &|| {
         let pace = super::data::pace(parts.config);
@@ -310,7 +321,12 @@ pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
         let (settings, acts) = (parts.updates.clone(), Arc::clone(parts.acts));
         Box::new(super::update::Updates::new(pool(), settings, pace, acts))
     });
-    // Where it is switched off there is no scheduler.
+    // Where they are switched off they are not there.
+    #[cfg(feature = "events")]
+    if let Some(events) = parts.events {
+        let events = Arc::clone(events);
+        plugins.push(Box::new(super::events::Events::new(events)));
+    }
     #[cfg(feature = "schedule")]
     if let Some(scheduler) = parts.scheduler {
         let scheduler = Arc::clone(scheduler);
@@ -344,7 +360,10 @@ mod tests {
             assert_eq!(check_off(&off(right)), Ok(()), "{right:?}");
         }
         for (wrong, says) in [
-            (&["file"][..], "external, files, health, schedule"),
+            (
+                &["file"][..],
+                "events, external, files, health, metrics, schedule",
+            ),
             (&["agent"], "cannot be switched off"),
             (&["jobs"], "cannot be switched off"),
             (&["data", "files", "update"], "scripts does not work"),

@@ -16,6 +16,8 @@ pub mod command;
 pub mod data;
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(any(feature = "events", feature = "metrics"))]
+pub mod events;
 #[cfg(feature = "external")]
 pub mod external;
 #[cfg(feature = "files")]

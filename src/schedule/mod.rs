@@ -20,6 +20,7 @@ mod tzif;
 mod zone;
 
 pub use entry::{Entry, Fault, by_snake, from_xml, snake};
+pub(crate) use zone::Zone;
 
 use crate::job::{Holds, Origin, Pool, Request, Work};
 use crate::journal::Journal;
@@ -324,10 +325,7 @@ fn expected(entry: &Entry) -> Option<i64> {
     let (When::Times(cron), true) = (&entry.when, entry.enabled) else {
         return None;
     };
-    let zone = entry
-        .zone()
-        .unwrap_or_else(|| Ok(zone::Zone::own().0))
-        .ok()?;
+    let zone = entry.zone().unwrap_or_else(|| Ok(Zone::own().0)).ok()?;
     next::next(cron, &zone, run::whole(clock::now()))
 }
 
