@@ -62,7 +62,9 @@ fn a_schedule_runs_while_poseidon_is_down_and_follows_it_when_it_is_back() {
     let (one, two) = (agent.folder().join("one"), agent.folder().join("two"));
     let entry = |name: &str, path: &Path| {
         let shell = format!("echo $TRITON_JOB >> {}", path.display());
-        format!("[schedule.{name}]\ncron = \"* * * * * *\"\nshell = \"{shell}\"\noverlap = \"allow\"\n")
+        format!(
+            "[schedule.{name}]\ncron = \"* * * * * *\"\nshell = \"{shell}\"\noverlap = \"allow\"\n"
+        )
     };
     schedule(&poseidon, &agent, &entry("one", &one));
     more_lines(&one);
@@ -132,7 +134,8 @@ fn skipped_times_and_zones_that_a_device_does_not_know_are_told() {
         "{line}"
     );
     assert!(line.contains(": overlap"), "{line}");
-    let strange = "[schedule.a]\ncron = \"@daily\"\nshell = \"true\"\ntime_zone = \"Mars/Phobos\"\n";
+    let strange =
+        "[schedule.a]\ncron = \"@daily\"\nshell = \"true\"\ntime_zone = \"Mars/Phobos\"\n";
     schedule(&poseidon, &agent, strange);
     let table = eventually("the device's reason is shown", || {
         let table = done(&poseidon, &["schedule", "ls", "gate"]);
@@ -223,7 +226,8 @@ fn a_key_is_made_and_a_program_signed_with_it_is_what_runs() {
     fs::write(&file, &new).unwrap();
 
     poseidon.run(&["signing-key", &other]);
-    let update = |name: &str, key: &str| poseidon.run(&["update", name, "--file", &file, "--key", key]);
+    let update =
+        |name: &str, key: &str| poseidon.run(&["update", name, "--file", &file, "--key", key]);
     for (name, key, why) in [
         ("gate", &other, "untrusted"),
         ("plain", &key, "update.keys"),
@@ -277,7 +281,9 @@ fn a_batch_over_real_agents_stops_where_it_should() {
     );
     assert!(!failed.status.success());
     assert_eq!(
-        String::from_utf8_lossy(&failed.stdout).matches("tried").count(),
+        String::from_utf8_lossy(&failed.stdout)
+            .matches("tried")
+            .count(),
         2,
         "{}",
         said(&failed)
@@ -287,7 +293,9 @@ fn a_batch_over_real_agents_stops_where_it_should() {
     fs::write(&slow, "").unwrap();
     let child = poseidon
         .command(&["run", "--on", "gate-*", "--json", "--", "sh", "-c"])
-        .arg(format!("{mark}if [ -e slow ]; then touch begun; exec sleep 1000; fi; touch mark"))
+        .arg(format!(
+            "{mark}if [ -e slow ]; then touch begun; exec sleep 1000; fi; touch mark"
+        ))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

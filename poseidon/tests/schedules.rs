@@ -137,10 +137,7 @@ async fn a_device_is_given_what_it_has_not_when_it_comes_and_when_that_changes()
     agent.nothing_came().await;
     let first = set(&rig, json!([daily("one")])).await;
     let asked = take(&mut agent).await;
-    assert_eq!(
-        asked,
-        json!({"revision": first, "entries": [daily("one")]})
-    );
+    assert_eq!(asked, json!({"revision": first, "entries": [daily("one")]}));
     stands(&rig, "it has it", |d| d["revision"] == first.as_str()).await;
     let second = set(&rig, json!([daily("two")])).await;
     assert_eq!(take(&mut agent).await["revision"], second.as_str());
@@ -366,15 +363,9 @@ async fn the_command_sets_lists_and_takes_away() {
     let _agent = rig.agent("i1").await;
     let empty = Some("[]");
     let done = command(&rig, &["schedule", "set", "--on", "os=Linux", "-"], empty).await;
-    assert!(
-        said(&done).0.starts_with("box has 0 entries"),
-        "{done:?}"
-    );
+    assert!(said(&done).0.starts_with("box has 0 entries"), "{done:?}");
     let done = command(&rig, &["schedule", "rm", "two", "tick"], None).await;
-    assert!(
-        said(&done).0.starts_with("two has 1 entry, "),
-        "{done:?}"
-    );
+    assert!(said(&done).0.starts_with("two has 1 entry, "), "{done:?}");
     let done = command(&rig, &["schedule", "rm", "two"], None).await;
     assert!(said(&done).0.starts_with("two has 0 entries"), "{done:?}");
     let shown = command(&rig, &["schedule", "ls", "box", "--json"], None).await;

@@ -55,9 +55,9 @@ fn parse_code(text: &str) -> Result<u32, String> {
         "failed" => Ok(code::FAILED),
         "dropped" => Ok(code::DROPPED),
         "skipped" => Ok(code::SKIPPED),
-        _ => text
-            .parse()
-            .map_err(|_| "accepted, ok, failed, dropped, skipped or a number is expected".to_owned()),
+        _ => text.parse().map_err(|_| {
+            "accepted, ok, failed, dropped, skipped or a number is expected".to_owned()
+        }),
     }
 }
 

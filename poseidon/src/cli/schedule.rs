@@ -213,7 +213,10 @@ async fn ls(client: &Client, name: &str, json: bool) -> Ended {
         let mut device = device.clone();
         if device["state"] == "up" && !device["revision"].is_null() {
             let instance = device["instance"].as_str().unwrap_or_default();
-            let path = format!("/agents/{}/schedule", segment(&format!("{name}/{instance}")));
+            let path = format!(
+                "/agents/{}/schedule",
+                segment(&format!("{name}/{instance}"))
+            );
             match client.try_get::<Value>(&path).await {
                 Ok(list) => device["schedule"] = list,
                 Err(failure) => device["error"] = Failure::to_string(&failure).into(),
@@ -375,8 +378,14 @@ mod tests {
         assert_eq!(parse("[]").unwrap(), Vec::<Value>::new());
         assert_eq!(parse("").unwrap(), Vec::<Value>::new());
         for (written, why) in [
-            ("[schedule.a]\ncron = \"61 * * * *\"\nshell = \"x\"\n", "line 2: schedule.a: cron: "),
-            ("[schedule.a]\ncron = \"@daily\"\nfoo = 1\n", "line 3: schedule.a: `foo` is no field"),
+            (
+                "[schedule.a]\ncron = \"61 * * * *\"\nshell = \"x\"\n",
+                "line 2: schedule.a: cron: ",
+            ),
+            (
+                "[schedule.a]\ncron = \"@daily\"\nfoo = 1\n",
+                "line 3: schedule.a: `foo` is no field",
+            ),
             ("[jobs]\nworkers = 3\n", "line 1: [jobs] is no section"),
             ("url = \"x\"\n", "line 1: url: expected a table"),
             ("[schedule.a\n", "line 1: "),

@@ -9,7 +9,9 @@ impl ScheduleStore for Sqlite {
     fn schedule(&mut self, identifier: &str) -> Result<Option<Schedule>> {
         let found = self
             .db
-            .prepare_cached("SELECT revision, entries, changed FROM schedules WHERE identifier = ?1")?
+            .prepare_cached(
+                "SELECT revision, entries, changed FROM schedules WHERE identifier = ?1",
+            )?
             .query_row([identifier], |row| {
                 Ok((row.get(0)?, json(row, 1)?, row.get(2)?))
             })
