@@ -7,6 +7,7 @@ mod setting;
 mod table;
 
 pub use check::public_key;
+pub use file::schedule as schedule_entries;
 pub use setting::{Outside, Setting};
 pub use table::SETTINGS;
 
