@@ -4,6 +4,9 @@ use crate::acts::{Actor, Acts, Deed, Stage};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::events::intake::Intake;
+use crate::external::{self, Hub};
 use crate::heartbeat::{Heartbeat, Sources};
 use crate::identity::{self, Instance};
 use crate::job::{self, Pool};
@@ -14,6 +17,7 @@ use crate::link::status::LinkStatus;
 use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
 use crate::message::id;
+use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::builtin::{self, Modules};
 use crate::schedule::{self, Scheduler};
@@ -132,6 +136,32 @@ pub fn run(
         })
     });
     let scheduler = scheduler.transpose().map_err(io("create a wake-up"))?;
+    let on = cfg!(feature = "external") && modules.has("external");
+    let hub = on.then(|| {
+        let settings = external::Settings::from_config(config, &instance.id);
+        let (attributes, link) = (Arc::clone(&attributes), Arc::clone(&status));
+        Hub::new(settings, attributes, link, crew.clone())
+    });
+    let hub = hub.transpose().map_err(io("create a wake-up"))?;
+    if let Some(hub) = &hub {
+        modules.set_hub(Arc::clone(hub));
+    }
+    let on = cfg!(feature = "events") && modules.has("events");
+    let events = on.then(|| {
+        let (journal, crew) = (Arc::clone(&journal), crew.clone());
+        Arc::new(Events::new(journal, crew, config.events.line_bytes))
+    });
+    let intake = events.as_ref().map(|events| {
+        Intake::new(
+            Arc::clone(events),
+            &config.events,
+            config.socket_group.clone(),
+            config.state.clone(),
+        )
+    });
+    let intake = intake.transpose().map_err(io("create a wake-up"))?;
+    let intake = intake.flatten().map(Arc::new);
+    let metrics = Arc::new(Metrics::new(config.metrics.max));
     let plugins = builtin::compose(builtin::Parts {
         config,
         modules: &modules,
@@ -145,6 +175,8 @@ pub fn run(
         acts: &acts,
         scheduler: scheduler.as_ref(),
         scripts: &scripts,
+        events: events.as_ref(),
+        metrics: &metrics,
         updates,
     });
     let dispatcher = Arc::new(Dispatcher::with_modules(plugins, Arc::clone(&modules)));
@@ -181,10 +213,12 @@ pub fn run(
             pool: Arc::clone(&pool),
             link: Arc::clone(&status),
             journal: Arc::clone(&journal),
+            metrics,
         };
         crew.spawn("heartbeat", SMALL_STACK, move || heartbeat.run(&sources))
     };
     threads.push(beat_thread.map_err(io("start the thread heartbeat"))?);
+    let plugins_dispatcher = Arc::clone(&dispatcher);
     let parts = supervisor::Parts {
         outbox: Arc::clone(&outbox),
         dispatcher,
@@ -205,11 +239,25 @@ pub fn run(
     });
     threads.push(link_thread.map_err(io("start the thread link"))?);
 
+    if let Some(intake) = &intake {
+        let intake = Arc::clone(intake);
+        let thread = crew.spawn("events", SMALL_STACK, move || intake.run());
+        threads.push(thread.map_err(io("start the thread events"))?);
+    }
+    // The socket is there for them, and what they say has somewhere to go.
+    if let Some(hub) = &hub {
+        hub.begin(&plugins_dispatcher);
+    }
+
     // Ready without a connection: a device without network boots all the same.
     let mut watched: Vec<&dyn Part> = vec![&*control, &*heartbeat, &*local, &*pool];
     if let Some(scheduler) = &scheduler {
         watched.push(&**scheduler);
     }
+    if let Some(hub) = &hub {
+        watched.push(&**hub);
+    }
+    watched.extend(intake.as_deref().map(|intake| intake as &dyn Part));
     let mut service = Service::begin(notify, Arc::clone(&status), watched, &variable);
     let mut actor = Actor {
         acts: &acts,
@@ -223,6 +271,9 @@ pub fn run(
         apply_log(config);
         if let Some(scheduler) = &scheduler {
             scheduler.configure(config.schedule.clone());
+        }
+        if let Some(hub) = &hub {
+            hub.look();
         }
     };
     let reload = || read_anew(&control, reload, &apply);
@@ -243,7 +294,11 @@ pub fn run(
     }
     // First what makes work, then what reports its end.
     threads.extend(scheduler.as_ref().and_then(|s| s.stop()));
+    if let Some(intake) = &intake {
+        intake.stop();
+    }
     pool.stop(JOB_GRACE);
+    threads.extend(hub.as_ref().and_then(|hub| hub.stop()));
     heartbeat.stop();
     control.stop();
     local.stop();

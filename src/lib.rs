@@ -2,6 +2,7 @@
 
 mod acts;
 pub mod agent;
+pub mod cef;
 pub mod cli;
 pub mod config;
 pub mod dates;
@@ -9,6 +10,8 @@ pub mod dispatch;
 #[cfg(feature = "engine")]
 mod engine;
 pub mod error;
+pub mod events;
+pub mod external;
 pub mod heartbeat;
 pub mod identity;
 pub mod job;
@@ -16,6 +19,7 @@ pub mod journal;
 pub mod link;
 pub mod local;
 pub mod message;
+pub mod metrics;
 pub mod outbox;
 pub mod plugin;
 pub mod schedule;

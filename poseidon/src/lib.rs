@@ -4,6 +4,7 @@
 //! - [`agents`] is who connects: identifiers, the registry of instances, the conversation with each.
 //! - [`jobs`] is what was asked of them, with the output in files.
 //! - [`blobs`] is content by its hash; [`repositories`] the scripts of each identifier, [`data`] what else it was given.
+//! - [`schedules`] is what its devices run by their own clocks.
 //! - [`batches`] is what is asked of many of them at once.
 //! - [`api`] is the HTTP interface for people and programs, `docs/api.md`.
 //! - [`store`] is what survives a restart.
@@ -21,6 +22,7 @@ pub mod demo;
 pub mod events;
 pub mod jobs;
 pub mod repositories;
+pub mod schedules;
 pub mod server;
 pub mod store;
 pub mod time;

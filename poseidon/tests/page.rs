@@ -29,6 +29,8 @@ mod commands;
 mod files;
 #[path = "page/offline.rs"]
 mod offline;
+#[path = "page/schedule.rs"]
+mod schedule;
 #[path = "page/scripts.rs"]
 mod scripts;
 

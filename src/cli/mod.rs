@@ -3,12 +3,14 @@
 mod args;
 mod check_config;
 mod doctor;
+mod event;
 mod exec;
 mod get;
 mod help;
 mod history;
 mod identifier;
 mod logging;
+mod module;
 mod put;
 mod run;
 mod schedule;

@@ -26,12 +26,43 @@ pub(super) fn read(text: &str) -> Result<Config, String> {
     };
     match fault {
         None => Ok(config),
-        Some((start, why)) => {
-            let before = text.get(..start).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            Err(format!("{line}: {why}"))
+        Some(fault) => Err(with_line(text, &fault)),
+    }
+}
+
+fn with_line(text: &str, (start, why): &Fault) -> String {
+    let before = text.get(..*start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("{line}: {why}")
+}
+
+/// The sections `[schedule.NAME]` of a text as entries of `schedule.set`; the error begins with the number of the line.
+/// For who sets them from elsewhere: the text has nothing else.
+pub fn schedule(text: &str) -> Result<Vec<serde_json::Value>, String> {
+    let fault = |(start, why): Fault| with_line(text, &(start, why));
+    let root = DeTable::parse(text).map_err(|e| {
+        let start = e.span().map_or(0, |span| span.start);
+        fault((start, e.message().trim_end().to_owned()))
+    })?;
+    let mut entries = Vec::new();
+    for (name, value) in root.get_ref() {
+        let DeValue::Table(table) = value.get_ref() else {
+            let why = format!("{}: {}", name.get_ref(), not("a table", value));
+            return Err(fault((value.span().start, why)));
+        };
+        if name.get_ref() != "schedule" {
+            let why = format!("[{}] is no section [schedule.NAME]", name.get_ref());
+            return Err(fault((name.span().start, why)));
+        }
+        for (name, value) in table {
+            let (fields, _) = entry(name.get_ref(), value).map_err(|(start, why)| {
+                let start = start.unwrap_or(name.span().start);
+                fault((start, format!("schedule.{}: {why}", name.get_ref())))
+            })?;
+            entries.push(fields);
         }
     }
+    Ok(entries)
 }
 
 /// Reads a section; `prefix` is its name and a dot.
@@ -144,7 +175,7 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
                     let start = start.unwrap_or(name.span().start);
                     (start, format!("{}: {why}", name.get_ref()))
                 });
-                config.schedule.push(Arc::new(read?));
+                config.schedule.push(Arc::new(read?.1));
             }
             Ok(())
         }
@@ -156,8 +187,11 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
     }
 }
 
-/// An entry of the schedule, with the names of this file: `time_zone` for `timeZone`.
-fn entry(name: &str, value: &Spanned<DeValue<'_>>) -> Result<Entry, (Option<usize>, String)> {
+/// An entry of the schedule, with the names of this file: `time_zone` for `timeZone`. As `schedule.set` has it, and read.
+fn entry(
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<(serde_json::Value, Entry), (Option<usize>, String)> {
     let DeValue::Table(table) = value.get_ref() else {
         return Err((Some(value.span().start), not("a table", value)));
     };
@@ -171,13 +205,15 @@ fn entry(name: &str, value: &Spanned<DeValue<'_>>) -> Result<Entry, (Option<usiz
         fields.insert(field.to_owned(), json(value.get_ref()));
     }
     fields.insert("name".to_owned(), name.into());
-    Entry::read(&fields.into()).map_err(|fault| {
+    let fields = fields.into();
+    let read = Entry::read(&fields).map_err(|fault| {
         let field = schedule::snake(fault.field);
         let place = table.iter().find(|(key, _)| *key.get_ref() == field);
         let start = place.map(|(_, value)| value.span().start);
         let dot = if field.is_empty() { "" } else { ": " };
         (start, format!("{field}{dot}{}", fault.why))
-    })
+    });
+    Ok((fields, read?))
 }
 
 /// What an entry of `schedule.set` would hold. A date is nothing that it may hold.

@@ -113,6 +113,8 @@ pub enum Origin {
     Local,
     /// The device's own clock, by an entry of its schedule.
     Schedule,
+    /// An external plugin, by its name. It asks for no jobs.
+    Plugin(&'static str),
 }
 
 impl Origin {
@@ -122,6 +124,7 @@ impl Origin {
             Self::Poseidon => "poseidon",
             Self::Local => "local",
             Self::Schedule => "schedule",
+            Self::Plugin(_) => "plugin",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::builtin::{Modules, Parts};
 use super::{Peer, Plugin};
+use crate::events::Events;
 use crate::identity::Instance;
 use crate::job::Pool;
 use crate::journal::Journal;
@@ -27,6 +28,7 @@ pub struct Status {
     scheduler: Option<Arc<Scheduler>>,
     scripts: Arc<Repository>,
     modules: Arc<Modules>,
+    events: Option<Arc<Events>>,
 }
 
 impl Status {
@@ -43,6 +45,7 @@ impl Status {
             scheduler: parts.scheduler.cloned(),
             scripts: Arc::clone(parts.scripts),
             modules: Arc::clone(parts.modules),
+            events: parts.events.cloned(),
         }
     }
 }
@@ -70,6 +73,7 @@ impl Plugin for Status {
             "journal": self.journal.report(),
             "schedule": self.scheduler.as_ref().map(|s| s.report()),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
+            "events": self.events.as_ref().map(|e| e.report()),
             "jobs": {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),

@@ -6,19 +6,22 @@
 use super::Plugin;
 use crate::acts::Acts;
 use crate::config::Config;
+use crate::events::Events;
+use crate::external::Hub;
 use crate::identity::Instance;
 use crate::job::Pool;
 use crate::journal::Journal;
 use crate::link::status::LinkStatus;
 use crate::message::ErrorCode;
 use crate::message::payload::{self, Error, PluginState};
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::thread::Crew;
 use crate::update;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One that is built in, or could be.
 pub struct Builtin {
@@ -59,6 +62,14 @@ pub static BUILTIN: &[Builtin] = &[
     core("agent", &[payload::AGENT_STATUS]),
     core("history", &[payload::HISTORY_GET, payload::HISTORY_PUT]),
     core("jobs", &[payload::CANCEL, payload::PROGRESS]),
+    core(
+        "module",
+        &[
+            payload::MODULE_LIST,
+            payload::MODULE_KILL,
+            payload::MODULE_START,
+        ],
+    ),
     plugin(
         "acts",
         cfg!(feature = "acts"),
@@ -84,6 +95,7 @@ pub static BUILTIN: &[Builtin] = &[
         cfg!(feature = "engine"),
         &[payload::ENGINE_COMMAND],
     ),
+    plugin("events", cfg!(feature = "events"), &[payload::EVENT]),
     plugin("external", cfg!(feature = "external"), &[]),
     plugin(
         "files",
@@ -96,6 +108,7 @@ pub static BUILTIN: &[Builtin] = &[
         ],
     ),
     plugin("health", cfg!(feature = "health"), &[]),
+    plugin("metrics", cfg!(feature = "metrics"), &[payload::METRIC]),
     plugin(
         "schedule",
         cfg!(feature = "schedule"),
@@ -142,6 +155,8 @@ pub fn check_off(names: &[String]) -> Result<(), String> {
 #[derive(Default)]
 pub struct Modules {
     off: Vec<String>,
+    /// The external ones; none where they are switched off or not in this build.
+    external: OnceLock<Arc<Hub>>,
 }
 
 impl Modules {
@@ -149,7 +164,19 @@ impl Modules {
     pub fn new(off: &[String]) -> Self {
         Self {
             off: off.to_owned(),
+            external: OnceLock::new(),
         }
+    }
+
+    /// There are external ones.
+    pub fn set_hub(&self, hub: Arc<Hub>) {
+        // It is set once, when the agent starts.
+        let _ = self.external.set(hub);
+    }
+
+    /// Who knows the external ones.
+    pub fn hub(&self) -> Option<&Arc<Hub>> {
+        self.external.get()
     }
 
     /// Whether a plugin is neither left out of this build nor switched off.
@@ -182,7 +209,8 @@ impl Modules {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: state.to_owned(),
         });
-        own.collect()
+        let others = self.hub().map(|hub| hub.states());
+        own.chain(others.into_iter().flatten()).collect()
     }
 
     /// For `module.list` and `agent.status`.
@@ -193,7 +221,8 @@ impl Modules {
                 "state": state, "types": b.types,
             })
         });
-        own.collect()
+        let others = self.hub().map(|hub| hub.list());
+        own.chain(others.into_iter().flatten()).collect()
     }
 
     /// Why nothing acts on a type that this agent could know.
@@ -226,6 +255,9 @@ pub struct Parts<'a> {
     /// None where nothing runs by the clock.
     pub scheduler: Option<&'a Arc<Scheduler>>,
     pub scripts: &'a Arc<Repository>,
+    /// None where they are switched off.
+    pub events: Option<&'a Arc<Events>>,
+    pub metrics: &'a Arc<Metrics>,
     pub updates: update::Settings,
 }
 
@@ -245,6 +277,9 @@ pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
         Box::new(super::history::History::new(journal, limit))
     });
     add("jobs", &|| Box::new(super::jobs::Jobs::new(pool())));
+    add("module", &|| {
+        Box::new(super::module::Lister::new(Arc::clone(parts.modules)))
+    });
     #[cfg(feature = "acts")]
     add("acts", &|| {
         Box::new(super::acts::Doer::new(pool(), Arc::clone(parts.acts)))
@@ -267,6 +302,10 @@ pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
         let files = super::files::shared(parts.config, parts.crew);
         Box::new(super::files::Files::new(pool(), files))
     });
+    #[cfg(feature = "metrics")]
+    add("metrics", &|| {
+        Box::new(super::events::Metrics::new(Arc::clone(parts.metrics)))
+    });
     #[cfg(feature = "scripts")]
     add("scripts", &|| {
         let pace = super::data::pace(parts.config);
@@ -282,11 +321,22 @@ pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
         let (settings, acts) = (parts.updates.clone(), Arc::clone(parts.acts));
         Box::new(super::update::Updates::new(pool(), settings, pace, acts))
     });
-    // Where it is switched off there is no scheduler.
+    // Where they are switched off they are not there.
+    #[cfg(feature = "events")]
+    if let Some(events) = parts.events {
+        let events = Arc::clone(events);
+        plugins.push(Box::new(super::events::Events::new(events)));
+    }
     #[cfg(feature = "schedule")]
     if let Some(scheduler) = parts.scheduler {
         let scheduler = Arc::clone(scheduler);
         plugins.push(Box::new(super::schedule::Schedules::new(scheduler)));
+    }
+    // Last, so that none of its types can take another's place.
+    #[cfg(feature = "external")]
+    if let Some(hub) = parts.modules.hub() {
+        let hub = Arc::clone(hub);
+        plugins.push(Box::new(super::external::External::new(pool(), hub)));
     }
     plugins
 }
@@ -310,7 +360,10 @@ mod tests {
             assert_eq!(check_off(&off(right)), Ok(()), "{right:?}");
         }
         for (wrong, says) in [
-            (&["file"][..], "external, files, health, schedule"),
+            (
+                &["file"][..],
+                "events, external, files, health, metrics, schedule",
+            ),
             (&["agent"], "cannot be switched off"),
             (&["jobs"], "cannot be switched off"),
             (&["data", "files", "update"], "scripts does not work"),

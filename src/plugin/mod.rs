@@ -6,6 +6,7 @@ pub mod builtin;
 pub mod health;
 pub mod history;
 pub mod jobs;
+pub mod module;
 
 #[cfg(feature = "acts")]
 pub mod acts;
@@ -15,6 +16,10 @@ pub mod command;
 pub mod data;
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(any(feature = "events", feature = "metrics"))]
+pub mod events;
+#[cfg(feature = "external")]
+pub mod external;
 #[cfg(feature = "files")]
 pub mod files;
 #[cfg(feature = "schedule")]

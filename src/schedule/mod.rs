@@ -20,6 +20,7 @@ mod tzif;
 mod zone;
 
 pub use entry::{Entry, Fault, by_snake, from_xml, snake};
+pub(crate) use zone::Zone;
 
 use crate::job::{Holds, Origin, Pool, Request, Work};
 use crate::journal::Journal;
@@ -199,10 +200,7 @@ impl Scheduler {
         if text.len() > FILE_LIMIT {
             return Err(payload::Error::new(
                 ErrorCode::TooLarge,
-                format!(
-                    "the entries take {} bytes; {FILE_LIMIT} are allowed",
-                    text.len()
-                ),
+                too_long(text.len()),
             ));
         }
         // Before the lock is taken: zones are files. Shown until the thread has looked at the entries.
@@ -324,11 +322,21 @@ fn expected(entry: &Entry) -> Option<i64> {
     let (When::Times(cron), true) = (&entry.when, entry.enabled) else {
         return None;
     };
-    let zone = entry
-        .zone()
-        .unwrap_or_else(|| Ok(zone::Zone::own().0))
-        .ok()?;
+    let zone = entry.zone().unwrap_or_else(|| Ok(Zone::own().0)).ok()?;
     next::next(cron, &zone, run::whole(clock::now()))
+}
+
+/// Whether a device would take this as `schedule.set`, but for the zones that it knows: for who is about to send it.
+pub fn check(set: &Value) -> Result<(), String> {
+    read_set(set)?;
+    match set.to_string().len() {
+        length if length > FILE_LIMIT => Err(too_long(length)),
+        _ => Ok(()),
+    }
+}
+
+fn too_long(length: usize) -> String {
+    format!("the entries take {length} bytes; {FILE_LIMIT} are allowed")
 }
 
 /// `{revision, entries}`, checked.

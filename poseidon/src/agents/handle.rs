@@ -60,6 +60,7 @@ impl Session<'_> {
                 | payload::DATA_OFFER
                 | payload::DATA_REQUEST
                 | payload::DATA_RESPONSE
+                | payload::SCHEDULE_LIST
         ) || (kind == payload::HISTORY && self.recorder.is_some());
         if kind != payload::ERROR && known && message.version != VERSION {
             let reply = message.reply_unsupported_version();
@@ -72,6 +73,10 @@ impl Session<'_> {
             return;
         };
         let (key, plain) = (key.clone(), *plain);
+        let Some(message) = self.connection.asks.answer(message) else {
+            return;
+        };
+        let kind = message.kind.as_str();
         let jobs = &self.app.jobs;
         let live = jobs.open_of(
             &message.conversation_id,

@@ -11,6 +11,7 @@ mod history;
 mod identifiers;
 mod jobs;
 mod repositories;
+mod schedules;
 
 use crate::agents::upgrade::{self, bearer};
 use crate::server::{App, page};
@@ -81,6 +82,10 @@ routes! {
     get "/api/v1/data/{name}/{*key}" => data::show,
     put "/api/v1/data/{name}/{*key}" => data::put,
     delete "/api/v1/data/{name}/{*key}" => data::remove,
+    get "/api/v1/schedules/{name}" => schedules::show,
+    put "/api/v1/schedules/{name}" => schedules::put,
+    delete "/api/v1/schedules/{name}" => schedules::remove,
+    get "/api/v1/agents/{name}/schedule" => schedules::of_agent,
     get "/api/v1/events" => events::stream,
 }
 
@@ -234,6 +239,10 @@ impl ApiError {
 
     fn full(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INSUFFICIENT_STORAGE, "full", message)
+    }
+
+    fn agent(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "agent", message)
     }
 
     fn busy(message: impl Into<String>) -> Self {

@@ -355,9 +355,8 @@ impl Client {
     }
 
     /// `DELETE`.
-    pub async fn delete(&self, path: &str) -> Result<(), String> {
-        let _: Value = self.call(Method::DELETE, path, None).await?;
-        Ok(())
+    pub async fn delete(&self, path: &str) -> Result<Value, String> {
+        Ok(self.call(Method::DELETE, path, None).await?)
     }
 
     /// `GET`, line by line.

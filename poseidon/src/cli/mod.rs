@@ -17,6 +17,7 @@ mod printer;
 mod pull;
 mod push;
 mod run;
+mod schedule;
 mod scripts;
 mod serve;
 mod tables;
@@ -183,6 +184,8 @@ enum Command {
     Scripts(scripts::Scripts),
     /// Data given to a device: files, values, secrets
     Data(data::Data),
+    /// What devices run by their own clocks: set, list, take away
+    Schedule(schedule::Schedule),
 }
 
 /// Runs the command line.
@@ -252,6 +255,7 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::History(history) => history.run(&client()?).await,
         Command::Scripts(scripts) => scripts.run(&client()?).await,
         Command::Data(data) => data.run(&client()?).await,
+        Command::Schedule(schedule) => schedule.run(&client()?).await,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
 use crate::repositories::Repositories;
+use crate::schedules::Schedules;
 use crate::store::batches::BatchStore as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store as _};
@@ -121,6 +122,8 @@ pub struct App {
     pub repositories: Repositories,
     /// What else it was given.
     pub data: Data,
+    /// What its devices run by their own clocks.
+    pub schedules: Schedules,
     /// What is asked of many devices at once.
     pub batches: Batches,
     /// The store.
@@ -214,6 +217,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         blobs,
         repositories: Repositories::new(db.clone(), events.clone()),
         data: Data::new(db.clone()),
+        schedules: Schedules::new(db.clone(), events.clone()),
         batches: Batches::new(db.clone(), events.clone()),
         db,
         events,

@@ -1,4 +1,4 @@
-//! What Poseidon remembers: identifiers, instances, jobs, the records of the agents' journals, scripts, named data.
+//! What Poseidon remembers: identifiers, instances, jobs, the records of the agents' journals, scripts, named data, schedules.
 //!
 //! [`Store`] is what a store can do; [`sqlite`] is the embedded one. [`Db`] is how the rest of the server
 //! reaches it: a thread of its own takes the calls from a bounded queue and commits them in groups, so that
@@ -8,6 +8,7 @@ pub mod batches;
 pub mod named;
 pub mod records;
 pub mod repositories;
+pub mod schedules;
 pub mod sqlite;
 
 use records::{Batch, Found, RecordFilter, Stored};
@@ -159,7 +160,11 @@ pub struct JobFilter {
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
 pub trait Store:
-    repositories::RepositoryStore + named::NamedStore + batches::BatchStore + Send
+    repositories::RepositoryStore
+    + named::NamedStore
+    + batches::BatchStore
+    + schedules::ScheduleStore
+    + Send
 {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;

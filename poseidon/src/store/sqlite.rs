@@ -4,6 +4,7 @@ mod batches;
 mod named;
 mod records;
 mod repositories;
+mod schedules;
 
 use super::records::{Batch, Found, RecordFilter, Stored};
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
@@ -19,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003-types.sql"),
     include_str!("../../migrations/0004-repositories.sql"),
     include_str!("../../migrations/0005-batches.sql"),
+    include_str!("../../migrations/0006-schedules.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
