@@ -3,6 +3,7 @@
 mod agents;
 mod batches;
 mod blobs;
+mod cef;
 mod data;
 mod events;
 mod extract;
@@ -10,6 +11,7 @@ mod files;
 mod history;
 mod identifiers;
 mod jobs;
+mod metrics;
 mod repositories;
 
 use crate::agents::upgrade::{self, bearer};
@@ -82,6 +84,9 @@ routes! {
     put "/api/v1/data/{name}/{*key}" => data::put,
     delete "/api/v1/data/{name}/{*key}" => data::remove,
     get "/api/v1/events" => events::stream,
+    get "/api/v1/cef" => cef::list,
+    get "/api/v1/cef/state" => cef::state,
+    get "/api/v1/agents/{name}/metrics" => metrics::show,
 }
 
 /// Paths that need no token.

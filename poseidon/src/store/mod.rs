@@ -5,6 +5,8 @@
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
 pub mod batches;
+pub mod events;
+pub mod metrics;
 pub mod named;
 pub mod records;
 pub mod repositories;
@@ -159,7 +161,12 @@ pub struct JobFilter {
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
 pub trait Store:
-    repositories::RepositoryStore + named::NamedStore + batches::BatchStore + Send
+    repositories::RepositoryStore
+    + named::NamedStore
+    + batches::BatchStore
+    + events::EventStore
+    + metrics::MetricStore
+    + Send
 {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;
