@@ -67,11 +67,8 @@ impl Asked {
                 "before" => asked.before = Some(number()?),
                 "after" => asked.after = Some(number()?),
                 "limit" => {
-                    let limit = number()? as usize;
-                    if !(1..=MAX_LIST).contains(&limit) {
-                        return Err(ApiError::invalid(format!("limit is 1 to {MAX_LIST}")));
-                    }
-                    asked.limit = limit;
+                    let limit = text.parse().ok().filter(|n| (1..=MAX_LIST).contains(n));
+                    asked.limit = limit.ok_or_else(|| wrong("1 to 1000 is expected"))?;
                 }
                 "wait" => asked.wait = number()?.min(MAX_WAIT),
                 _ => {

@@ -45,11 +45,7 @@ pub(super) async fn show(
     let until = until as i64;
     let fine = i64::from(FINE);
     // So many whole minutes that no more points come out than are wanted.
-    let step = ((until - from).max(1) as u64)
-        .div_ceil((points * fine) as u64)
-        .cast_signed()
-        .max(1)
-        * fine;
+    let step = (until - from).max(0) / (points * fine) * fine + fine;
     let target = one(&app, &name)?;
     let lines = metrics::lines(&app, &target.key, &names, (from, until), step).await?;
     let lines: Vec<Value> = lines

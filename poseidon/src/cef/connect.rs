@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 /// Time for a connection to stand.
 const CONNECT: Duration = Duration::from_secs(15);
 /// A SIEM that takes nothing for so long is as one that is away.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 /// Bytes of one write: each that is taken is a sign of life.
 const PIECE: usize = 16 << 10;
 /// How often the kernel is asked whether all has arrived: soon at first, then slower.

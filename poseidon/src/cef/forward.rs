@@ -202,7 +202,7 @@ impl Forwarder {
     /// The next events to send, and up to which row that is.
     async fn next(&self, newest: u64) -> crate::store::Result<(Vec<Found>, u64)> {
         let at = self.at;
-        let least = self.settings.severity;
+        let from_severity = self.settings.severity;
         self.app
             .db
             .call(move |store| {
@@ -219,7 +219,7 @@ impl Forwarder {
                     Some(one) if cut => one.row,
                     _ => window.last,
                 };
-                found.retain(|one| one.event.severity.is_none_or(|severity| severity >= least));
+                found.retain(|one| one.event.severity.is_none_or(|severity| severity >= from_severity));
                 Ok((found, last))
             })
             .await

@@ -1,4 +1,4 @@
-//! Events of devices, each a line in ArcSight's Common Event Format: how they are read, searched and handed on to a SIEM.
+//! Events of devices, each a line in `ArcSight`'s Common Event Format: how they are read, searched and handed on to a SIEM.
 //!
 //! A line that is none is kept as text, with its severity unknown: a hostile agent cannot stop the records behind it, and what
 //! a newer one means is not lost.
@@ -14,6 +14,7 @@ use crate::store::records::Record;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -170,7 +171,7 @@ fn cut(mut text: String, most: usize) -> String {
     if text.len() > most {
         let whole = text.len();
         text.truncate(text.floor_char_boundary(most));
-        text.push_str(&format!(" … (cut off, {whole} bytes)"));
+        let _ = write!(text, " … (cut off, {whole} bytes)");
     }
     text
 }

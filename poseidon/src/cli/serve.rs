@@ -50,8 +50,8 @@ pub(super) struct Serve {
     /// Bytes of CEF events that are kept, with their index; the oldest make room
     #[arg(long, default_value_t = 2 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), value_name = "BYTES")]
     events_bytes: u64,
-    /// Hand events on to a SIEM, by syslog: tls://HOST:6514 or tcp://HOST:601
-    #[arg(long, env = "POSEIDON_SIEM", value_name = "URL")]
+    /// Hand events on to a SIEM, by syslog over TLS or TCP
+    #[arg(long, env = "POSEIDON_SIEM", value_name = "tls://HOST:PORT|tcp://HOST:PORT")]
     siem: Option<Target>,
     /// Certificates of the SIEM's own authority, PEM
     #[arg(long, requires = "siem", value_name = "FILE")]
