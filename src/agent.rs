@@ -4,6 +4,7 @@ use crate::acts::{Actor, Acts, Deed, Stage};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::heartbeat::{Heartbeat, Sources};
 use crate::identity::{self, Instance};
 use crate::job::{self, Pool};
@@ -14,12 +15,14 @@ use crate::link::status::LinkStatus;
 use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
 use crate::message::id;
+use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::acts::Doer;
 use crate::plugin::agent::Status;
 use crate::plugin::command::Commands;
 use crate::plugin::data::Data;
 use crate::plugin::engine::Engine;
+use crate::plugin::events;
 use crate::plugin::files::Files;
 use crate::plugin::history::History;
 use crate::plugin::schedule::Schedules;
@@ -132,6 +135,12 @@ pub fn run(
         crew: crew.clone(),
     })
     .map_err(io("create a wake-up"))?;
+    let events = Arc::new(Events::new(
+        Arc::clone(&journal),
+        crew.clone(),
+        config.events.line_bytes,
+    ));
+    let metrics = Arc::new(Metrics::new(config.metrics.max));
     let files = files(config);
     let notes = files.notes.clone();
     // Mostly there is nothing to sweep. Where there is, its disk may hang, and nobody waits for that.
@@ -174,6 +183,8 @@ pub fn run(
             Arc::clone(&scripts),
         )),
         Box::new(Schedules::new(Arc::clone(&scheduler))),
+        Box::new(events::Events::new(Arc::clone(&events))),
+        Box::new(events::Metrics::new(Arc::clone(&metrics))),
     ]));
     let heartbeat = Arc::new(Heartbeat::new());
     let control = Arc::new(Control::new(link_settings).map_err(io("create a wake-up"))?);
@@ -207,6 +218,7 @@ pub fn run(
             pool: Arc::clone(&pool),
             link: Arc::clone(&status),
             journal: Arc::clone(&journal),
+            metrics,
         };
         crew.spawn("heartbeat", SMALL_STACK, move || heartbeat.run(&sources))
     };

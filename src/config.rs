@@ -13,6 +13,7 @@ pub use table::SETTINGS;
 use crate::error::{Error, Result};
 use crate::schedule::Entry;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,6 +71,10 @@ pub struct Config {
     pub update: Update,
     #[allow(missing_docs)]
     pub files: Files,
+    #[allow(missing_docs)]
+    pub events: Events,
+    #[allow(missing_docs)]
+    pub metrics: Metrics,
     #[allow(missing_docs)]
     pub limits: Limits,
 }
@@ -197,6 +202,30 @@ pub struct Files {
     pub reserve_bytes: u64,
 }
 
+/// `[events]`: where CEF events come from, and how many.
+#[derive(Clone)]
+pub struct Events {
+    /// Bytes of one line.
+    pub line_bytes: usize,
+    /// Bytes of those that travel together.
+    pub batch_bytes: usize,
+    /// A second, from each source of the listener and from each file.
+    pub rate: u32,
+    /// Where datagrams of syslog are taken; by default nowhere.
+    pub syslog_udp: Option<SocketAddr>,
+    /// The same at a path.
+    pub syslog_unix: Option<PathBuf>,
+    /// Files that are followed.
+    pub files: Vec<PathBuf>,
+}
+
+/// `[metrics]`: numbers that scripts and plugins add to the heartbeats.
+#[derive(Clone)]
+pub struct Metrics {
+    /// At once.
+    pub max: usize,
+}
+
 /// `[limits]`: what bounds memory.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -239,6 +268,8 @@ impl Default for Config {
                 confirm_seconds: 300,
             },
             files: Files::default(),
+            events: Events::default(),
+            metrics: Metrics { max: 64 },
             limits: Limits::default(),
         }
     }
@@ -314,6 +345,19 @@ impl Default for Files {
             idle_seconds: 600,
             manifest_entries: 20_000,
             reserve_bytes: 524_288,
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            line_bytes: 16_384,
+            batch_bytes: 32_768,
+            rate: 50,
+            syslog_udp: None,
+            syslog_unix: None,
+            files: Vec::new(),
         }
     }
 }
@@ -469,6 +513,14 @@ mod tests {
             ),
             ("[scripts]\ninterpreters = \"sh\"", &["2: ", "a table"]),
             ("[engine]\npipe = \"p\"", &["2: ", "absolute"]),
+            (
+                "[events]\nsyslog_udp = \"router:514\"",
+                &["2: ", "127.0.0.1:514"],
+            ),
+            ("[events]\nsyslog_udp = \"0\"", &["2: ", "127.0.0.1:514"]),
+            ("[events]\nsyslog_unix = \"log\"", &["2: ", "absolute"]),
+            ("[events]\nfiles = [\"log\"]", &["2: ", "absolute"]),
+            ("[events]\nfiles = [\"/a\", \"/a\"]", &["2: ", "twice"]),
             ("[system]\nreboot_command = []", &["2: ", "a program"]),
             (
                 "[system]\nshutdown_command = \"halt\"",
@@ -581,6 +633,7 @@ mod tests {
             for n in [*least, *most] {
                 let mut config = Config::from_toml(&format!("{} = {n}", setting.key)).unwrap();
                 let kept = match number {
+                    setting::Number::U32(place) => i64::from(*place(&mut config)),
                     setting::Number::U64(place) => i64::try_from(*place(&mut config)).unwrap(),
                     setting::Number::Usize(place) => i64::try_from(*place(&mut config)).unwrap(),
                     setting::Number::I32(place) => i64::from(*place(&mut config)),

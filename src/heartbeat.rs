@@ -6,6 +6,7 @@ use crate::journal::Journal;
 use crate::link::status::LinkStatus;
 use crate::message::Message;
 use crate::message::payload::{self, AgentHealth};
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::plugin::health::{self, Health};
 use crate::service::watchdog::{Part, Pulse};
@@ -38,6 +39,8 @@ pub struct Sources {
     pub link: Arc<LinkStatus>,
     /// Knows how many records wait.
     pub journal: Arc<Journal>,
+    /// Knows what scripts and plugins measure.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Heartbeat {
@@ -120,6 +123,7 @@ impl Heartbeat {
                 jobs: (sources.pool.running() + sources.pool.waiting()) as u64,
                 reconnects: sources.link.reconnects(),
             });
+            beat.metrics = sources.metrics.list();
             sources
                 .outbox
                 .set_heartbeat(Message::with(payload::HEARTBEAT, &beat));

@@ -2,12 +2,14 @@
 
 mod acts;
 pub mod agent;
+pub mod cef;
 pub mod cli;
 pub mod config;
 pub mod dates;
 pub mod dispatch;
 mod engine;
 pub mod error;
+pub mod events;
 pub mod heartbeat;
 pub mod identity;
 pub mod job;
@@ -15,6 +17,7 @@ pub mod journal;
 pub mod link;
 pub mod local;
 pub mod message;
+pub mod metrics;
 pub mod outbox;
 pub mod plugin;
 pub mod schedule;

@@ -57,6 +57,7 @@ pub(super) enum One {
 
 /// The numbers that there are.
 pub(super) enum Number {
+    U32(Place<u32>),
     U64(Place<u64>),
     Usize(Place<usize>),
     I32(Place<i32>),
@@ -70,6 +71,7 @@ impl Number {
             T::try_from(n).map(|n| *place = n).is_ok()
         }
         match self {
+            Self::U32(place) => put(place(config), n),
             Self::U64(place) => put(place(config), n),
             Self::Usize(place) => put(place(config), n),
             Self::I32(place) => put(place(config), n),

@@ -4,7 +4,7 @@
 //! A new setting is a field of [`Config`](super::Config) with its default, and a line here.
 
 use super::setting::Kind::{AnyPath, Former, List, Number, Path, Schedule, Switch, Table, Text};
-use super::setting::Number::{I32, SomeI32, U64, Usize};
+use super::setting::Number::{I32, SomeI32, U32, U64, Usize};
 use super::setting::{Kind, One, Outside, Setting};
 use super::{LogTo, check};
 
@@ -320,6 +320,41 @@ pub static SETTINGS: &[Setting] = &[
         "files.reserve_bytes",
         Number(0, 1_073_741_824, U64(|c| &mut c.files.reserve_bytes)),
     ),
+    only_file(
+        "events.line_bytes",
+        Number(1_024, 65_536, Usize(|c| &mut c.events.line_bytes)),
+    ),
+    only_file(
+        "events.batch_bytes",
+        Number(1_024, 262_144, Usize(|c| &mut c.events.batch_bytes)),
+    ),
+    only_file(
+        "events.rate",
+        Number(1, 10_000, U32(|c| &mut c.events.rate)),
+    ),
+    only_file(
+        "events.syslog_udp",
+        Text(|config, text| {
+            config.events.syslog_udp = Some(check::datagram_address(text)?);
+            Ok(())
+        }),
+    ),
+    only_file(
+        "events.syslog_unix",
+        Path(|config, path| {
+            check::socket_length(&path)?;
+            config.events.syslog_unix = Some(path);
+            Ok(())
+        }),
+    ),
+    only_file(
+        "events.files",
+        List(One::IsNoList, |config, paths| {
+            config.events.files = check::followed(paths)?;
+            Ok(())
+        }),
+    ),
+    only_file("metrics.max", Number(1, 256, Usize(|c| &mut c.metrics.max))),
     only_file(
         "limits.message_bytes",
         Number(16_384, 16_777_216, Usize(|c| &mut c.limits.message_bytes)),

@@ -156,6 +156,7 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
         hello: settings.options.deadlines.hello,
         pong: settings.pong,
         message_limit: settings.options.message_limit,
+        event_bytes: settings.event_bytes,
     };
     session::run(connection, &hello(parts, settings), &context)
 }

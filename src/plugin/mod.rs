@@ -5,6 +5,7 @@ pub mod agent;
 pub mod command;
 pub mod data;
 pub mod engine;
+pub mod events;
 pub mod files;
 pub mod health;
 pub mod history;

@@ -20,6 +20,7 @@ mod tzif;
 mod zone;
 
 pub use entry::{Entry, Fault, by_snake, from_xml, snake};
+pub(crate) use zone::Zone;
 
 use crate::job::{Holds, Origin, Pool, Request, Work};
 use crate::journal::Journal;
@@ -326,7 +327,7 @@ fn expected(entry: &Entry) -> Option<i64> {
     };
     let zone = entry
         .zone()
-        .unwrap_or_else(|| Ok(zone::Zone::own().0))
+        .unwrap_or_else(|| Ok(Zone::own().0))
         .ok()?;
     next::next(cron, &zone, run::whole(clock::now()))
 }

@@ -75,6 +75,7 @@ impl Health {
             temperatures: sensors::read(source),
             processes: processes(source),
             agent: None,
+            metrics: None,
         }
     }
 }
