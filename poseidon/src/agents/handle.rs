@@ -17,8 +17,6 @@ use triton::plugin::health::apply as apply_delta;
 
 /// Largest part of a plain Triton's answer that is kept with the job.
 const TAIL: usize = 4096;
-/// The agent's events.
-const EVENTS: &str = "events";
 /// The store's integers are signed.
 const LAST_SEQUENCE: u64 = i64::MAX as u64;
 
@@ -63,7 +61,7 @@ impl Session<'_> {
                 | payload::DATA_OFFER
                 | payload::DATA_REQUEST
                 | payload::DATA_RESPONSE
-        ) || (matches!(kind, payload::HISTORY | EVENTS) && self.recorder.is_some());
+        ) || (matches!(kind, payload::HISTORY | payload::EVENTS) && self.recorder.is_some());
         if kind != payload::ERROR && known && message.version != VERSION {
             let reply = message.reply_unsupported_version();
             return self.connection.send_waiting(&reply).await;
@@ -92,7 +90,7 @@ impl Session<'_> {
         match (kind, live) {
             (payload::HEARTBEAT, _) => self.heartbeat(&key, &message).await,
             (payload::HISTORY, _) if known => self.history(&message).await,
-            (EVENTS, _) if known => self.events(&message).await,
+            (payload::EVENTS, _) if known => self.events(&message).await,
             (payload::ACCEPTED, Some(live)) => {
                 jobs.accepted(&live);
                 self.connection.room.notify_one();

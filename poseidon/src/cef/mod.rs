@@ -129,41 +129,16 @@ pub fn event(record: &Record, agent: &str) -> Event {
 
 /// Header and severity of a line that is CEF.
 fn read(line: &str) -> Option<(Header, Option<u8>)> {
-    let rest = line.strip_prefix("CEF:")?;
-    let mut fields = vec![String::new()];
-    let mut chars = rest.chars();
-    while fields.len() < 8
-        && let Some(c) = chars.next()
-    {
-        let last = fields.last_mut()?;
-        match c {
-            '|' => fields.push(String::new()),
-            '\\' => last.push(chars.next().filter(|c| matches!(c, '|' | '\\'))?),
-            c => last.push(c),
-        }
-    }
-    let mut fields = fields.into_iter();
-    let mut next = || fields.next();
+    let cef = triton::cef::parse(line).ok()?;
     let header = Header {
-        format: next()?.parse().ok().filter(|format| *format <= 1)?,
-        vendor: next()?,
-        product: next()?,
-        version: next()?,
-        signature: next()?,
-        name: next()?,
+        format: cef.version,
+        vendor: cef.vendor.into_owned(),
+        product: cef.product.into_owned(),
+        version: cef.device_version.into_owned(),
+        signature: cef.signature.into_owned(),
+        name: cef.name.into_owned(),
     };
-    let severity = next()?;
-    next()?;
-    let severity = match severity.as_str() {
-        "Unknown" => None,
-        // The highest of those that the words stand for.
-        "Low" => Some(3),
-        "Medium" => Some(6),
-        "High" => Some(8),
-        "Very-High" => Some(10),
-        number => Some(number.parse().ok().filter(|n| *n <= 10)?),
-    };
-    Some((header, severity))
+    Some((header, cef.severity.number()))
 }
 
 /// Says how much is missing.
