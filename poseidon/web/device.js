@@ -9,6 +9,7 @@ import { collision } from "./health.js";
 import * as files from "./files.js";
 import * as history from "./history.js";
 import * as jobs from "./jobs.js";
+import * as plots from "./plots.js";
 import * as run from "./run.js";
 import * as scripts from "./scripts.js";
 import { fleet, keyOf } from "./store.js";
@@ -23,6 +24,7 @@ let wanted = null;
 export function setUp(notice) {
   run.setUp((job) => jobs.take(job));
   history.setUp();
+  plots.setUp();
   files.setUp();
   scripts.setUp();
   fleet.addEventListener("agents", ({ detail }) => {
@@ -69,6 +71,7 @@ export function open(next, job = null) {
   run.open(null);
   void jobs.open(null);
   history.open(null);
+  plots.open(null);
   files.open(null);
   scripts.open(null);
   byId("command").value = "";
@@ -104,6 +107,9 @@ function render() {
     run.open(agent);
     void jobs.open(agent);
     history.open(agent);
+    plots.open(agent);
+    const device = new URLSearchParams({ on: `${plain(agent.name)}/${plain(agent.instance)}` });
+    attribute(byId("plots-events"), "href", `#/events?${device}`);
     files.open(agent);
     scripts.open(agent);
     if (wanted !== null) void showWanted();

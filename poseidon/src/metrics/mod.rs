@@ -364,18 +364,15 @@ pub async fn lines(
         .collect())
 }
 
-/// Writes and averages from time to time, and once more at the end.
+/// Writes and averages from time to time, until the server stops.
 pub async fn keep(app: Arc<App>) {
     let mut stop = app.stop.clone();
     loop {
-        let over = tokio::select! {
-            () = sleep(FLUSH) => false,
-            () = stopped(&mut stop) => true,
-        };
-        app.metrics.flush(&app, now()).await;
-        if over {
-            return;
+        tokio::select! {
+            () = sleep(FLUSH) => {}
+            () = stopped(&mut stop) => return,
         }
+        app.metrics.flush(&app, now()).await;
         let days = app.settings.metrics_days;
         loop {
             match app.db.call(move |store| fold(store, now(), days)).await {

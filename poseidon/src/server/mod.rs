@@ -22,6 +22,7 @@ use crate::store::batches::BatchStore as _;
 use crate::store::events::EventStore as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store as _};
+use crate::time::now;
 use axum::Router;
 use axum::body::Body;
 use data::DataDir;
@@ -255,12 +256,11 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         tokio::spawn(expire(app.clone())),
         tokio::spawn(provision::watch(app.clone())),
         tokio::spawn(cef::prune(app.clone())),
+        tokio::spawn(metrics::keep(app.clone())),
     ];
     if let Some((siem, tls)) = siem {
         tasks.push(tokio::spawn(forward::run(app.clone(), siem, tls)));
     }
-    // Ends last: what agents say until they are gone is written, too.
-    tasks.push(tokio::spawn(metrics::keep(app.clone())));
     Ok(Server {
         url,
         address,
@@ -291,6 +291,8 @@ impl Server {
             let _ = timeout(STOP_WAIT, task).await;
         }
         store_changed(&self.app, true).await;
+        // Behind the rows of their instances.
+        self.app.metrics.flush(&self.app, now()).await;
     }
 }
 
