@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::events::intake::Intake;
 use crate::heartbeat::{Heartbeat, Sources};
 use crate::identity::{self, Instance};
 use crate::job::{self, Pool};
@@ -30,7 +31,7 @@ use crate::plugin::scripts::Scripts;
 use crate::plugin::update::Updates;
 use crate::schedule::{self, Scheduler};
 use crate::scripts::{Attributes, Repository};
-use crate::service::{self, Service, notify::Notify};
+use crate::service::{self, Service, notify::Notify, watchdog::Part};
 use crate::sys;
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::process;
@@ -141,6 +142,13 @@ pub fn run(
         config.events.line_bytes,
     ));
     let metrics = Arc::new(Metrics::new(config.metrics.max));
+    let intake = Intake::new(
+        Arc::clone(&events),
+        &config.events,
+        config.socket_group.clone(),
+        config.state.clone(),
+    );
+    let intake = intake.map_err(io("create a wake-up"))?.map(Arc::new);
     let files = files(config);
     let notes = files.notes.clone();
     // Mostly there is nothing to sweep. Where there is, its disk may hang, and nobody waits for that.
@@ -181,6 +189,7 @@ pub fn run(
             Arc::clone(&journal),
             Arc::clone(&scheduler),
             Arc::clone(&scripts),
+            Arc::clone(&events),
         )),
         Box::new(Schedules::new(Arc::clone(&scheduler))),
         Box::new(events::Events::new(Arc::clone(&events))),
@@ -243,13 +252,16 @@ pub fn run(
     });
     threads.push(link_thread.map_err(io("start the thread link"))?);
 
+    if let Some(intake) = &intake {
+        let intake = Arc::clone(intake);
+        let thread = crew.spawn("events", SMALL_STACK, move || intake.run());
+        threads.push(thread.map_err(io("start the thread events"))?);
+    }
+
     // Ready without a connection: a device without network boots all the same.
-    let mut service = Service::begin(
-        notify,
-        Arc::clone(&status),
-        vec![&*control, &*heartbeat, &*local, &*pool, &*scheduler],
-        &variable,
-    );
+    let mut watched: Vec<&dyn Part> = vec![&*control, &*heartbeat, &*local, &*pool, &*scheduler];
+    watched.extend(intake.as_deref().map(|intake| intake as &dyn Part));
+    let mut service = Service::begin(notify, Arc::clone(&status), watched, &variable);
     let mut actor = Actor {
         acts: &acts,
         link: &outbox,
@@ -280,6 +292,9 @@ pub fn run(
     }
     // First what makes work, then what reports its end.
     threads.extend(scheduler.stop());
+    if let Some(intake) = &intake {
+        intake.stop();
+    }
     pool.stop(JOB_GRACE);
     heartbeat.stop();
     control.stop();

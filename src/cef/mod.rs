@@ -1,4 +1,4 @@
-//! ArcSight's Common Event Format, read strictly and written with all its escapes (`docs/protocol.md` section 7).
+//! The Common Event Format of `ArcSight`, read strictly and written with all its escapes (`docs/protocol.md` section 7).
 //!
 //! No I/O and no clock: the agent checks what comes in by it, Poseidon finds by it what it stores. A line takes one
 //! pass, whatever is in it.
@@ -50,8 +50,11 @@ pub struct Cef<'a> {
     #[allow(missing_docs)]
     pub severity: Severity,
     /// Keys and values as they stand: `cs1` stays `cs1` whatever `cs1Label` calls it, and a key may come twice.
-    pub extension: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    pub extension: Vec<Pair<'a>>,
 }
+
+/// A key and its value.
+pub type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 impl Cef<'_> {
     /// The first value of a key.
@@ -154,7 +157,7 @@ fn header(line: &str) -> Result<([(usize, usize); FIELDS], usize), Fault> {
 }
 
 /// The pairs from `start` on. A value ends before the blank in front of the next key.
-fn extension(line: &str, start: usize) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Fault> {
+fn extension(line: &str, start: usize) -> Result<Vec<Pair<'_>>, Fault> {
     let bytes = line.as_bytes();
     let mut pairs = Vec::new();
     // The key whose value is being read, and where that begins.
@@ -195,7 +198,7 @@ fn extension(line: &str, start: usize) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>
 const NO_KEY: &str =
     "the extension is key=value, with keys of letters, digits, '.', '_', '-', '[' and ']'";
 
-fn pair<'a>(key: &'a str, value: &'a str) -> (Cow<'a, str>, Cow<'a, str>) {
+fn pair<'a>(key: &'a str, value: &'a str) -> Pair<'a> {
     (key.into(), unescape(value, value_escape))
 }
 
@@ -227,16 +230,9 @@ fn unescape(text: &str, escape: fn(u8) -> Option<char>) -> Cow<'_, str> {
     plain.push_str(&text[..first]);
     while let Some(at) = rest.find('\\') {
         plain.push_str(&rest[..at]);
-        match rest.as_bytes().get(at + 1).copied().and_then(escape) {
-            Some(c) => {
-                plain.push(c);
-                rest = &rest[at + 2..];
-            }
-            None => {
-                plain.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
+        let escaped = rest.as_bytes().get(at + 1).copied().and_then(escape);
+        plain.push(escaped.unwrap_or('\\'));
+        rest = &rest[at + 1 + usize::from(escaped.is_some())..];
     }
     plain.push_str(rest);
     plain.into()

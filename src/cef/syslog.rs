@@ -80,29 +80,28 @@ fn rfc5424(text: &str) -> Option<Prefix<'_>> {
     Some(Prefix { time, host })
 }
 
-/// `Mmm dd hh:mm:ss HOST TAG`, also with a year behind the day as ArcSight and Cisco write it, or with the time of
+/// `Mmm dd hh:mm:ss HOST TAG`, also with a year behind the day as Cisco writes it, or with the time of
 /// RFC 3339 as rsyslog does.
 fn rfc3164(text: &str, now: f64, offset: i64) -> Option<Prefix<'_>> {
     let mut words = text.split(' ').filter(|word| !word.is_empty());
     let first = words.next()?;
-    let time = match iso(first) {
-        Some(time) => time,
-        None => {
-            let month = MONTHS.iter().position(|month| *month == first)?;
-            let day = number(words.next()?, 2)?;
-            let mut clock = words.next()?;
-            let mut year = None;
-            if clock.len() == 4 {
-                year = Some(number(clock, 4)?);
-                clock = words.next()?;
-            }
-            // Cisco closes the time by a colon.
-            let clock = time_of_day(clock.trim_end_matches(':'))?;
-            let at = |year| date(year, i64::try_from(month).ok()? + 1, day, clock, offset);
-            match year {
-                Some(year) => at(year)?,
-                None => nearest(now, at)?,
-            }
+    let time = if let Some(time) = iso(first) {
+        time
+    } else {
+        let month = MONTHS.iter().position(|month| *month == first)?;
+        let day = number(words.next()?, 2)?;
+        let mut clock = words.next()?;
+        let mut year = None;
+        if clock.len() == 4 {
+            year = Some(number(clock, 4)?);
+            clock = words.next()?;
+        }
+        // Cisco closes the time by a colon.
+        let clock = time_of_day(clock.trim_end_matches(':'))?;
+        let at = |year| date(year, i64::try_from(month).ok()? + 1, day, clock, offset);
+        match year {
+            Some(year) => at(year)?,
+            None => nearest(now, at)?,
         }
     };
     // Where the next word is a tag, the host was left out.

@@ -21,7 +21,14 @@ fn split(line: &str) -> (syslog::Prefix<'_>, Cef<'_>) {
 #[test]
 #[allow(clippy::type_complexity)]
 fn vendors_lines_are_read() {
-    let lines: &[(&str, &str, &str, Option<&str>, Option<&str>, &[(&str, &str)])] = &[
+    let lines: &[(
+        &str,
+        &str,
+        &str,
+        Option<&str>,
+        Option<&str>,
+        &[(&str, &str)],
+    )] = &[
         // ArcSight, Implementing CEF, "Header Information" and "Character Encoding".
         (
             r"Sep 19 08:26:10 host CEF:0|security|threatmanager|1.0|100|worm successfully stopped|10|src=10.0.0.1 dst=2.1.2.2 spt=1232",
@@ -70,7 +77,11 @@ fn vendors_lines_are_read() {
             "3",
             Some("2027-02-12T11:11:30Z"),
             Some("syslog-800c"),
-            &[("cs5Label", "Policy Id"), ("cn2Label", "Packets Sent"), ("cs5", "10")],
+            &[
+                ("cs5Label", "Policy Id"),
+                ("cn2Label", "Packets Sent"),
+                ("cs5", "10"),
+            ],
         ),
         // community.fortinet.com, "FortiAnalyzer log forwarding CEF version" (shortened).
         (
@@ -79,7 +90,11 @@ fn vendors_lines_are_read() {
             "5",
             Some("2026-12-08T17:00:55Z"),
             Some("Alza-kvm41"),
-            &[("start", "Dec 08 2022 17:00:55"), ("ad.vd", "root"), ("tz", "\"+0800\"")],
+            &[
+                ("start", "Dec 08 2022 17:00:55"),
+                ("ad.vd", "root"),
+                ("tz", "\"+0800\""),
+            ],
         ),
         // docs.vmware.com, Carbon Black App Control events guide: a backslash that nobody has escaped.
         (
@@ -115,7 +130,11 @@ fn vendors_lines_are_read() {
             "Unknown",
             None,
             None,
-            &[("cs2Label", "Rule Name"), ("layer_name", "Network"), ("loguid", "{0x5bfc70fc,0x1,0xfe65a8c0,0xc0000001}")],
+            &[
+                ("cs2Label", "Rule Name"),
+                ("layer_name", "Network"),
+                ("loguid", "{0x5bfc70fc,0x1,0xfe65a8c0,0xc0000001}"),
+            ],
         ),
         // IBM DSM editor's samples, Trend Micro Apex Central (shortened): Cisco's year behind the day.
         (
@@ -124,7 +143,13 @@ fn vendors_lines_are_read() {
             "3",
             Some("2022-02-14T05:15:47Z"),
             Some("135.181.193.106"),
-            &[("cs1", "External User Policy"), ("request", "http://www.violetsoft.net/counter/insert.php?dbserver=db1&c_pcode=25")],
+            &[
+                ("cs1", "External User Policy"),
+                (
+                    "request",
+                    "http://www.violetsoft.net/counter/insert.php?dbserver=db1&c_pcode=25",
+                ),
+            ],
         ),
         // splunk-connect-for-syslog, tests of Trend Micro Deep Security.
         (
@@ -142,7 +167,10 @@ fn vendors_lines_are_read() {
             "High",
             Some("2026-11-15T23:57:28Z"),
             Some("3.3.3.3"),
-            &[("cs1", "Suspicious File Access Attempt - 1"), ("cs1Label", "Policy")],
+            &[
+                ("cs1", "Suspicious File Access Attempt - 1"),
+                ("cs1Label", "Policy"),
+            ],
         ),
         // What Suricata's Lua scripts for CEF write, by one that is public.
         (
@@ -174,7 +202,11 @@ fn vendors_lines_are_read() {
     ];
     for (line, vendor, severity, time, host, pairs) in lines {
         let (prefix, event) = split(line);
-        assert_eq!((&*event.vendor, &*event.severity.to_string()), (*vendor, *severity), "{line}");
+        assert_eq!(
+            (&*event.vendor, &*event.severity.to_string()),
+            (*vendor, *severity),
+            "{line}"
+        );
         assert_eq!(prefix.time.map(dates::utc).as_deref(), *time, "{line}");
         assert_eq!(prefix.host, *host, "{line}");
         for (key, value) in *pairs {
@@ -191,12 +223,24 @@ fn vendors_lines_are_read() {
 fn vendors_lines_that_are_wrong_are_refused_with_the_place() {
     for (line, part) in [
         // Imperva Attack Analytics has a severity of its own.
-        ("CEF:0|Imperva Inc|Attack Analytics|0|Illegal Resource Access|attack |MAJOR| msg=x", "at byte 67: the severity"),
+        (
+            "CEF:0|Imperva Inc|Attack Analytics|0|Illegal Resource Access|attack |MAJOR| msg=x",
+            "at byte 69: the severity",
+        ),
         // Check Point without escapes: is it a value of originsicname, or of CN?
-        ("CEF:0|Check Point|VPN-1|Check Point|Log|https|Unknown|origin=1.1.1.1 originsicname=CN=DW", r"at byte 87: a = within a value is written \="),
+        (
+            "CEF:0|Check Point|VPN-1|Check Point|Log|https|Unknown|origin=1.1.1.1 originsicname=CN=DW",
+            r"at byte 87: a = within a value is written \=",
+        ),
         // A field is missing.
-        ("CEF:0|Cisco|ASA|9.1|106023|Repeated Threat Malware|src=10.10.99.99 dst=10.0.0.1", "the severity"),
-        ("CEF:0|Check Point|Smart-1|", "within the field 4 (device version)"),
+        (
+            "CEF:0|Cisco|ASA|9.1|106023|Repeated Threat Malware|src=10.10.99.99 dst=10.0.0.1",
+            "the severity",
+        ),
+        (
+            "CEF:0|Check Point|Smart-1|",
+            "within the field 4 (device version)",
+        ),
         ("CEF:0|a|b|c|d|e|5", "within the field 7 (severity)"),
     ] {
         let said = wrong(line).to_string();
@@ -251,7 +295,10 @@ fn an_extension_is_read_to_the_byte() {
         let line = format!("CEF:1|a|b||d|e|Very-High|{extension}");
         let event = parse(&line).expect(extension);
         let pairs = event.extension.iter();
-        pairs.map(|(k, v)| format!("{k}={v:?}")).collect::<Vec<_>>().join(" ")
+        pairs
+            .map(|(k, v)| format!("{k}={v:?}"))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     for (extension, read) in [
         ("", ""),
@@ -269,7 +316,10 @@ fn an_extension_is_read_to_the_byte() {
         ("a=1 a=2 ad.x[0]-y_z=3", r#"a="1" a="2" ad.x[0]-y_z="3""#),
         ("a=ü b=日本 c=🙂", r#"a="ü" b="日本" c="🙂""#),
         ("a=\t\u{7f}", "a=\"\\t\\u{7f}\""),
-        ("cs1=x cs1Label=Rule Name", r#"cs1="x" cs1Label="Rule Name""#),
+        (
+            "cs1=x cs1Label=Rule Name",
+            r#"cs1="x" cs1Label="Rule Name""#,
+        ),
     ] {
         assert_eq!(pairs(extension), read, "{extension}");
     }
@@ -312,17 +362,49 @@ fn prefixes_give_time_and_host() {
         ("<134>", "", ""),
         ("<134>fw01 ", "", ""),
         ("<0>Nov 21 09:00:00 fw01 ", "2026-11-21T09:00:00Z", "fw01"),
-        ("Nov  1 09:00:00 fw01 daemon.info app[7]: ", "2026-11-01T09:00:00Z", "fw01"),
+        (
+            "Nov  1 09:00:00 fw01 daemon.info app[7]: ",
+            "2026-11-01T09:00:00Z",
+            "fw01",
+        ),
         ("Nov 1 09:00:00 app: ", "2026-11-01T09:00:00Z", ""),
         ("Nov 1 09:00:00 app[7]: ", "2026-11-01T09:00:00Z", ""),
-        ("Nov 1 09:00:00 2001:db8::1 ", "2026-11-01T09:00:00Z", "2001:db8::1"),
-        ("Nov 1 2025 09:00:00.250: fw01 ", "2025-11-01T09:00:00Z", "fw01"),
-        ("2026-11-21T09:00:00+01:00 fw01 app: ", "2026-11-21T08:00:00Z", "fw01"),
-        ("<191>1 2026-11-21T09:00:00.5Z fw01 app 1 ID [x@1 a=\"b\"] ", "2026-11-21T09:00:00Z", "fw01"),
-        ("<165>1 2026-11-21T09:00:00-08:00 - - - - - \u{FEFF}", "2026-11-21T17:00:00Z", ""),
-        ("1 2026-11-21T09:00:00Z fw01 app - - - ", "2026-11-21T09:00:00Z", "fw01"),
+        (
+            "Nov 1 09:00:00 2001:db8::1 ",
+            "2026-11-01T09:00:00Z",
+            "2001:db8::1",
+        ),
+        (
+            "Nov 1 2025 09:00:00.250: fw01 ",
+            "2025-11-01T09:00:00Z",
+            "fw01",
+        ),
+        (
+            "2026-11-21T09:00:00+01:00 fw01 app: ",
+            "2026-11-21T08:00:00Z",
+            "fw01",
+        ),
+        (
+            "<191>1 2026-11-21T09:00:00.5Z fw01 app 1 ID [x@1 a=\"b\"] ",
+            "2026-11-21T09:00:00Z",
+            "fw01",
+        ),
+        (
+            "<165>1 2026-11-21T09:00:00-08:00 - - - - - \u{FEFF}",
+            "2026-11-21T17:00:00Z",
+            "",
+        ),
+        (
+            "1 2026-11-21T09:00:00Z fw01 app - - - ",
+            "2026-11-21T09:00:00Z",
+            "fw01",
+        ),
         ("<165>1 - fw01 - - - - ", "", "fw01"),
-        ("<134>1 Feb 14 19:04:54 test.hq.example ", "2027-02-14T19:04:54Z", "test.hq.example"),
+        (
+            "<134>1 Feb 14 19:04:54 test.hq.example ",
+            "2027-02-14T19:04:54Z",
+            "test.hq.example",
+        ),
         ("\u{FEFF}", "", ""),
         // The year is the nearest.
         ("Dec 31 23:59:59 x ", "2026-12-31T23:59:59Z", "x"),
@@ -339,9 +421,22 @@ fn prefixes_give_time_and_host() {
     let local = read("2026-11-21T09:00:00Z x ", 3_600).unwrap();
     assert_eq!(local.0.as_deref(), Some("2026-11-21T09:00:00Z"));
     for prefix in [
-        "x", "hello ", "<192>", "<>", "<1234>", "<x>Nov 1 09:00:00 ", "<134 ", "Nov 31 09:00:00 x ",
-        "Nov 1 24:00:00 x ", "Nov 1 9:00:00 x ", "Nov 1 09:00 x ", "nov 1 09:00:00 x ", "Nov 111 09:00:00 x ",
-        "2026-11-21T09:00:00 x ", "2026-13-21T09:00:00Z x ", "Feb 29 00:00:00 x ",
+        "x",
+        "hello ",
+        "<192>",
+        "<>",
+        "<1234>",
+        "<x>Nov 1 09:00:00 ",
+        "<134 ",
+        "Nov 31 09:00:00 x ",
+        "Nov 1 24:00:00 x ",
+        "Nov 1 9:00:00 x ",
+        "Nov 1 09:00 x ",
+        "nov 1 09:00:00 x ",
+        "Nov 111 09:00:00 x ",
+        "2026-11-21T09:00:00 x ",
+        "2026-13-21T09:00:00Z x ",
+        "Feb 29 00:00:00 x ",
     ] {
         let said = read(prefix, 0).expect_err(prefix);
         assert!(said.starts_with("at byte 0: "), "{prefix}: {said}");
@@ -360,12 +455,27 @@ fn the_year_is_guessed_over_new_year() {
         let (prefix, _) = syslog::split(&line, now, 0).unwrap();
         prefix.time.map(dates::utc).unwrap_or_default()
     };
-    assert_eq!(at("Dec 31 23:59:59", "2027-01-01T00:00:05Z"), "2026-12-31T23:59:59Z");
-    assert_eq!(at("Jan  1 00:00:05", "2026-12-31T23:59:59Z"), "2027-01-01T00:00:05Z");
-    assert_eq!(at("Feb 29 12:00:00", "2028-03-01T00:00:00Z"), "2028-02-29T12:00:00Z");
-    assert_eq!(at("Feb 29 12:00:00", "2029-01-01T00:00:00Z"), "2028-02-29T12:00:00Z");
+    assert_eq!(
+        at("Dec 31 23:59:59", "2027-01-01T00:00:05Z"),
+        "2026-12-31T23:59:59Z"
+    );
+    assert_eq!(
+        at("Jan  1 00:00:05", "2026-12-31T23:59:59Z"),
+        "2027-01-01T00:00:05Z"
+    );
+    assert_eq!(
+        at("Feb 29 12:00:00", "2028-03-01T00:00:00Z"),
+        "2028-02-29T12:00:00Z"
+    );
+    assert_eq!(
+        at("Feb 29 12:00:00", "2029-01-01T00:00:00Z"),
+        "2028-02-29T12:00:00Z"
+    );
     // A router that lives in 1970.
-    assert_eq!(at("Jan  1 00:00:05", "1970-01-01T00:00:09Z"), "1970-01-01T00:00:05Z");
+    assert_eq!(
+        at("Jan  1 00:00:05", "1970-01-01T00:00:09Z"),
+        "1970-01-01T00:00:05Z"
+    );
 }
 
 #[test]
@@ -386,19 +496,33 @@ fn events() -> impl Strategy<Value = Cef<'static>> {
     let key = r"[a-zA-Z0-9._\[\]-]{1,6}".prop_map(Cow::Owned);
     let severity = "[0-9]|10|Unknown|Low|Medium|High|Very-High"
         .prop_map(|text| Severity::parse(&text).expect("a severity"));
-    let fields = (header(), header(), r#"[a-z|\\]{0,4}"#.prop_map(Cow::Owned), header(), header());
-    (0..2_u8, fields, severity, prop::collection::vec((key, value()), 0..6)).prop_map(
-        |(version, (vendor, product, device_version, signature, name), severity, extension)| Cef {
-            version,
-            vendor,
-            product,
-            device_version,
-            signature,
-            name,
-            severity,
-            extension,
-        },
+    let fields = (
+        header(),
+        header(),
+        r#"[a-z|\\]{0,4}"#.prop_map(Cow::Owned),
+        header(),
+        header(),
+    );
+    (
+        0..2_u8,
+        fields,
+        severity,
+        prop::collection::vec((key, value()), 0..6),
     )
+        .prop_map(
+            |(version, (vendor, product, device_version, signature, name), severity, extension)| {
+                Cef {
+                    version,
+                    vendor,
+                    product,
+                    device_version,
+                    signature,
+                    name,
+                    severity,
+                    extension,
+                }
+            },
+        )
 }
 
 proptest! {
@@ -418,7 +542,8 @@ proptest! {
         let prefixed = format!("CEF:0|a|b|c|d|e|5|{line}");
         for line in [&line, &prefixed] {
             if let Ok(event) = parse(line) {
-                prop_assert_eq!(&parse(&event.line().unwrap()).unwrap(), &event);
+                let written = event.line().unwrap();
+                prop_assert_eq!(&parse(&written).unwrap(), &event);
             }
         }
     }

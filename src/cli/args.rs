@@ -9,7 +9,7 @@ use crate::sys::clock;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt as _};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// What the command line says.
@@ -87,6 +87,16 @@ impl Args {
                 exec.argv = words(raw)?;
                 break;
             }
+            // A value below zero is no option.
+            if command.as_deref() == Some(words::METRIC)
+                && given.list.len() == 1
+                && let Some(mut raw) = parser.try_raw_args()
+                && raw.peek().is_some_and(is_number)
+                && let Some(value) = raw.next()
+            {
+                given.list.push(text(value)?);
+                continue;
+            }
             match parser.next().map_err(|e| e.to_string())? {
                 None => break,
                 Some(Long("help") | Short('h')) => flags.help = true,
@@ -96,6 +106,9 @@ impl Args {
                 }
                 Some(Long("json")) => flags.json = true,
                 Some(Long("fingerprint")) => flags.fingerprint = true,
+                Some(Long("remove")) if command.as_deref() == Some(words::METRIC) => {
+                    given.options.push(("remove".to_owned(), String::new()));
+                }
                 Some(Long(name)) => {
                     let name = name.to_owned();
                     let taken = match command.as_deref() {
@@ -173,6 +186,11 @@ fn text(word: OsString) -> Result<String, String> {
             word.display()
         )
     })
+}
+
+fn is_number(word: &OsStr) -> bool {
+    word.to_str()
+        .is_some_and(|word| word.parse::<f64>().is_ok())
 }
 
 fn unknown(name: &str, command: Option<&str>) -> String {
@@ -455,6 +473,11 @@ mod tests {
                 "--delay takes a number",
             ),
             (&["engine"], "engine takes COMMAND"),
+            (&["metric"], "metric takes NAME VALUE"),
+            (&["metric", "a", "1", "2"], "unexpected argument \"2\""),
+            (&["metric", "a", "-x"], "-x"),
+            (&["event", "--remove"], "--remove is no option"),
+            (&["event", "--ttl", "1"], "--ttl is no option"),
             (&["put", "--code", "99", "x"], "above 99"),
             (&["put", "--since", "1h", "x"], "--since is no option"),
             (&["status", "extra"], "unexpected argument \"extra\""),
@@ -515,6 +538,14 @@ mod tests {
             (&["get", "--to", "/f", "a"], &["a"]),
             (&["system", "reboot", "--delay", "1.5"], &["reboot"]),
             (&["engine", "A;b"], &["A;b"]),
+            (&["metric", "a", "-5.5", "--ttl", "9"], &["a", "-5.5"]),
+            (&["metric", "--unit", "W", "a", "-1e3"], &["a", "-1e3"]),
+            (&["metric", "a", "--remove"], &["a"]),
+            (&["event", "-"], &["-"]),
+            (
+                &["event", "--name", "x y", "--host=h", "k=v", "l=m n"],
+                &["k=v", "l=m n"],
+            ),
         ] {
             let Command::Words(given) = parse(line).unwrap().command else {
                 panic!("{line:?}");

@@ -12,6 +12,8 @@ Commands:
   exec -- CMD [ARG…]  run a command as a job of the agent; see 'triton help exec'
   history             what happened here; see 'triton help history'
   put [KEY] DATA      store a value in the history; see 'triton help put'
+  event LINE|-, metric NAME VALUE
+                      a CEF event, a number for the heartbeat; see 'triton help event'
   script ls|run       the scripts of this device; see 'triton help script'
   progress PERCENT [TEXT], get NAME
                       from within a job: how far it is, data that Poseidon has
@@ -113,11 +115,32 @@ Options:
 Exit codes: 0 stored and on the disk, 1 not stored, for the reason that is said, 2 wrong command line.
 ";
 
+const EVENT: &str = "\
+Usage: triton event [--host HOST] 'CEF:0|…'
+       triton event [--host HOST] -
+       triton event --vendor V --product P [--device-version V] --signature ID --name N --severity S
+                    [--host HOST] [KEY=VALUE…]
+       triton metric NAME VALUE [--ttl SECONDS] [--unit U]
+       triton metric NAME --remove
+
+'event' stores an event in the journal of this device, from which Poseidon gets it, now or when it
+can be reached again, and prints the number of its record. A syslog prefix before CEF: gives its time
+and host; else they are now and this device. '-' takes lines from standard input as they come: what
+is wrong with one is said with its number, and the others are stored. With --vendor and the others
+the line is built, with all escapes: severity is 0 to 10, Unknown, Low, Medium, High or Very-High.
+
+'metric' adds a number to the heartbeats, for --ttl seconds (300, at most 86400): who measures says it
+again in time. NAME has up to 64 letters, digits, '.', '_', '-' and '/'. --remove takes it away.
+
+Exit codes: 0 stored, 1 not (of '-': one or more of the lines), 2 wrong command line.
+";
+
 pub fn text(topic: Option<&str>) -> String {
     let own = match topic.map(|topic| topic.split(' ').next().unwrap_or(topic)) {
         Some("exec") => Some(EXEC),
         Some("history") => Some(HISTORY),
         Some("put") => Some(PUT),
+        Some("event" | "metric") => Some(EVENT),
         Some("script") => Some(SCRIPT),
         Some("inside" | "progress" | "get") => Some(INSIDE),
         _ => None,

@@ -3,6 +3,7 @@
 mod args;
 mod check_config;
 mod doctor;
+mod event;
 mod exec;
 mod get;
 mod help;

@@ -95,6 +95,7 @@ fn describe(status: &Value) -> String {
         ),
     );
     line("schedule", &schedule(&text, &seconds));
+    line("events", &events(status, &text));
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
     }
@@ -131,6 +132,26 @@ fn schedule(text: &dyn Fn(&str) -> String, seconds: &dyn Fn(&str) -> Option<f64>
         said = format!("{said}; {problem}");
     }
     said.trim_start_matches("; ").to_owned()
+}
+
+/// How many events were stored, what was not, and where they should come from and do not.
+fn events(status: &Value, text: &dyn Fn(&str) -> String) -> String {
+    let sources = status.pointer("/events/sources").and_then(Value::as_array);
+    let sources = sources.map_or(&[][..], Vec::as_slice);
+    let stored = text("/events/stored");
+    if sources.is_empty() && matches!(stored.as_str(), "" | "0") {
+        return String::new();
+    }
+    let mut said = format!(
+        "{stored} stored; of the listener and files {} refused, {} without CEF, {} too many",
+        text("/events/refused"),
+        text("/events/notCef"),
+        text("/events/limited")
+    );
+    for source in sources.iter().filter(|source| !source[1].is_null()) {
+        let _ = write!(said, "; {}: {}", plain(&source[0]), plain(&source[1]));
+    }
+    said
 }
 
 fn plain(value: &Value) -> String {

@@ -1,6 +1,6 @@
 //! The commands that take a few words and options with a value: one table tells what.
 
-use super::{exec, get, history, put, script, unexpected};
+use super::{event, exec, get, history, put, script, unexpected};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::message::Message;
@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub const SCRIPT_RUN: &str = "script run";
 #[allow(missing_docs)]
 pub const SCRIPT_LS: &str = "script ls";
+#[allow(missing_docs)]
+pub const METRIC: &str = "metric";
 
 /// What a command takes.
 struct Shape {
@@ -35,6 +37,8 @@ const SHAPES: &[Shape] = &[
     shape("agent", (1, 1), &["delay"], "reload, restart or exit"),
     shape("system", (1, 1), &["delay"], "reboot or shutdown"),
     shape("engine", (1, 1), &["pipe"], "COMMAND"),
+    shape("event", (0, usize::MAX), event::OPTIONS, "LINE"),
+    shape(METRIC, (1, 2), &["ttl", "unit"], "NAME VALUE"),
 ];
 
 const fn shape(
@@ -110,7 +114,7 @@ impl Words {
         self.list.first().map(String::as_str).unwrap_or_default()
     }
 
-    fn option(&self, name: &str) -> Option<&str> {
+    pub fn option(&self, name: &str) -> Option<&str> {
         let given = self.options.iter().rev().find(|(option, _)| option == name);
         given.map(|(_, value)| value.as_str())
     }
@@ -125,6 +129,8 @@ impl Words {
     pub fn run(&self, config: &Config) -> Result<u8> {
         match self.name {
             "progress" => self.progress(config),
+            "event" => event::run(config, self),
+            METRIC => event::metric(config, self),
             "get" => get::run(config, self.word(), self.option("to")),
             "engine" => {
                 let mut request = json!({ "command": self.word() });

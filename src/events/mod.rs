@@ -4,6 +4,10 @@
 //! Whoever has events (a local client, a plugin, the listener, a followed file, Poseidon) hands them to [`Events::store`]
 //! with the name of the source. What is stored is the line as it came, without its syslog prefix: nothing is mended.
 
+mod follow;
+mod gate;
+pub mod intake;
+mod listen;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +20,7 @@ use crate::sys::clock;
 use crate::thread::{Crew, SMALL_STACK};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Most events of one message.
@@ -24,7 +28,7 @@ pub const BATCH: usize = 1_000;
 /// Longest name of a host, in bytes.
 const HOST_LIMIT: usize = 255;
 /// How long the device's offset from UTC counts before it is looked up again.
-const ZONE_AGE: Duration = Duration::from_secs(60);
+const ZONE_AGE: Duration = Duration::from_mins(1);
 
 /// An event that wants in.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,6 +41,9 @@ pub struct Event {
     pub line: String,
 }
 
+/// An event that was checked: its time, and its data in JSON.
+type Ready = (f64, String);
+
 /// Takes events.
 pub struct Events {
     journal: Arc<Journal>,
@@ -46,6 +53,27 @@ pub struct Events {
     offset: Mutex<Option<(Instant, i64)>>,
     /// A thread waits to sync what came while there is no connection.
     syncing: Arc<AtomicBool>,
+    tally: Mutex<Tally>,
+}
+
+/// What became of what came, since the agent's start, for `agent.status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// Of all sources.
+    pub stored: u64,
+    /// Of the listener and followed files: lines that are wrong...
+    pub refused: u64,
+    /// ...why the last of them was...
+    pub reason: Option<String>,
+    /// ...datagrams without an event...
+    pub not_cef: u64,
+    /// ...datagrams above `events.rate`...
+    pub limited: u64,
+    /// ...and lines of files without an event, which are nobody's fault.
+    pub passed: u64,
+    /// Where events are taken: each place with what is wrong with it, if anything.
+    pub sources: Vec<(String, Option<String>)>,
 }
 
 impl Events {
@@ -57,32 +85,51 @@ impl Events {
             line_bytes,
             offset: Mutex::default(),
             syncing: Arc::default(),
+            tally: Mutex::default(),
         }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse(&self, count: u64, reason: String) {
+        let mut tally = self.tally();
+        tally.refused += count;
+        tally.reason = Some(reason);
+    }
+
+    /// How many came, for `agent.status`.
+    pub fn report(&self) -> Tally {
+        self.tally().clone()
     }
 
     /// Stores events of a source (`command`, `plugin/NAME`, `poseidon`, …), all or none. Returns the sequence of the last.
     pub fn store(&self, source: &str, events: &[Event]) -> Result<u64, Error> {
         let ready = |(n, event)| {
-            self.check(source, event).map_err(|e| match events.len() {
-                1 => e,
-                _ => Error::new(e.code, format!("event {}: {}", n + 1, e.message)),
-            })
+            self.check(source, event, None)
+                .map_err(|e| match events.len() {
+                    1 => e,
+                    _ => Error::new(e.code, format!("event {}: {}", n + 1, e.message)),
+                })
         };
         let ready = events.iter().enumerate().map(ready);
         self.put(ready.collect::<Result<_, _>>()?)
     }
 
     /// Stores what was checked.
-    fn put(&self, ready: Vec<(f64, String)>) -> Result<u64, Error> {
+    fn put(&self, ready: Vec<Ready>) -> Result<u64, Error> {
+        let count = ready.len() as u64;
         let last = self.journal.events(ready)?;
+        self.tally().stored += count;
         if !self.journal.is_connected() {
             self.sync_in_time();
         }
         Ok(last)
     }
 
-    /// What is stored of an event: its time, and its data in JSON.
-    fn check(&self, source: &str, event: &Event) -> Result<(f64, String), Error> {
+    /// What is stored of an event. `away` is its host where nothing says another and it is not this device.
+    fn check(&self, source: &str, event: &Event, away: Option<&str>) -> Result<Ready, Error> {
         let invalid = |message: String| Error::new(ErrorCode::Invalid, message);
         if event.line.len() > self.line_bytes {
             let message = format!(
@@ -111,11 +158,8 @@ impl Events {
             wrong.at += event.line.len() - line.len();
             fault(wrong)
         })?;
-        let host = match (&event.host, prefix.host) {
-            (Some(host), _) => host.clone(),
-            (None, Some(host)) => host.to_owned(),
-            (None, None) => sysinfo::System::host_name().unwrap_or_default(),
-        };
+        let said = event.host.as_deref().or(prefix.host).or(away);
+        let host = said.map(str::to_owned).or_else(sysinfo::System::host_name);
         let time = event.time.or(prefix.time).unwrap_or(now);
         let data = json!({ "host": host, "source": source, "cef": line });
         Ok((time, data.to_string()))

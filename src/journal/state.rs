@@ -19,7 +19,7 @@ const LAZY: Duration = Duration::from_secs(1);
 /// While there is no connection events are synced at once, but no oftener than this.
 const EVENT_PAUSE: Duration = Duration::from_secs(5);
 /// Events take at most one part of so many: else they would drive out what is known of jobs that have ended.
-const EVENT_SHARE: u64 = 2;
+const EVENT_SHARE: u32 = 2;
 /// Pause between attempts to use the disk again.
 const RETRY: Duration = Duration::from_secs(30);
 /// At most this part of the journal is kept free for the end of one job; a larger end loses its tails when it is full.
@@ -363,19 +363,19 @@ impl State {
         let share = match &self.memory {
             Some(_) => self.memory_bytes as u64,
             None => self.limits.bytes,
-        } / EVENT_SHARE;
+        } / u64::from(EVENT_SHARE);
         if bytes as u64 > share {
             let message = format!(
                 "these events take {bytes} bytes of the journal, and all events have {share}; send fewer at once"
             );
             return Err(payload::Error::new(ErrorCode::TooLarge, message));
         }
-        let lost = match self.with_disk(|disk| disk.bound_events(bytes as u64, share, acked)) {
-            Some(lost) => lost,
-            None => self.memory.as_mut().map_or(Lost::default(), |memory| {
-                memory.bound_events(bytes, acked, EVENT_SHARE as usize)
-            }),
-        };
+        let on_disk = self.with_disk(|disk| disk.bound_events(bytes as u64, share, acked));
+        // Of a disk that has just failed the memory has what it could take over.
+        let lost = on_disk.unwrap_or_else(|| match &mut self.memory {
+            Some(memory) => memory.bound_events(bytes, acked, EVENT_SHARE),
+            None => Lost::default(),
+        });
         self.lose(lost);
         Ok(())
     }

@@ -240,7 +240,9 @@ fn of_events(records: &[Record], last: u64) -> Message {
         text.push_str(if n > 0 { "," } else { "" });
         text.push_str(&spliced(&own, record));
     }
-    text.push_str(&format!("],\"last\":{last}}}"));
+    text.push_str("],\"last\":");
+    text.push_str(&last.to_string());
+    text.push('}');
     Message {
         payload: Some(payload::carriable(text)),
         ..Message::new(payload::EVENTS)

@@ -1,6 +1,7 @@
 //! `agent.status`: the agent about itself.
 
 use super::{Peer, Plugin};
+use crate::events::Events;
 use crate::identity::Instance;
 use crate::job::Pool;
 use crate::journal::Journal;
@@ -25,6 +26,7 @@ pub struct Status {
     journal: Arc<Journal>,
     scheduler: Arc<Scheduler>,
     scripts: Arc<Repository>,
+    events: Arc<Events>,
 }
 
 impl Status {
@@ -39,6 +41,7 @@ impl Status {
         journal: Arc<Journal>,
         scheduler: Arc<Scheduler>,
         scripts: Arc<Repository>,
+        events: Arc<Events>,
     ) -> Self {
         Self {
             instance,
@@ -50,6 +53,7 @@ impl Status {
             journal,
             scheduler,
             scripts,
+            events,
         }
     }
 }
@@ -77,6 +81,7 @@ impl Plugin for Status {
             "journal": self.journal.report(),
             "schedule": self.scheduler.report(),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
+            "events": self.events.report(),
             "jobs": {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),

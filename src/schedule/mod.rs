@@ -325,10 +325,7 @@ fn expected(entry: &Entry) -> Option<i64> {
     let (When::Times(cron), true) = (&entry.when, entry.enabled) else {
         return None;
     };
-    let zone = entry
-        .zone()
-        .unwrap_or_else(|| Ok(Zone::own().0))
-        .ok()?;
+    let zone = entry.zone().unwrap_or_else(|| Ok(Zone::own().0)).ok()?;
     next::next(cron, &zone, run::whole(clock::now()))
 }
 
