@@ -10,6 +10,7 @@ import { collision } from "./health.js";
 import * as files from "./files.js";
 import * as history from "./history.js";
 import * as jobs from "./jobs.js";
+import * as plots from "./plots.js";
 import * as run from "./run.js";
 import * as schedule from "./schedule.js";
 import * as scripts from "./scripts.js";
@@ -25,6 +26,7 @@ let wanted = null;
 export function setUp(notice) {
   run.setUp((job) => jobs.take(job));
   history.setUp();
+  plots.setUp();
   files.setUp();
   scripts.setUp();
   schedule.setUp();
@@ -75,6 +77,7 @@ export function open(next, job = null) {
   run.open(null);
   void jobs.open(null);
   history.open(null);
+  plots.open(null);
   files.open(null);
   scripts.open(null);
   schedule.open(null);
@@ -112,6 +115,9 @@ function render() {
     run.open(agent);
     void jobs.open(agent);
     history.open(agent);
+    plots.open(agent);
+    const device = new URLSearchParams({ on: `${plain(agent.name)}/${plain(agent.instance)}` });
+    attribute(byId("plots-events"), "href", `#/events?${device}`);
     files.open(agent);
     scripts.open(agent);
     schedule.open(agent);

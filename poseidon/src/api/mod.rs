@@ -3,6 +3,7 @@
 mod agents;
 mod batches;
 mod blobs;
+mod cef;
 mod data;
 mod events;
 mod extract;
@@ -10,6 +11,7 @@ mod files;
 mod history;
 mod identifiers;
 mod jobs;
+mod metrics;
 mod repositories;
 mod schedules;
 
@@ -87,6 +89,9 @@ routes! {
     delete "/api/v1/schedules/{name}" => schedules::remove,
     get "/api/v1/agents/{name}/schedule" => schedules::of_agent,
     get "/api/v1/events" => events::stream,
+    get "/api/v1/cef" => cef::list,
+    get "/api/v1/cef/state" => cef::state,
+    get "/api/v1/agents/{name}/metrics" => metrics::show,
 }
 
 /// Paths that need no token.

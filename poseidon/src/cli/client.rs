@@ -531,7 +531,7 @@ fn is_https(url: &str) -> Result<bool, String> {
     }
 }
 
-fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
+pub(crate) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = ca_file {
         for certificate in certificates_of(path)? {

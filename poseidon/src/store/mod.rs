@@ -5,6 +5,8 @@
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
 pub mod batches;
+pub mod events;
+pub mod metrics;
 pub mod named;
 pub mod records;
 pub mod repositories;
@@ -164,6 +166,8 @@ pub trait Store:
     + named::NamedStore
     + batches::BatchStore
     + schedules::ScheduleStore
+    + events::EventStore
+    + metrics::MetricStore
     + Send
 {
     /// Opens a transaction.

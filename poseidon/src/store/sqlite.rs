@@ -1,6 +1,8 @@
 //! The embedded store: one `SQLite` file in WAL mode.
 
 mod batches;
+mod events;
+mod metrics;
 mod named;
 mod records;
 mod repositories;
@@ -21,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004-repositories.sql"),
     include_str!("../../migrations/0005-batches.sql"),
     include_str!("../../migrations/0006-schedules.sql"),
+    include_str!("../../migrations/0008-events.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
