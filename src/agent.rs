@@ -25,6 +25,7 @@ use crate::plugin::history::History;
 use crate::plugin::schedule::Schedules;
 use crate::plugin::scripts::Scripts;
 use crate::plugin::update::Updates;
+use crate::policy::{self, Policy};
 use crate::schedule::{self, Scheduler};
 use crate::scripts::{Attributes, Repository};
 use crate::service::{self, Service, notify::Notify};
@@ -109,7 +110,12 @@ pub fn run(
 
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
-    let pool = Pool::start(job_settings(config), &crew, Arc::clone(&journal));
+    let policy = Arc::new(Policy::new(policy::Rules::new(config, program)));
+    let gated = job::Settings {
+        gate: Some(Arc::clone(&policy) as _),
+        ..job_settings(config)
+    };
+    let pool = Pool::start(gated, &crew, Arc::clone(&journal));
     let variable = |name: &str| std::env::var_os(name);
     let notify = Notify::new(&variable);
     let bell = service::bell(&notify).map_err(io("create a wake-up"))?;
@@ -130,6 +136,10 @@ pub fn run(
         scripts: Arc::clone(&scripts),
         journal: Arc::clone(&journal),
         crew: crew.clone(),
+        permit: {
+            let policy = Arc::clone(&policy);
+            Box::new(move |entry| policy.check_run(entry))
+        },
     })
     .map_err(io("create a wake-up"))?;
     let files = files(config);
@@ -142,7 +152,7 @@ pub fn run(
     {
         log::warn!("what transfers have left behind stays until the next start: {e}");
     }
-    let dispatcher = Arc::new(Dispatcher::new(vec![
+    let dispatcher = Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
         Box::new(Data::new(Arc::clone(&pool), Arc::clone(&outbox))),
         Box::new(Scripts::new(
@@ -172,9 +182,12 @@ pub fn run(
             Arc::clone(&journal),
             Arc::clone(&scheduler),
             Arc::clone(&scripts),
+            Arc::clone(&policy),
         )),
         Box::new(Schedules::new(Arc::clone(&scheduler))),
-    ]));
+    ]);
+    let door = policy::Door::new(Arc::clone(&policy), Arc::clone(&pool));
+    let dispatcher = Arc::new(dispatcher.guarded(Box::new(door)));
     let heartbeat = Arc::new(Heartbeat::new());
     let control = Arc::new(Control::new(link_settings).map_err(io("create a wake-up"))?);
 
@@ -249,6 +262,7 @@ pub fn run(
     let apply = |config: &Config| {
         apply_log(config);
         scheduler.configure(config.schedule.clone());
+        policy.replace(config.policy.clone());
     };
     let reload = || read_anew(&control, reload, &apply);
     let mut trial = Watch::new(trial, &status, &journal);

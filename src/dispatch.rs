@@ -4,16 +4,33 @@ use crate::message::payload::{self, PluginState};
 use crate::message::{ErrorCode, Message, VERSION};
 use crate::plugin::{Peer, Plugin};
 
+/// Stands in front of the plugins.
+pub trait Guard: Send + Sync {
+    /// Whether a request goes on to its plugin; where it does not, it is answered. It must not block, as a plugin.
+    fn lets_pass(&self, message: &Message, from: &Peer) -> bool;
+}
+
 /// Knows the plugins of this agent.
 #[derive(Default)]
 pub struct Dispatcher {
     plugins: Vec<Box<dyn Plugin>>,
+    guards: Vec<Box<dyn Guard>>,
 }
 
 impl Dispatcher {
     /// Dispatches to `plugins`; where two act on a type, the first gets it.
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
-        Self { plugins }
+        Self {
+            plugins,
+            guards: Vec::new(),
+        }
+    }
+
+    /// Asks `guard` before each request, behind those that are asked already.
+    #[must_use]
+    pub fn guarded(mut self, guard: Box<dyn Guard>) -> Self {
+        self.guards.push(guard);
+        self
     }
 
     /// The types that can be acted on here.
@@ -64,7 +81,13 @@ impl Dispatcher {
             from.outbox.push(message.reply_unsupported_version());
             return;
         }
-        plugin.handle(message, from);
+        if self
+            .guards
+            .iter()
+            .all(|guard| guard.lets_pass(message, from))
+        {
+            plugin.handle(message, from);
+        }
     }
 }
 

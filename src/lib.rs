@@ -17,6 +17,7 @@ pub mod local;
 pub mod message;
 pub mod outbox;
 pub mod plugin;
+pub mod policy;
 pub mod schedule;
 pub mod scripts;
 pub mod secret;

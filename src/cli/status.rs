@@ -95,6 +95,7 @@ fn describe(status: &Value) -> String {
         ),
     );
     line("schedule", &schedule(&text, &seconds));
+    line("policy", &policy(&text));
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
     }
@@ -131,6 +132,17 @@ fn schedule(text: &dyn Fn(&str) -> String, seconds: &dyn Fn(&str) -> Option<f64>
         said = format!("{said}; {problem}");
     }
     said.trim_start_matches("; ").to_owned()
+}
+
+/// Only where something was refused; 'triton policy show' has the rest.
+fn policy(text: &dyn Fn(&str) -> String) -> String {
+    match text("/policy/refused").as_str() {
+        "" | "0" => String::new(),
+        count => format!(
+            "{}, {count} requests of Poseidon's were refused (see 'triton policy show')",
+            text("/policy/profile")
+        ),
+    }
 }
 
 fn plain(value: &Value) -> String {

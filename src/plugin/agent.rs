@@ -9,6 +9,7 @@ use crate::message::Message;
 use crate::message::payload::AGENT_STATUS;
 use crate::outbox::Outbox;
 use crate::plugin::health::agent_rss;
+use crate::policy::Policy;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::sys::clock;
@@ -25,6 +26,7 @@ pub struct Status {
     journal: Arc<Journal>,
     scheduler: Arc<Scheduler>,
     scripts: Arc<Repository>,
+    policy: Arc<Policy>,
 }
 
 impl Status {
@@ -39,6 +41,7 @@ impl Status {
         journal: Arc<Journal>,
         scheduler: Arc<Scheduler>,
         scripts: Arc<Repository>,
+        policy: Arc<Policy>,
     ) -> Self {
         Self {
             instance,
@@ -50,6 +53,7 @@ impl Status {
             journal,
             scheduler,
             scripts,
+            policy,
         }
     }
 }
@@ -76,6 +80,7 @@ impl Plugin for Status {
             "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
             "journal": self.journal.report(),
             "schedule": self.scheduler.report(),
+            "policy": self.policy.report(),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
             "jobs": {
                 "running": self.pool.running(),
