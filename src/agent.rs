@@ -20,6 +20,7 @@ use crate::message::id;
 use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::builtin::{self, Modules};
+use crate::policy::{self, Policy};
 use crate::schedule::{self, Scheduler};
 use crate::scripts::{Attributes, Repository};
 use crate::service::{self, Service, notify::Notify, watchdog::Part};
@@ -108,7 +109,12 @@ pub fn run(
 
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
-    let pool = Pool::start(job_settings(config), &crew, Arc::clone(&journal));
+    let policy = Arc::new(Policy::new(policy::Rules::new(config, program)));
+    let gated = job::Settings {
+        gate: Some(Arc::clone(&policy) as _),
+        ..job_settings(config)
+    };
+    let pool = Pool::start(gated, &crew, Arc::clone(&journal));
     let variable = |name: &str| std::env::var_os(name);
     let notify = Notify::new(&variable);
     let bell = service::bell(&notify).map_err(io("create a wake-up"))?;
@@ -133,6 +139,10 @@ pub fn run(
             scripts: Arc::clone(&scripts),
             journal: Arc::clone(&journal),
             crew: crew.clone(),
+            permit: {
+                let policy = Arc::clone(&policy);
+                Box::new(move |entry| policy.check_run(entry))
+            },
         })
     });
     let scheduler = scheduler.transpose().map_err(io("create a wake-up"))?;
@@ -172,6 +182,7 @@ pub fn run(
         outbox: &outbox,
         pool: &pool,
         journal: &journal,
+        policy: &policy,
         acts: &acts,
         scheduler: scheduler.as_ref(),
         scripts: &scripts,
@@ -179,7 +190,9 @@ pub fn run(
         metrics: &metrics,
         updates,
     });
-    let dispatcher = Arc::new(Dispatcher::with_modules(plugins, Arc::clone(&modules)));
+    let door = policy::Door::new(Arc::clone(&policy), Arc::clone(&pool));
+    let dispatcher = Dispatcher::with_modules(plugins, Arc::clone(&modules));
+    let dispatcher = Arc::new(dispatcher.guarded(Box::new(door)));
     let heartbeat = Arc::new(Heartbeat::new());
     let control = Arc::new(Control::new(link_settings).map_err(io("create a wake-up"))?);
 
@@ -275,6 +288,7 @@ pub fn run(
         if let Some(hub) = &hub {
             hub.look();
         }
+        policy.replace(config.policy.clone());
     };
     let reload = || read_anew(&control, reload, &apply);
     let mut trial = Watch::new(trial, &status, &journal);

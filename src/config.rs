@@ -12,6 +12,7 @@ pub use setting::{Outside, Setting};
 pub use table::SETTINGS;
 
 use crate::error::{Error, Result};
+use crate::policy;
 use crate::schedule::Entry;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -52,6 +53,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// What the device runs by its own clock.
     pub schedule: Vec<Arc<Entry>>,
+    /// What Poseidon may ask for.
+    pub policy: policy::Settings,
     #[allow(missing_docs)]
     pub tls: Tls,
     #[allow(missing_docs)]
@@ -273,6 +276,7 @@ impl Default for Config {
             oom_score_adj: None,
             labels: BTreeMap::new(),
             schedule: Vec::new(),
+            policy: policy::Settings::default(),
             tls: Tls::default(),
             proxy: Proxy::default(),
             connect: Connect::default(),
@@ -422,25 +426,20 @@ impl Config {
             None => Self::default(),
         };
         overlay::apply(&mut config, environment, flags)?;
+        if let Some(path) = config.policy.file.clone() {
+            let text = text_of(&path, "read the policy (policy.file)")?;
+            let read = file::read_policy(&text)
+                .map_err(|reason| Error::new(format!("{}:{reason}", path.display())))?;
+            config.policy.replace(read, path);
+        }
         Ok(config)
     }
 
     fn from_file(path: &Path) -> Result<Self> {
-        use std::io::Read as _;
-        let fail = |e| Error::at("read the configuration", path, e);
-        let file = std::fs::File::open(path).map_err(fail)?;
-        let mut text = String::new();
-        file.take(FILE_LIMIT + 1)
-            .read_to_string(&mut text)
-            .map_err(fail)?;
-        if text.len() as u64 > FILE_LIMIT {
-            return Err(Error::new(format!(
-                "{}: the configuration is longer than {FILE_LIMIT} bytes",
-                path.display()
-            )));
-        }
-        let config = Self::from_toml(&text)
+        let text = text_of(path, "read the configuration")?;
+        let mut config = Self::from_toml(&text)
             .map_err(|reason| Error::new(format!("{}:{reason}", path.display())))?;
+        config.policy.sources.push(path.to_owned());
         if config.jobs.remembered {
             log::warn!(
                 "{}: jobs.remembered means nothing any more, the journal remembers jobs (journal.bytes); remove the line",
@@ -467,6 +466,23 @@ impl Config {
     pub fn from_toml(text: &str) -> Result<Self, String> {
         file::read(text)
     }
+}
+
+fn text_of(path: &Path, what: &str) -> Result<String> {
+    use std::io::Read as _;
+    let fail = |e| Error::at(what, path, e);
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let mut text = String::new();
+    file.take(FILE_LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(fail)?;
+    if text.len() as u64 > FILE_LIMIT {
+        return Err(Error::new(format!(
+            "{}: it is longer than {FILE_LIMIT} bytes",
+            path.display()
+        )));
+    }
+    Ok(text)
 }
 
 fn others_may_read(path: &Path) -> bool {

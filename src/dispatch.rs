@@ -6,11 +6,18 @@ use crate::plugin::builtin::Modules;
 use crate::plugin::{Peer, Plugin};
 use std::sync::Arc;
 
+/// Stands in front of the plugins.
+pub trait Guard: Send + Sync {
+    /// Whether a request goes on to its plugin; where it does not, it is answered. It must not block, as a plugin.
+    fn lets_pass(&self, message: &Message, from: &Peer) -> bool;
+}
+
 /// Knows the plugins of this agent.
 #[derive(Default)]
 pub struct Dispatcher {
     plugins: Vec<Box<dyn Plugin>>,
     modules: Arc<Modules>,
+    guards: Vec<Box<dyn Guard>>,
 }
 
 impl Dispatcher {
@@ -21,7 +28,18 @@ impl Dispatcher {
 
     /// Dispatches to `plugins`; `modules` knows what else there could be.
     pub fn with_modules(plugins: Vec<Box<dyn Plugin>>, modules: Arc<Modules>) -> Self {
-        Self { plugins, modules }
+        Self {
+            plugins,
+            modules,
+            guards: Vec::new(),
+        }
+    }
+
+    /// Asks `guard` before each request, behind those that are asked already.
+    #[must_use]
+    pub fn guarded(mut self, guard: Box<dyn Guard>) -> Self {
+        self.guards.push(guard);
+        self
     }
 
     /// The types that can be acted on here.
@@ -73,7 +91,13 @@ impl Dispatcher {
             from.outbox.push(message.reply_unsupported_version());
             return;
         }
-        plugin.handle(message, from);
+        if self
+            .guards
+            .iter()
+            .all(|guard| guard.lets_pass(message, from))
+        {
+            plugin.handle(message, from);
+        }
     }
 }
 

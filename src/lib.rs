@@ -22,6 +22,7 @@ pub mod message;
 pub mod metrics;
 pub mod outbox;
 pub mod plugin;
+pub mod policy;
 pub mod schedule;
 pub mod scripts;
 pub mod secret;

@@ -1,6 +1,7 @@
 //! The command line.
 
 use super::history::{self, Query};
+use super::policy;
 use super::put::Put;
 use super::words::{self, Words};
 use crate::config::Setting;
@@ -32,6 +33,7 @@ pub enum Command {
     History { query: Query, json: bool },
     Put { put: Put, json: bool },
     Schedule { json: bool },
+    Policy { query: policy::Query, json: bool },
     Words(Words),
     Identifier { fingerprint: bool },
     CheckConfig,
@@ -61,6 +63,8 @@ impl Command {
         match self {
             Self::Exec(_) => super::exec::OWN_FAILURE,
             Self::Words(words) => words.failure_code(),
+            // 1 is an answer of `policy test`.
+            Self::Policy { .. } => super::USAGE,
             _ => 1,
         }
     }
@@ -74,6 +78,7 @@ impl Args {
         let mut exec = Exec::default();
         let mut query = Query::default();
         let mut put = Put::default();
+        let mut policy = policy::Query::default();
         let mut given = Words::default();
         loop {
             // Everything behind the first word of the program that exec runs is the program's.
@@ -115,6 +120,14 @@ impl Args {
                         Some("exec" | words::SCRIPT_RUN) => exec.take(&name, &mut parser)?,
                         Some("history") => query.take(&name, &mut parser)?,
                         Some("put") => put.take(&name, &mut parser)?,
+                        Some("policy") if name == "stdin" => {
+                            policy.brings_stdin();
+                            true
+                        }
+                        Some("policy") if policy::Query::has(&name) => {
+                            policy.set(&name, &value(&name, &mut parser)?)?;
+                            true
+                        }
                         Some(command) if words::takes(command, &name) => {
                             given
                                 .options
@@ -143,6 +156,9 @@ impl Args {
                 Some(Value(word)) if put.words.len() < 2 && command.as_deref() == Some("put") => {
                     put.words.push(text(word)?);
                 }
+                Some(Value(word)) if command.as_deref() == Some("policy") => {
+                    policy.words.push(text(word)?);
+                }
                 Some(Value(word)) if command.as_deref() == Some("script") => {
                     command = Some(format!("script {}", text(word)?));
                 }
@@ -161,7 +177,13 @@ impl Args {
                 Some(other) => return Err(other.unexpected().to_string()),
             }
         }
-        let command = flags.command(command, exec, query, put, given)?;
+        let command = match command.as_deref() {
+            Some("policy") if !flags.help && !flags.version => Command::Policy {
+                query: policy.check()?,
+                json: flags.json,
+            },
+            _ => flags.command(command, exec, query, put, given)?,
+        };
         Ok(Args {
             command,
             config: flags.config,

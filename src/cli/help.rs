@@ -19,6 +19,7 @@ Commands:
                       from within a job: how far it is, data that Poseidon has
                       for this device; see 'triton help inside'
   schedule [--json]   what runs by the device's own clock, when next, and how it ended last
+  policy show|test    what Poseidon may ask for here; see 'triton help policy'
   agent reload|restart|exit, system reboot|shutdown [--delay SECONDS]
                       as Poseidon may ask; Ctrl-C within the delay cancels
   engine COMMAND [--pipe PATH]
@@ -138,6 +139,26 @@ again in time. NAME has up to 64 letters, digits, '.', '_', '-' and '/'. --remov
 Exit codes: 0 stored, 1 not (of '-': one or more of the lines), 2 wrong command line.
 ";
 
+const POLICY: &str = "\
+Usage: triton policy show [--json]
+       triton policy test [--json] TYPE [OPTIONS] [-- CMD [ARG…]]
+       triton policy test [--json] [TYPE] --message FILE
+
+'show' prints the policy of the configuration, and how much the running agent has refused by it. 'test'
+says whether a request of Poseidon's would be let through, by which rule (with file and line), and why
+the others do not fit. Both read the configuration as it is now; SIGHUP puts it in force.
+
+Options; what the request would have:
+  -- CMD [ARG…]    the words of a command        --shell TEXT    a text for the shell
+  --script NAME    a script                      --path PATH     a file or folder
+  --user USER      to run as                     --group GROUP   and this group
+  --env NAME=VALUE a variable; may be repeated   --cwd DIR       a working folder
+  --stdin          something to read             --pipe PATH     an engine's pipe
+  --message FILE   the payload, or the whole message; - is standard input
+
+Exit codes: 0 allowed, 1 refused, 2 wrong command line, configuration or payload.
+";
+
 pub fn text(topic: Option<&str>) -> String {
     let own = match topic.map(|topic| topic.split(' ').next().unwrap_or(topic)) {
         Some("exec") => Some(EXEC),
@@ -145,6 +166,7 @@ pub fn text(topic: Option<&str>) -> String {
         Some("put") => Some(PUT),
         Some("event" | "metric") => Some(EVENT),
         Some("script") => Some(SCRIPT),
+        Some("policy") => Some(POLICY),
         Some("inside" | "progress" | "get") => Some(INSIDE),
         _ => None,
     };

@@ -11,6 +11,7 @@ mod history;
 mod identifier;
 mod logging;
 mod module;
+mod policy;
 mod put;
 mod run;
 mod schedule;
@@ -60,6 +61,7 @@ fn dispatch(args: &Args) -> Result<u8> {
         Command::History { query, json } => history::run(&quiet(args)?, query, *json),
         Command::Put { put, json } => put::run(&quiet(args)?, put, *json),
         Command::Schedule { json } => schedule::run(&quiet(args)?, *json),
+        Command::Policy { query, json } => query.run(&quiet(args)?, *json),
         Command::Words(words) => words.run(&quiet(args)?),
         Command::Identifier { fingerprint } => identifier::run(&quiet(args)?, *fingerprint),
         Command::CheckConfig => check_config::run(args),

@@ -97,6 +97,7 @@ fn describe(status: &Value) -> String {
     line("schedule", &schedule(&text, &seconds));
     line("plugins", &plugins(&status["modules"]));
     line("events", &events(status, &text));
+    line("policy", &policy(&text));
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
     }
@@ -165,6 +166,17 @@ fn events(status: &Value, text: &dyn Fn(&str) -> String) -> String {
         let _ = write!(said, "; {}: {}", plain(&source[0]), plain(&source[1]));
     }
     said
+}
+
+/// Only where something was refused; 'triton policy show' has the rest.
+fn policy(text: &dyn Fn(&str) -> String) -> String {
+    match text("/policy/refused").as_str() {
+        "" | "0" => String::new(),
+        count => format!(
+            "{}, {count} requests of Poseidon's were refused (see 'triton policy show')",
+            text("/policy/profile")
+        ),
+    }
 }
 
 fn plain(value: &Value) -> String {

@@ -4,7 +4,9 @@
 
 use super::setting::{Kind, One, Setting, set_number};
 use super::{Config, SETTINGS};
+use crate::policy::{self, Action, Rule};
 use crate::schedule::{self, Entry};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,24 +18,61 @@ type Fault = (usize, String);
 
 /// Reads TOML; the error begins with the number of the line.
 pub(super) fn read(text: &str) -> Result<Config, String> {
+    read_checked(text, &|policy, root| check_policy(policy, root))
+}
+
+/// Reads a file that has nothing but the policy.
+pub(super) fn read_policy(text: &str) -> Result<policy::Settings, String> {
+    let check = |policy: &policy::Settings, root: &DeTable<'_>| {
+        if let Some((name, _)) = root.iter().find(|(name, _)| *name.get_ref() != "policy") {
+            let why = format!("`{}` has no place in a file of the policy", name.get_ref());
+            return Err((name.span().start, why));
+        }
+        if policy.file.is_some() {
+            return Err((0, "policy.file cannot name another file".to_owned()));
+        }
+        // As after a power cut: it was to forbid something.
+        if !policy.named && policy.rules.is_empty() {
+            let why = "it says nothing: name policy.profile, or rules in [policy.deny.NAME] and [policy.allow.NAME]";
+            return Err((0, why.to_owned()));
+        }
+        check_policy(policy, root)
+    };
+    read_checked(text, &check).map(|config| config.policy)
+}
+
+/// Looks at all of it together.
+type Check<'a> = &'a dyn Fn(&policy::Settings, &DeTable<'_>) -> Result<(), Fault>;
+
+fn read_checked(text: &str, check: Check<'_>) -> Result<Config, String> {
     let mut config = Config::default();
     let fault = match DeTable::parse(text) {
-        Ok(root) => table(&mut config, "", root.get_ref()).err(),
+        Ok(root) => table(&mut config, "", root.get_ref())
+            .and_then(|()| check(&config.policy, root.get_ref()))
+            .err(),
         Err(e) => {
             let start = e.span().map_or(0, |span| span.start);
             Some((start, e.message().trim_end().to_owned()))
         }
     };
     match fault {
-        None => Ok(config),
+        None => {
+            for rule in &mut config.policy.rules {
+                rule.line = line_of(text, rule.line);
+            }
+            Ok(config)
+        }
         Some(fault) => Err(with_line(text, &fault)),
     }
 }
 
+fn line_of(text: &str, start: usize) -> usize {
+    let before = text.get(..start).unwrap_or_default();
+    before.matches('\n').count() + 1
+}
+
 fn with_line(text: &str, (start, why): &Fault) -> String {
-    let before = text.get(..*start).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    format!("{line}: {why}")
+    format!("{}: {why}", line_of(text, *start))
 }
 
 /// The sections `[schedule.NAME]` of a text as entries of `schedule.set`; the error begins with the number of the line.
@@ -179,7 +218,16 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
             }
             Ok(())
         }
-        (Kind::Table(_) | Kind::Schedule, _) => Err(fault(not("a table", value))),
+        (Kind::Rules(action), DeValue::Table(table)) => {
+            for (name, value) in table {
+                let read = rule(*action, name, value)
+                    .map_err(|(start, why)| (start, format!("{}: {why}", name.get_ref())));
+                let start = name.span().start;
+                config.policy.add(read?).map_err(|why| (start, why))?;
+            }
+            Ok(())
+        }
+        (Kind::Table(_) | Kind::Schedule | Kind::Rules(_), _) => Err(fault(not("a table", value))),
         (Kind::Former(place), _) => {
             *place(config) = true;
             Ok(())
@@ -214,6 +262,63 @@ fn entry(
         (start, format!("{field}{dot}{}", fault.why))
     });
     Ok((fields, read?))
+}
+
+/// A rule of the policy. Its line is the place in the text for now.
+fn rule(
+    action: Action,
+    name: &Spanned<Cow<'_, str>>,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Rule, Fault> {
+    let DeValue::Table(table) = value.get_ref() else {
+        return Err((value.span().start, not("a table", value)));
+    };
+    let start = name.span().start;
+    let mut rule = Rule::new(action, name.get_ref()).map_err(|why| (start, why))?;
+    rule.line = start;
+    for (key, value) in table {
+        let known = policy::CONDITIONS;
+        if !known.contains(&&**key.get_ref()) {
+            let why = format!(
+                "unknown condition `{}`, expected one of {}",
+                key.get_ref(),
+                known.join(", ")
+            );
+            return Err((key.span().start, why));
+        }
+        let items = match value.get_ref() {
+            DeValue::String(one) => vec![one.to_string()],
+            DeValue::Array(list) => {
+                let texts = list.iter().map(|one| text(one).map(str::to_owned));
+                texts.collect::<Result<_, _>>()?
+            }
+            _ => {
+                return Err((
+                    value.span().start,
+                    not("a string, or a list of them", value),
+                ));
+            }
+        };
+        rule.set(key.get_ref(), &items)
+            .map_err(|why| (value.span().start, format!("{}: {why}", key.get_ref())))?;
+    }
+    Ok(rule)
+}
+
+/// What can be told only when all of it is known.
+fn check_policy(policy: &policy::Settings, root: &DeTable<'_>) -> Result<(), Fault> {
+    for rule in &policy.rules {
+        rule.check(policy.profile)
+            .map_err(|why| (rule.line, format!("policy.{}: {why}", rule.title())))?;
+    }
+    if policy.file.is_some() && (policy.named || !policy.rules.is_empty()) {
+        let place = root.iter().find(|(name, _)| *name.get_ref() == "policy");
+        let start = place.map_or(0, |(name, _)| name.span().start);
+        let why =
+            "policy.file takes the place of profile and rules: say it there, or here".to_owned();
+        return Err((start, why));
+    }
+    Ok(())
 }
 
 /// What an entry of `schedule.set` would hold. A date is nothing that it may hold.

@@ -1,6 +1,7 @@
 //! What a setting is, and how it is set from a text.
 
 use super::{Config, check};
+use crate::policy::Action;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,8 @@ pub(super) enum Kind {
     Table(fn(&mut Config, BTreeMap<String, String>) -> Result<(), String>),
     /// A section of sections, one for each entry of the schedule.
     Schedule,
+    /// A section of sections, one for each rule of the policy.
+    Rules(Action),
     /// Of older versions: whatever it is, it means nothing any more.
     Former(Place<bool>),
 }
@@ -106,9 +109,11 @@ impl Setting {
                 Ok(())
             }
             Kind::List(_, set) => set(config, check::list(text)),
-            Kind::Switch(_) | Kind::Table(_) | Kind::Schedule | Kind::Former(_) => {
-                Err("stands in the file only".to_owned())
-            }
+            Kind::Switch(_)
+            | Kind::Table(_)
+            | Kind::Schedule
+            | Kind::Rules(_)
+            | Kind::Former(_) => Err("stands in the file only".to_owned()),
         }
     }
 }

@@ -3,10 +3,13 @@
 //!
 //! A new setting is a field of [`Config`](super::Config) with its default, and a line here.
 
-use super::setting::Kind::{AnyPath, Former, List, Number, Path, Schedule, Switch, Table, Text};
+use super::setting::Kind::{
+    AnyPath, Former, List, Number, Path, Rules, Schedule, Switch, Table, Text,
+};
 use super::setting::Number::{I32, SomeI32, U32, U64, Usize};
 use super::setting::{Kind, One, Outside, Setting};
 use super::{LogTo, check};
+use crate::policy::Action;
 
 /// Longest deadline of a phase, in seconds.
 const LONGEST: i64 = 600;
@@ -192,6 +195,19 @@ pub static SETTINGS: &[Setting] = &[
         }),
     ),
     only_file("schedule", Schedule),
+    only_file(
+        "policy.profile",
+        Text(|config, name| config.policy.set_profile(name)),
+    ),
+    only_file(
+        "policy.file",
+        Path(|config, path| {
+            config.policy.file = Some(path);
+            Ok(())
+        }),
+    ),
+    only_file("policy.allow", Rules(Action::Allow)),
+    only_file("policy.deny", Rules(Action::Deny)),
     only_file(
         "connect.dns_seconds",
         Number(1, LONGEST, U64(|c| &mut c.connect.dns_seconds)),

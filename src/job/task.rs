@@ -1,5 +1,6 @@
 //! Jobs that the agent carries out itself: transfers, synchronisations, acts on the agent and the system.
 
+use super::gate::{self, Gate};
 use super::registry::{Order, Turn, Why};
 use crate::message::Message;
 use crate::message::payload::{self, ErrorCode, JobResult, Progress, Status, Stream};
@@ -11,6 +12,7 @@ use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Debug;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,6 +77,7 @@ pub struct Context<'a> {
     take: &'a dyn Fn() -> Option<Message>,
     tell: &'a dyn Fn(&Progress),
     timeout_at: Option<Instant>,
+    gate: Option<&'a dyn Gate>,
     order: Cell<Option<Order>>,
     timed_out: Cell<Option<&'static str>>,
     /// The outbox's count of changes, when the task last heard of one.
@@ -110,6 +113,7 @@ impl<'a> Context<'a> {
             take,
             tell,
             timeout_at,
+            gate: None,
             order: Cell::new(None),
             timed_out: Cell::new(None),
             changes: Cell::new(sink.changes()),
@@ -117,6 +121,20 @@ impl<'a> Context<'a> {
             progress: RefCell::default(),
             written: [Cell::new(0), Cell::new(0)],
             dropped: Cell::new(0),
+        }
+    }
+
+    /// Asks `gate` where it has got to.
+    pub(super) fn gated(self, gate: Option<&'a dyn Gate>) -> Self {
+        Self { gate, ..self }
+    }
+
+    /// Whether a message of this type may use what is open, or what is to be at `rest` in that folder. To be asked
+    /// before it is used, however it was found.
+    pub fn permit(&self, kind: &str, file: &File, rest: &str) -> Result<(), Stop> {
+        match self.gate {
+            Some(gate) => gate::ask(gate, kind, file, rest),
+            None => Ok(()),
         }
     }
 

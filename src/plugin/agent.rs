@@ -11,6 +11,7 @@ use crate::message::Message;
 use crate::message::payload::AGENT_STATUS;
 use crate::outbox::Outbox;
 use crate::plugin::health::agent_rss;
+use crate::policy::Policy;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::sys::clock;
@@ -29,6 +30,7 @@ pub struct Status {
     scripts: Arc<Repository>,
     modules: Arc<Modules>,
     events: Option<Arc<Events>>,
+    policy: Arc<Policy>,
 }
 
 impl Status {
@@ -46,6 +48,7 @@ impl Status {
             scripts: Arc::clone(parts.scripts),
             modules: Arc::clone(parts.modules),
             events: parts.events.cloned(),
+            policy: Arc::clone(parts.policy),
         }
     }
 }
@@ -72,6 +75,7 @@ impl Plugin for Status {
             "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
             "journal": self.journal.report(),
             "schedule": self.scheduler.as_ref().map(|s| s.report()),
+            "policy": self.policy.report(),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
             "events": self.events.as_ref().map(|e| e.report()),
             "jobs": {

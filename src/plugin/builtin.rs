@@ -16,6 +16,7 @@ use crate::message::ErrorCode;
 use crate::message::payload::{self, Error, PluginState};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::policy::Policy;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::thread::Crew;
@@ -251,6 +252,7 @@ pub struct Parts<'a> {
     pub outbox: &'a Arc<Outbox>,
     pub pool: &'a Arc<Pool>,
     pub journal: &'a Arc<Journal>,
+    pub policy: &'a Arc<Policy>,
     pub acts: &'a Arc<Acts>,
     /// None where nothing runs by the clock.
     pub scheduler: Option<&'a Arc<Scheduler>>,

@@ -74,7 +74,12 @@ pub struct Settings {
     pub journal: Arc<Journal>,
     #[allow(missing_docs)]
     pub crew: Crew,
+    /// Asked before each run of an entry that Poseidon has set.
+    pub permit: Permit,
 }
+
+/// Whether an entry may run.
+pub type Permit = Box<dyn Fn(&Entry) -> Result<(), payload::Error> + Send + Sync>;
 
 /// Knows the entries, and runs them by its thread.
 pub struct Scheduler {
@@ -89,6 +94,7 @@ pub struct Scheduler {
     scripts: Arc<Repository>,
     journal: Arc<Journal>,
     crew: Crew,
+    permit: Permit,
 }
 
 #[derive(Default)]
@@ -143,6 +149,7 @@ impl Scheduler {
             scripts: settings.scripts,
             journal: settings.journal,
             crew: settings.crew,
+            permit: settings.permit,
         });
         scheduler.ensure_thread(true);
         Ok(scheduler)
@@ -340,7 +347,7 @@ fn too_long(length: usize) -> String {
 }
 
 /// `{revision, entries}`, checked.
-fn read_set(set: &Value) -> Result<(String, Vec<Arc<Entry>>), String> {
+pub fn read_set(set: &Value) -> Result<(String, Vec<Arc<Entry>>), String> {
     let revision = match &set["revision"] {
         Value::String(text) if text.len() <= REVISION_LIMIT => text.clone(),
         Value::Number(number) => number.to_string(),

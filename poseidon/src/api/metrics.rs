@@ -52,5 +52,7 @@ pub(super) async fn show(
         .into_iter()
         .map(|line| value!({"name": line.name, "unit": line.unit, "points": line.points}))
         .collect();
-    Ok(json(&value!({"since": from, "until": until, "step": step, "metrics": lines})))
+    Ok(json(
+        &value!({"since": from, "until": until, "step": step, "metrics": lines}),
+    ))
 }

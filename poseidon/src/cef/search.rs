@@ -102,7 +102,10 @@ pub async fn after(app: &App, filter: &EventFilter, row: u64, limit: usize) -> R
             newest_first: false,
         };
         let asked = filter.clone();
-        let seen = app.db.call(move |store| store.events(&asked, window)).await?;
+        let seen = app
+            .db
+            .call(move |store| store.events(&asked, window))
+            .await?;
         found.extend(seen.found);
         if seen.cut {
             through = found.last().map_or(window.last, |one| one.row);
@@ -124,7 +127,10 @@ mod tests {
     fn words_are_never_syntax() {
         for (text, expected) in [
             ("failed login", Some(r#""failed" * "login" *"#)),
-            (r#"src=10.0.0.1 "Login failed""#, Some(r#""src=10.0.0.1" * "Login failed""#)),
+            (
+                r#"src=10.0.0.1 "Login failed""#,
+                Some(r#""src=10.0.0.1" * "Login failed""#),
+            ),
             ("NOT a OR b*", Some(r#""NOT" * "a" * "OR" * "b*" *"#)),
             (r#"line:x" NEAR("#, Some(r#""line:x" * " NEAR(""#)),
             ("--- |", None),

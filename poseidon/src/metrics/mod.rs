@@ -80,7 +80,8 @@ impl Metrics {
 
     /// Fine chunks of an instance that may not be written yet.
     fn unwritten(&self, key: &Key) -> Vec<(i64, All)> {
-        let of = |chunk: &&Chunk| chunk.identifier == key.identifier && chunk.instance == key.instance;
+        let of =
+            |chunk: &&Chunk| chunk.identifier == key.identifier && chunk.instance == key.instance;
         let mut chunks: Vec<_> = lock(&self.full)
             .iter()
             .filter(of)
@@ -125,7 +126,8 @@ impl Metrics {
                 // After a restart the store has the beginning of the same chunk.
                 let mut whole = Vec::with_capacity(batch.len());
                 for mut chunk in batch {
-                    let known = store.chunk(&chunk.identifier, &chunk.instance, FINE, chunk.start)?;
+                    let known =
+                        store.chunk(&chunk.identifier, &chunk.instance, FINE, chunk.start)?;
                     if let Some(known) = known {
                         let mut all = chunk::read(&known);
                         chunk::merge(&mut all, chunk::read(&chunk.data));
@@ -188,7 +190,9 @@ impl Live {
     fn close_into(&self, series: &mut All) {
         for (name, (sum, count)) in &self.sums {
             if let Some(series) = series.get_mut(name) {
-                series.points.resize(self.minute.max(series.points.len()), f32::NAN);
+                series
+                    .points
+                    .resize(self.minute.max(series.points.len()), f32::NAN);
                 series.points.truncate(self.minute);
                 #[allow(clippy::cast_possible_truncation)]
                 series.points.push((sum / f64::from(*count)) as f32);
@@ -242,7 +246,10 @@ pub fn fold(store: &mut dyn Store, now: f64, days: u32) -> crate::store::Result<
                 new.insert(known.map(|data| chunk::read(&data)).unwrap_or_default())
             }
         };
-        chunk::merge(all, averaged(&chunk::read(&chunk.data), chunk.start - start));
+        chunk::merge(
+            all,
+            averaged(&chunk::read(&chunk.data), chunk.start - start),
+        );
         bound(all);
         store.delete_chunk(chunk)?;
     }
@@ -272,7 +279,9 @@ fn averaged(fine: &All, offset: i64) -> All {
             points,
         }
     };
-    fine.iter().map(|(name, series)| (name.clone(), of(series))).collect()
+    fine.iter()
+        .map(|(name, series)| (name.clone(), of(series)))
+        .collect()
 }
 
 /// NaN where nothing is known.
@@ -280,7 +289,9 @@ fn average(points: &[f32]) -> f32 {
     let (sum, count) = points
         .iter()
         .filter(|point| !point.is_nan())
-        .fold((0.0, 0.0), |(sum, count), point| (sum + f64::from(*point), count + 1.0));
+        .fold((0.0, 0.0), |(sum, count), point| {
+            (sum + f64::from(*point), count + 1.0)
+        });
     #[allow(clippy::cast_possible_truncation)]
     let average = (sum / count) as f32;
     average

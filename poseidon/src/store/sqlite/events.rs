@@ -67,7 +67,11 @@ impl EventStore for Sqlite {
         let mut rows = statement.query(params_from_iter(values))?;
         let (mut seen, mut bytes) = (Seen::default(), 0);
         while let Some(row) = rows.next()? {
-            if !filter.instances.as_ref().is_none_or(|only| is_of(row, only)) {
+            if !filter
+                .instances
+                .as_ref()
+                .is_none_or(|only| is_of(row, only))
+            {
                 continue;
             }
             if seen.found.len() == window.limit || bytes > LIST_BYTES {
@@ -173,7 +177,10 @@ fn condition(filter: &EventFilter, window: Window) -> (String, Vec<Value>) {
     };
     let text = |text: &Option<String>| text.clone().map(Value::Text);
     push("event_words MATCH ?", text(&filter.words));
-    push("e.severity >= ?", filter.severity.map(|n| Value::Integer(n.into())));
+    push(
+        "e.severity >= ?",
+        filter.severity.map(|n| Value::Integer(n.into())),
+    );
     push("e.vendor = ? COLLATE NOCASE", text(&filter.vendor));
     push("e.product = ? COLLATE NOCASE", text(&filter.product));
     push("e.at >= ?", filter.since.map(Value::Real));
@@ -182,7 +189,11 @@ fn condition(filter: &EventFilter, window: Window) -> (String, Vec<Value>) {
 }
 
 fn is_of(row: &Row<'_>, only: &Instances) -> bool {
-    let text = |column: usize| row.get_ref(column).ok().and_then(|value| value.as_str().ok());
+    let text = |column: usize| {
+        row.get_ref(column)
+            .ok()
+            .and_then(|value| value.as_str().ok())
+    };
     text(1)
         .and_then(|identifier| only.get(identifier))
         .is_some_and(|instances| text(2).is_some_and(|instance| instances.contains(instance)))
