@@ -5,6 +5,7 @@
 //! - [`jobs`] is what was asked of them, with the output in files.
 //! - [`blobs`] is content by its hash; [`repositories`] the scripts of each identifier, [`data`] what else it was given.
 //! - [`batches`] is what is asked of many of them at once.
+//! - [`doors`] is who may call, as what, and the log of what was done.
 //! - [`api`] is the HTTP interface for people and programs, `docs/api.md`.
 //! - [`store`] is what survives a restart.
 //! - [`cli`] is the command; it talks to a running server by the API. [`demo`] shows all of it.
@@ -18,6 +19,7 @@ pub mod blobs;
 pub mod cli;
 pub mod data;
 pub mod demo;
+pub mod doors;
 pub mod events;
 pub mod jobs;
 pub mod repositories;

@@ -51,7 +51,7 @@ struct Reach {
     /// Address of the server; without it, the one that runs on the data folder
     #[arg(long, global = true, env = "POSEIDON_URL", value_name = "URL")]
     url: Option<String>,
-    /// File with the admin token; else POSEIDON_TOKEN holds the token, else it is in the data folder
+    /// File with the token; else POSEIDON_TOKEN holds the token, else it is in the data folder
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Certificates of an own authority, PEM

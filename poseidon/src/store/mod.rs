@@ -5,6 +5,7 @@
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
 pub mod batches;
+pub mod doors;
 pub mod named;
 pub mod records;
 pub mod repositories;
@@ -135,6 +136,16 @@ pub struct Job {
     pub journal: Option<String>,
 }
 
+impl Job {
+    /// Which instance it is for.
+    pub fn key(&self) -> crate::agents::Key {
+        crate::agents::Key {
+            identifier: self.identifier.clone(),
+            instance: self.instance.clone(),
+        }
+    }
+}
+
 /// What a server needs to know when it starts.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
@@ -143,6 +154,10 @@ pub struct Snapshot {
     pub instances: Vec<Instance>,
     pub open_jobs: Vec<Job>,
 }
+
+/// The instances that somebody may see, as JSON: `[[identifier, instance],…]`. Without it, all. In a query:
+/// `(identifier, instance) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))`.
+pub type Only = Option<Arc<str>>;
 
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
@@ -153,13 +168,19 @@ pub struct JobFilter {
     pub instance: Option<String>,
     /// Only in this state.
     pub state: Option<JobState>,
+    /// Only of these instances; without it, of all.
+    pub only: Only,
     /// At most so many.
     pub limit: u32,
 }
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
 pub trait Store:
-    repositories::RepositoryStore + named::NamedStore + batches::BatchStore + Send
+    repositories::RepositoryStore
+    + named::NamedStore
+    + batches::BatchStore
+    + doors::DoorStore
+    + Send
 {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;
