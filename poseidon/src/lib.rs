@@ -5,6 +5,7 @@
 //! - [`jobs`] is what was asked of them, with the output in files.
 //! - [`blobs`] is content by its hash; [`repositories`] the scripts of each identifier, [`data`] what else it was given.
 //! - [`batches`] is what is asked of many of them at once.
+//! - [`secrets`] encrypts what is for devices only.
 //! - [`doors`] is who may call, as what, and the log of what was done.
 //! - [`api`] is the HTTP interface for people and programs, `docs/api.md`.
 //! - [`store`] is what survives a restart.
@@ -23,6 +24,7 @@ pub mod doors;
 pub mod events;
 pub mod jobs;
 pub mod repositories;
+pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod time;

@@ -93,7 +93,7 @@ async fn the_page_is_served_with_headers_that_protect_it() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         for header in [
             &format!("content-type: {kind}"),
-            "content-security-policy: default-src 'self'",
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'",
             "frame-ancestors 'none'",
             "x-content-type-options: nosniff",
             "referrer-policy: no-referrer",
@@ -101,6 +101,8 @@ async fn the_page_is_served_with_headers_that_protect_it() {
             assert!(answer.contains(header), "{header} of {path}: {answer}");
         }
         assert!(!answer.contains("access-control-allow"), "{answer}");
+        assert!(!answer.contains("unsafe-"), "{answer}");
+        assert!(!answer.contains("strict-transport-security"), "{answer}");
     }
     assert!(
         ask(rig.url(), "GET", "/nothing", "", b"")

@@ -1,8 +1,8 @@
 //! What somebody may see of the fleet: all of it, or the devices that selectors mean.
 
+use super::Key;
 use super::registry::{NameError, Registry, Target, agents_of};
 use super::selector::{Facts, Hello, Selector, SelectorError};
-use super::Key;
 use crate::jobs::lock;
 use crate::store::Only;
 use serde_json::value::RawValue;

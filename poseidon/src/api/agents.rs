@@ -41,7 +41,11 @@ pub(super) async fn list(
     if on.is_empty() && names.is_empty() {
         on.push("*".to_owned());
         if !brief {
-            return Ok(object("agents", &app.registry.agents_json(app.registry.scope_keys(who.scope()).as_deref())));
+            return Ok(object(
+                "agents",
+                &app.registry
+                    .agents_json(app.registry.scope_keys(who.scope()).as_deref()),
+            ));
         }
     }
     let targets = match select(&app, &who, &on, &names) {
@@ -122,10 +126,12 @@ pub(super) async fn abandon(
 
 /// The agents that a name stands for, of those that the caller may see.
 pub(super) fn resolve(app: &App, who: &Who, name: &str) -> Result<Vec<Target>, ApiError> {
-    app.registry.resolve(who.scope(), name).map_err(|e| match e {
-        NameError::Unknown => ApiError::not_found(format!("there is no agent {name}")),
-        NameError::Ambiguous => ApiError::conflict(format!(
-            "{name} fits several instances: give more of the instance id"
-        )),
-    })
+    app.registry
+        .resolve(who.scope(), name)
+        .map_err(|e| match e {
+            NameError::Unknown => ApiError::not_found(format!("there is no agent {name}")),
+            NameError::Ambiguous => ApiError::conflict(format!(
+                "{name} fits several instances: give more of the instance id"
+            )),
+        })
 }

@@ -186,11 +186,7 @@ pub(super) fn select(
     Ok(found)
 }
 
-pub(super) async fn list(
-    State(app): Shared,
-    who: Who,
-    Query(query): Query<ListQuery>,
-) -> Answer {
+pub(super) async fn list(State(app): Shared, who: Who, Query(query): Query<ListQuery>) -> Answer {
     let limit = query.limit.clamp(1, MAX_LIST);
     let rows = app.batches.list(limit, who.only(&app.registry)).await?;
     let open: Vec<Option<Arc<Batch>>> = rows.iter().map(|row| app.batches.open(&row.id)).collect();
@@ -215,15 +211,16 @@ async fn find(app: &App, who: &Who, id: &str) -> Result<Arc<Batch>, ApiError> {
 
 /// Whether all devices of a batch are within what the caller may see.
 pub(super) fn sees(app: &App, who: &Who, batch: &Batch) -> bool {
-    who.scope().is_all()
-        || batch
-            .keys()
-            .iter()
-            .all(|key| who.sees(&app.registry, key))
+    who.scope().is_all() || batch.keys().iter().all(|key| who.sees(&app.registry, key))
 }
 
 pub(super) async fn show(State(app): Shared, who: Who, Path(id): Path<String>) -> Answer {
-    Ok(json(&find(&app, &who, &id).await?.view(true).told(who.is_viewer())))
+    Ok(json(
+        &find(&app, &who, &id)
+            .await?
+            .view(true)
+            .told(who.is_viewer()),
+    ))
 }
 
 pub(super) async fn cancel(

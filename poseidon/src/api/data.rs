@@ -86,6 +86,8 @@ pub(super) async fn show(
             let len = value.len() as u64;
             (Body::from(value), len)
         }
+        // What is encrypted is a secret, which was refused above.
+        Content::Sealed(_) => (Body::empty(), 0),
         Content::Blob(blob) => {
             let blobs = app.blobs.clone();
             // Open, it is read to its end whatever becomes of its name.

@@ -199,7 +199,8 @@ async fn enter(
     }
     let begun = if route.is_act() {
         let begun = app.audit.begin(act).await.map_err(|e| {
-            let text = format!("nothing was done, for it cannot be written into the audit log: {e}");
+            let text =
+                format!("nothing was done, for it cannot be written into the audit log: {e}");
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", text)
         });
         Some(begun?)
@@ -215,7 +216,11 @@ async fn enter(
         }
         while_good(&shared, who.caller, response)
     };
-    if to_its_end { whole(work).await } else { Ok(work.await) }
+    if to_its_end {
+        whole(work).await
+    } else {
+        Ok(work.await)
+    }
 }
 
 fn joined(a: &str, b: &str) -> String {
@@ -240,11 +245,7 @@ pub(super) fn peer(extensions: &Extensions) -> (IpAddr, bool) {
 
 /// The session cookie's name. With the prefix no other host can set it.
 pub(super) fn cookie_name(tls: bool) -> &'static str {
-    if tls {
-        "__Host-poseidon"
-    } else {
-        "poseidon"
-    }
+    if tls { "__Host-poseidon" } else { "poseidon" }
 }
 
 /// The session cookie.

@@ -127,7 +127,10 @@ pub(super) async fn create(State(app): Shared, who: Who, body: Body) -> Answer {
     let live = order::give(&app, &order, &targets).await?;
     let jobs: Vec<Job> = live.iter().map(|live| live.job()).collect();
     for job in &jobs {
-        who.note(&format!("{}/{}: job {}", job.agent, job.instance, job.token));
+        who.note(&format!(
+            "{}/{}: job {}",
+            job.agent, job.instance, job.token
+        ));
     }
     let views: Vec<JobView<'_>> = jobs.iter().map(JobView::from).collect();
     let body = object("jobs", &views);
@@ -241,11 +244,7 @@ fn targets(app: &App, who: &Who, names: &[String], queue: bool) -> Result<Vec<Ta
     Ok(all)
 }
 
-pub(super) async fn list(
-    State(app): Shared,
-    who: Who,
-    Query(query): Query<ListQuery>,
-) -> Answer {
+pub(super) async fn list(State(app): Shared, who: Who, Query(query): Query<ListQuery>) -> Answer {
     let mut filter = JobFilter {
         limit: query.limit.clamp(1, MAX_LIST),
         state: query.state,
@@ -281,11 +280,7 @@ fn unknown(token: &str) -> ApiError {
     ApiError::not_found(format!("there is no job {token}"))
 }
 
-pub(super) async fn show(
-    State(app): Shared,
-    who: Who,
-    Path(token): Path<String>,
-) -> Answer {
+pub(super) async fn show(State(app): Shared, who: Who, Path(token): Path<String>) -> Answer {
     let job = find(&app, &who, &token).await?;
     Ok(json(&JobView::from(&job).told(who.is_viewer())))
 }

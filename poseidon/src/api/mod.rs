@@ -16,8 +16,8 @@ mod repositories;
 mod session;
 mod tokens;
 
-pub use door::{CSRF, Route};
 use door::Who;
+pub use door::{CSRF, Route};
 
 use crate::agents::upgrade;
 use crate::doors::Role;
@@ -127,7 +127,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/triton/{identifier}/", any(agent_by_path))
         .fallback(elsewhere)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::map_response(page::secure))
+        .layer(middleware::from_fn(page::secure))
         .with_state(app.clone())
 }
 

@@ -194,7 +194,12 @@ pub(super) async fn remove(
     make(&app, &name, &hash, edit, query.comment, query.parent).await
 }
 
-pub(super) async fn replace(State(app): Shared, who: Who, Path(name): Path<String>, body: Body) -> Answer {
+pub(super) async fn replace(
+    State(app): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    body: Body,
+) -> Answer {
     let hash = identifier(&app, &who, &name)?;
     let Whole {
         files,
@@ -214,7 +219,12 @@ pub(super) async fn replace(State(app): Shared, who: Who, Path(name): Path<Strin
     make(&app, &name, &hash, Edit::Whole(found?), comment, parent).await
 }
 
-pub(super) async fn revert(State(app): Shared, who: Who, Path(name): Path<String>, body: Body) -> Answer {
+pub(super) async fn revert(
+    State(app): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    body: Body,
+) -> Answer {
     let hash = identifier(&app, &who, &name)?;
     let Revert {
         revision,

@@ -77,7 +77,9 @@ pub(super) async fn add(State(app): Shared, who: Who, body: Body) -> Answer {
         token: &token,
         of: TokenView::from(&*principal),
     };
-    Ok(no_store((StatusCode::CREATED, json(&added)).into_response()))
+    Ok(no_store(
+        (StatusCode::CREATED, json(&added)).into_response(),
+    ))
 }
 
 pub(super) async fn remove(State(app): Shared, Path(name): Path<String>) -> Answer {

@@ -243,7 +243,11 @@ impl Batch {
 
     /// The devices that are its members.
     pub fn keys(&self) -> Vec<Key> {
-        lock(&self.standing).members.iter().map(Member::key).collect()
+        lock(&self.standing)
+            .members
+            .iter()
+            .map(Member::key)
+            .collect()
     }
 
     /// Whether all of it is over.
@@ -376,9 +380,7 @@ impl Batches {
 
     /// The newest, as they are stored; those that are open know better where they stand.
     pub async fn list(&self, limit: u32, only: Only) -> Result<Vec<Row>> {
-        self.db
-            .call(move |store| store.batches(limit, &only))
-            .await
+        self.db.call(move |store| store.batches(limit, &only)).await
     }
 
     /// Starts no more of it, and has the driver cancel what runs; false where it is over.

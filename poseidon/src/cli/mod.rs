@@ -7,6 +7,7 @@ mod batches;
 pub mod client;
 mod commands;
 mod data;
+mod doors;
 mod follow;
 mod history;
 mod jobs;
@@ -183,6 +184,12 @@ enum Command {
     Scripts(scripts::Scripts),
     /// Data given to a device: files, values, secrets
     Data(data::Data),
+    /// Tokens for people and programs: what each may, and on which devices
+    Tokens(doors::Tokens),
+    /// What was done, by whom, from where, newest first
+    Audit(doors::Audit),
+    /// The key that secrets are encrypted with
+    Secrets(doors::Secrets),
 }
 
 /// Runs the command line.
@@ -252,6 +259,9 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::History(history) => history.run(&client()?).await,
         Command::Scripts(scripts) => scripts.run(&client()?).await,
         Command::Data(data) => data.run(&client()?).await,
+        Command::Tokens(tokens) => tokens.run(&client()?).await,
+        Command::Audit(audit) => audit.run(&client()?).await,
+        Command::Secrets(secrets) => secrets.run(&reach.data),
     }
 }
 

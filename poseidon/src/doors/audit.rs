@@ -211,7 +211,11 @@ fn field(out: &mut String, name: &str, value: &Value, depth: usize) {
             }
             let _ = write!(out, "{name}=({within})");
         }
-        Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
+        Value::Array(items)
+            if items
+                .iter()
+                .all(|item| !item.is_object() && !item.is_array()) =>
+        {
             let shown: Vec<String> = items.iter().take(ITEMS).map(Value::to_string).collect();
             let more = if items.len() > ITEMS { ",…" } else { "" };
             let _ = write!(out, "{name}=[{}{more}]", shown.join(","));
@@ -246,8 +250,9 @@ mod tests {
             detail,
             r#"command=(argv=["passwd","root"] env=… stdin=…) queue=true"#
         );
-        let (target, detail) =
-            summary(br#"{"identifier":"secret","name":"box","attributes":{"key":"secret"},"se cret":1}"#);
+        let (target, detail) = summary(
+            br#"{"identifier":"secret","name":"box","attributes":{"key":"secret"},"se cret":1}"#,
+        );
         assert_eq!(target, "");
         assert_eq!(detail, r#"attributes=… identifier=… name="box" ?=…"#);
         let (_, detail) = summary(br#"{"token":"secret"}"#);
@@ -285,7 +290,10 @@ mod tests {
         let begun = audit.begin(act("jobs.create", "gate")).await.unwrap();
         let find = async |filter: ActFilter| {
             audit
-                .find(ActFilter { limit: 10, ..filter })
+                .find(ActFilter {
+                    limit: 10,
+                    ..filter
+                })
                 .await
                 .unwrap()
         };
@@ -311,15 +319,69 @@ mod tests {
         );
         let some = |text: &str| Some(text.to_owned());
         for (filter, n) in [
-            (ActFilter { act: some("jobs"), ..ActFilter::default() }, 2),
-            (ActFilter { act: some("job"), ..ActFilter::default() }, 0),
-            (ActFilter { act: some("jobs.cancel"), ..ActFilter::default() }, 1),
-            (ActFilter { on: some("at"), ..ActFilter::default() }, 1),
-            (ActFilter { on: some("%"), ..ActFilter::default() }, 1),
-            (ActFilter { who: some("ops"), ..ActFilter::default() }, 3),
-            (ActFilter { who: some("op"), ..ActFilter::default() }, 0),
-            (ActFilter { since: Some(now() + 9.0), ..ActFilter::default() }, 0),
-            (ActFilter { before: Some(all[0].seq), ..ActFilter::default() }, 2),
+            (
+                ActFilter {
+                    act: some("jobs"),
+                    ..ActFilter::default()
+                },
+                2,
+            ),
+            (
+                ActFilter {
+                    act: some("job"),
+                    ..ActFilter::default()
+                },
+                0,
+            ),
+            (
+                ActFilter {
+                    act: some("jobs.cancel"),
+                    ..ActFilter::default()
+                },
+                1,
+            ),
+            (
+                ActFilter {
+                    on: some("at"),
+                    ..ActFilter::default()
+                },
+                1,
+            ),
+            (
+                ActFilter {
+                    on: some("%"),
+                    ..ActFilter::default()
+                },
+                1,
+            ),
+            (
+                ActFilter {
+                    who: some("ops"),
+                    ..ActFilter::default()
+                },
+                3,
+            ),
+            (
+                ActFilter {
+                    who: some("op"),
+                    ..ActFilter::default()
+                },
+                0,
+            ),
+            (
+                ActFilter {
+                    since: Some(now() + 9.0),
+                    ..ActFilter::default()
+                },
+                0,
+            ),
+            (
+                ActFilter {
+                    before: Some(all[0].seq),
+                    ..ActFilter::default()
+                },
+                2,
+            ),
         ] {
             assert_eq!(find(filter.clone()).await.len(), n, "{filter:?}");
         }
@@ -351,7 +413,10 @@ mod tests {
         let left = audit.find(filter).await.unwrap();
         assert_eq!((left.len(), left[0].act.as_str()), (19, "audit.prune"));
         assert!(left[0].detail.starts_with("7 rows"), "{}", left[0].detail);
-        assert_eq!((left[1].target.as_str(), left[18].target.as_str()), ("24", "7"));
+        assert_eq!(
+            (left[1].target.as_str(), left[18].target.as_str()),
+            ("24", "7")
+        );
         assert_eq!(audit.prune(20, 90).await.unwrap(), 0);
         // The clock goes on by two days.
         let later = now() + 2.0 * 86_400.0;

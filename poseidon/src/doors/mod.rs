@@ -6,10 +6,10 @@
 pub mod audit;
 pub mod origin;
 
+use crate::agents::Key;
 use crate::agents::hash;
 use crate::agents::registry::Registry;
 use crate::agents::scope::Scope;
-use crate::agents::Key;
 use crate::jobs::lock;
 use crate::server::limits::Attempts;
 use crate::store::doors::{Session, Token};

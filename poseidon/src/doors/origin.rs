@@ -23,7 +23,9 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("{text} is no address and no network: 192.0.2.1, 10.0.0.0/8 or fd00::/8 is expected")
+            format!(
+                "{text} is no address and no network: 192.0.2.1, 10.0.0.0/8 or fd00::/8 is expected"
+            )
         };
         let (base, bits) = text
             .split_once('/')
@@ -146,24 +148,27 @@ mod tests {
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(
-                HeaderName::try_from(*name).unwrap(),
-                value.parse().unwrap(),
-            );
+            headers.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
         headers
     }
 
     #[test]
     fn only_a_trusted_proxy_is_believed() {
-        let trusted = ["127.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap()];
+        let trusted = [
+            "127.0.0.0/8".parse().unwrap(),
+            "10.1.0.0/16".parse().unwrap(),
+        ];
         let from = |peer: &str, lines: &[(&str, &str)]| {
             let peer: SocketAddr = peer.parse().unwrap();
             let way = way(&headers(lines), peer, false, &trusted);
             (way.peer.ip().to_string(), way.tls)
         };
         let of = |ip: &str, tls| (ip.to_owned(), tls);
-        let spoofed = [("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", "https")];
+        let spoofed = [
+            ("x-forwarded-for", "192.0.2.9"),
+            ("x-forwarded-proto", "https"),
+        ];
         assert_eq!(from("198.51.100.1:5", &spoofed), of("198.51.100.1", false));
         assert_eq!(from("127.0.0.1:5", &spoofed), of("192.0.2.9", true));
         // What a client says of itself comes before what the proxies add.
@@ -192,9 +197,19 @@ mod tests {
         ] {
             let network: Network = network.parse().unwrap();
             assert!(network.has(inside.parse().unwrap()), "{network} {inside}");
-            assert!(!network.has(outside.parse().unwrap()), "{network} {outside}");
+            assert!(
+                !network.has(outside.parse().unwrap()),
+                "{network} {outside}"
+            );
         }
-        for wrong in ["", "proxy", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1"] {
+        for wrong in [
+            "",
+            "proxy",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+        ] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }
@@ -204,8 +219,14 @@ mod tests {
         let own = |acts, lines: &[(&str, &str)]| is_own(&headers(lines), acts).is_ok();
         let host = ("host", "poseidon.example:8787");
         assert!(own(true, &[host]));
-        assert!(own(true, &[host, ("origin", "http://poseidon.example:8787")]));
-        assert!(own(true, &[host, ("origin", "https://POSEIDON.example:8787")]));
+        assert!(own(
+            true,
+            &[host, ("origin", "http://poseidon.example:8787")]
+        ));
+        assert!(own(
+            true,
+            &[host, ("origin", "https://POSEIDON.example:8787")]
+        ));
         assert!(own(true, &[host, ("sec-fetch-site", "same-origin")]));
         assert!(own(false, &[host, ("sec-fetch-site", "none")]));
         for origin in [

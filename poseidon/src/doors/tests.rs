@@ -65,11 +65,20 @@ async fn what_makes_no_sense_makes_no_token() {
         ("ok", Role::Viewer, &[""]),
     ] {
         let refused = add(name, role, on).await;
-        assert!(matches!(refused, Err(TokenError::Invalid(_))), "{name} {on:?}");
+        assert!(
+            matches!(refused, Err(TokenError::Invalid(_))),
+            "{name} {on:?}"
+        );
     }
     add("ok", Role::Viewer, &[]).await.unwrap();
-    assert!(matches!(add("ok", Role::Viewer, &[]).await, Err(TokenError::Taken)));
-    assert!(matches!(doors.remove("local").await, Err(TokenError::NotFound)));
+    assert!(matches!(
+        add("ok", Role::Viewer, &[]).await,
+        Err(TokenError::Taken)
+    ));
+    assert!(matches!(
+        doors.remove("local").await,
+        Err(TokenError::NotFound)
+    ));
     let names: Vec<_> = doors.tokens().iter().map(|t| t.name.clone()).collect();
     assert_eq!(names, ["ok"]);
 }

@@ -19,6 +19,7 @@ use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
 use crate::repositories::Repositories;
+use crate::secrets;
 use crate::store::batches::BatchStore as _;
 use crate::store::doors::DoorStore as _;
 use crate::store::sqlite::Sqlite;
@@ -211,6 +212,7 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
     let mut snapshot = store.load().map_err(|e| failed(e.to_string()))?;
     let open_jobs = std::mem::take(&mut snapshot.open_jobs);
     let open_batches = store.open_batches().map_err(|e| failed(e.to_string()))?;
+    let keys = secrets::prepare(&data, settings.secret_key_file.as_deref(), &mut store)?;
     let tokens = store.tokens().map_err(|e| failed(e.to_string()))?;
     let sessions = store.sessions().map_err(|e| failed(e.to_string()))?;
     let db = Db::start(Box::new(store)).map_err(|e| failed(e.to_string()))?;
@@ -236,7 +238,7 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
         jobs: Jobs::new(db.clone(), events.clone(), spools, open_jobs),
         blobs,
         repositories: Repositories::new(db.clone(), events.clone()),
-        data: Data::new(db.clone()),
+        data: Data::new(db.clone(), keys),
         batches: Batches::new(db.clone(), events.clone()),
         events,
         record_room: Arc::new(Semaphore::new(recorder::ALL_BYTES)),

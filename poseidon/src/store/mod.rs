@@ -176,11 +176,7 @@ pub struct JobFilter {
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
 pub trait Store:
-    repositories::RepositoryStore
-    + named::NamedStore
-    + batches::BatchStore
-    + doors::DoorStore
-    + Send
+    repositories::RepositoryStore + named::NamedStore + batches::BatchStore + doors::DoorStore + Send
 {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;

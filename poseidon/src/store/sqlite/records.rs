@@ -159,7 +159,10 @@ fn condition(filter: &RecordFilter) -> (String, Vec<Value>) {
     push("row > ?", number(filter.after));
     push(
         "(identifier, instance) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
-        filter.only.as_deref().map(|only| Value::Text(only.to_owned())),
+        filter
+            .only
+            .as_deref()
+            .map(|only| Value::Text(only.to_owned())),
     );
     (parts.join(" AND "), values)
 }
