@@ -1,9 +1,10 @@
 //! Named data: what an operator gives to the devices of an identifier, such as a key or a file.
 //!
-//! A secret is for the device only: no answer of the API, event or log has its content. It is not encrypted in the
-//! store; the data folder is for its owner only.
+//! A secret is for the device only: no answer of the API, event or log has its content, and in the store it is encrypted
+//! ([`crate::secrets`]).
 
 use crate::blobs::{Blobs, sha256};
+use crate::secrets::Keys;
 use crate::store::named::{Content, Entry};
 use crate::store::{Db, StoreError};
 use crate::time::now;
@@ -58,6 +59,8 @@ impl Content {
     pub fn read_at(&self, blobs: &Blobs, offset: u64, len: usize) -> io::Result<(Vec<u8>, bool)> {
         match self {
             Self::Blob(hash) => blobs.read_at(hash, offset, len),
+            // Whoever has a use for it has it opened first.
+            Self::Sealed(_) => Err(io::Error::other("it is encrypted")),
             Self::Value(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let rest = bytes.get(start..).unwrap_or_default();
@@ -71,6 +74,7 @@ impl Content {
         match self {
             Self::Blob(hash) => hash.clone(),
             Self::Value(bytes) => sha256(bytes),
+            Self::Sealed(sealed) => sha256(&sealed.bytes),
         }
     }
 }
@@ -78,20 +82,31 @@ impl Content {
 /// All named data; identifiers are named by their hash.
 pub struct Data {
     db: Db,
+    keys: Keys,
 }
 
 impl Data {
-    /// The data of a store.
-    pub fn new(db: Db) -> Self {
-        Self { db }
+    /// The data of a store, with the keys of its secrets.
+    pub fn new(db: Db, keys: Keys) -> Self {
+        Self { db, keys }
     }
 
     /// The content of `key`, a secret's too: for the devices of this identifier and nobody else.
     pub async fn get(&self, identifier: &str, key: &str) -> Result<Option<Content>, StoreError> {
-        let (identifier, key) = (identifier.to_owned(), key.to_owned());
-        self.db
-            .call(move |store| store.named_content(&identifier, &key))
-            .await
+        let (owner, name) = (identifier.to_owned(), key.to_owned());
+        let found = self
+            .db
+            .call(move |store| store.named_content(&owner, &name))
+            .await?;
+        let Some(Content::Sealed(sealed)) = found else {
+            return Ok(found);
+        };
+        let opened = self.keys.open(identifier, key, &sealed);
+        let opened = opened.map_err(|e| {
+            log::error!("the secret {key} cannot be decrypted: {e}");
+            StoreError::Failed(format!("the secret cannot be decrypted: {e}"))
+        });
+        opened.map(|value| Some(Content::Value(value)))
     }
 
     /// What is known of `key`, and its content unless it is a secret: for operators.
@@ -132,6 +147,15 @@ impl Data {
         content: Content,
         (sha256, size): (String, u64),
     ) -> Result<Entry, DataError> {
+        let (content, sha256) = match content {
+            // Its hash is not kept: a short one could be guessed by it.
+            Content::Value(value) if secret => {
+                let sealed = self.keys.seal(identifier, key, &value);
+                let sealed = sealed.map_err(StoreError::Failed)?;
+                (Content::Sealed(sealed), String::new())
+            }
+            content => (content, sha256),
+        };
         let identifier = identifier.to_owned();
         let entry = Entry {
             key: key.to_owned(),
@@ -151,7 +175,7 @@ impl Data {
                 }
                 let given = store.given(&identifier, &entry.key)?;
                 let more = match &content {
-                    Content::Value(value) => value.len() as u64,
+                    Content::Value(_) | Content::Sealed(_) => size,
                     Content::Blob(_) => 0,
                 };
                 if given.entries >= MAX_ENTRIES || given.bytes + more > MAX_BYTES {

@@ -7,6 +7,8 @@
 //! - [`schedules`] is what its devices run by their own clocks.
 //! - [`batches`] is what is asked of many of them at once.
 //! - [`cef`] is what devices report as events, and handing it on to a SIEM; [`metrics`] what heartbeats say over time.
+//! - [`secrets`] encrypts what is for devices only.
+//! - [`doors`] is who may call, as what, and the log of what was done.
 //! - [`api`] is the HTTP interface for people and programs, `docs/api.md`.
 //! - [`store`] is what survives a restart.
 //! - [`cli`] is the command; it talks to a running server by the API. [`demo`] shows all of it.
@@ -21,11 +23,13 @@ pub mod cef;
 pub mod cli;
 pub mod data;
 pub mod demo;
+pub mod doors;
 pub mod events;
 pub mod jobs;
 pub mod metrics;
 pub mod repositories;
 pub mod schedules;
+pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod time;

@@ -1,8 +1,7 @@
-// Calls to Poseidon. Every one carries the admin token in a header; the token is never part of an address.
+// Calls to Poseidon. The session's cookie vouches for them; those that change something carry the session's CSRF token.
 
 import { learn, stamp } from "./clock.js";
 
-const KEY = "poseidon.token";
 const ROOT = "/api/v1";
 
 /** An answer that is an error, or no answer at all (status 0). */
@@ -14,33 +13,49 @@ export class ApiError extends Error {
   }
 }
 
-let token = null;
+/** Who is signed in, as `/me` says: name, role, on, csrfToken; `null` is nobody. */
+let me = null;
 
-/** Takes the token from the address (and out of it) or from this tab's storage. */
-export function loadToken() {
+export const who = () => me;
+
+const RANKS = ["viewer", "operator", "admin"];
+
+/** Whether who is signed in may do what is for this role; Poseidon decides in any case. */
+export const may = (role) => RANKS.indexOf(me?.role) >= RANKS.indexOf(role);
+
+/** Takes the token out of the address, if one is there. It is kept nowhere. */
+export function takeToken() {
   const match = /^#token=([^&]*)/.exec(location.hash);
-  if (match) {
-    history.replaceState(null, "", `${location.pathname}#/`);
-    let given = match[1];
-    try {
-      given = decodeURIComponent(given);
-    } catch {
-      // Not URL-encoded: as it stands.
-    }
-    setToken(given);
-  } else {
-    token = sessionStorage.getItem(KEY);
+  if (!match) return null;
+  history.replaceState(null, "", `${location.pathname}#/`);
+  try {
+    return decodeURIComponent(match[1]);
+  } catch {
+    // Not URL-encoded: as it stands.
+    return match[1];
   }
-  return token !== null;
 }
 
-/** Keeps the token for this tab; `null` forgets it. */
-export function setToken(value) {
-  token = value === null ? null : value.trim();
-  if (token === null) {
-    sessionStorage.removeItem(KEY);
-  } else {
-    sessionStorage.setItem(KEY, token);
+/** Signs in: Poseidon sets a cookie that no script can read. */
+export async function signIn(token) {
+  me = null;
+  me = await call("POST", "/login", { token: token.trim() });
+}
+
+/** Asks who is signed in by the cookie. */
+export async function whoAmI() {
+  me = await call("GET", "/me");
+}
+
+/** Ends the session; it is over for this page whatever the answer is. */
+export async function signOut() {
+  if (me === null) return;
+  const ended = call("POST", "/logout", {});
+  me = null;
+  try {
+    await ended;
+  } catch {
+    // It is over already, or ends by itself.
   }
 }
 
@@ -51,11 +66,8 @@ export const agentPath = (agent) => `/agents/${encodeURIComponent(agentName(agen
 export const agentName = ({ name, instance }) => (instance ? `${name}/${instance}` : name);
 
 async function request(method, path, body, signal) {
-  // A header cannot carry anything else, and no token has it.
-  if (!/^[\x21-\x7e]+$/.test(token ?? "")) {
-    throw new ApiError(401, "unauthorized", "this cannot be a token");
-  }
-  const headers = { Authorization: `Bearer ${token}` };
+  const headers = {};
+  if (me?.csrfToken && method !== "GET" && method !== "HEAD") headers["X-CSRF-Token"] = me.csrfToken;
   const raw = body instanceof Uint8Array;
   if (body !== undefined && !raw) headers["Content-Type"] = "application/json";
   const asked = stamp();
@@ -66,7 +78,7 @@ async function request(method, path, body, signal) {
       headers,
       body: body === undefined || raw ? body : JSON.stringify(body),
       cache: "no-store",
-      credentials: "omit",
+      credentials: "same-origin",
       signal,
     });
   } catch (error) {
@@ -106,7 +118,7 @@ export function send(path, file, step, signal) {
   return new Promise((resolve, reject) => {
     const http = new XMLHttpRequest();
     http.open("PUT", ROOT + path);
-    http.setRequestHeader("Authorization", `Bearer ${token}`);
+    http.setRequestHeader("X-CSRF-Token", me?.csrfToken ?? "");
     http.upload.onprogress = ({ loaded }) => step(loaded);
     http.onerror = () => reject(new ApiError(0, "unreachable", "the connection to Poseidon broke"));
     http.onabort = () => reject(signal.reason);

@@ -1,6 +1,7 @@
 // The page: signing in, the address bar, and the state of the connection.
 
-import { loadToken, setToken } from "./api.js";
+import { may, signIn, signOut as endSession, takeToken, who, whoAmI } from "./api.js";
+import * as audit from "./audit.js";
 import * as batches from "./batches.js";
 import * as cef from "./cef.js";
 import * as device from "./device.js";
@@ -41,15 +42,14 @@ function readEvents() {
 }
 
 function go() {
-  if (/^#token=/.test(location.hash)) {
-    loadToken();
-    connect();
-  }
+  const token = takeToken();
+  if (token !== null) void enter(token);
+  const log = location.hash === "#/audit";
   const batch = readBatch();
   const { device: key, job } = readRoute();
   const events = readEvents();
-  const next = events !== null ? "events" : batch === null ? key : `batches/${batch}`;
-  const signedIn = fleet.link !== "refused";
+  const next = log ? "audit" : events !== null ? "events" : batch === null ? key : `batches/${batch}`;
+  const signedIn = who() !== null;
   show(byId("login"), !signedIn);
   show(byId("fleet"), signedIn && next === "");
   show(byId("device"), signedIn && key !== "");
@@ -59,6 +59,8 @@ function go() {
   batches.open(signedIn ? batch : null);
   show(byId("events"), signedIn && events !== null);
   cef.open(signedIn ? events : null);
+  show(byId("audit"), signedIn && log);
+  audit.open(signedIn && log);
   if (next !== route) {
     const before = route;
     route = next;
@@ -68,7 +70,7 @@ function go() {
     } else {
       scrollTo(0, 0);
       const heading = batch === null ? "device-name" : "batches-title";
-      byId(events === null ? heading : "events-title").focus({ preventScroll: true });
+      byId(log ? "audit-title" : events === null ? heading : "events-title").focus({ preventScroll: true });
     }
   }
   retitle();
@@ -77,21 +79,21 @@ function go() {
 function retitle() {
   const down = fleet.down ? `${counted(fleet.down, "device")} down · ` : "";
   const other = readEvents() === null ? device.title() : cef.title();
-  const shown = readBatch() === null ? other : batches.title();
+  const shown = route === "audit" ? "Audit log" : readBatch() === null ? other : batches.title();
   const title = route ? `${shown} · Poseidon` : `${down}Poseidon`;
   if (document.title !== title) document.title = title;
 }
 
 function showLink() {
   if (fleet.link === "refused") {
-    signOut("Poseidon does not accept this token.");
+    // The session ended, or its token was removed.
+    signedOut("The session is over. Sign in again.");
     return;
   }
   const words = { connecting: "connecting…", connected: "live", lost: "not connected" };
   text(byId("link-state"), words[fleet.link]);
   attribute(byId("link-state"), "data-link", fleet.link);
   attribute(document.body, "data-link", fleet.link);
-  show(byId("sign-out"), true);
   if (fleet.link === "lost") {
     lostAt = lostAt || performance.now();
   } else if (fleet.link === "connected") {
@@ -119,14 +121,46 @@ function connect() {
   void fleet.start();
 }
 
-/** Forgets the token and asks for one. */
-function signOut(message) {
-  setToken(null);
+/** Signs in with a token, which is forgotten at once. */
+async function enter(token) {
+  try {
+    await signIn(token);
+  } catch (error) {
+    const words = error.status === 401 ? "Poseidon does not accept this token." : `Not signed in: ${error.message}.`;
+    signedOut(words);
+    return;
+  }
+  signedIn();
+}
+
+/** Shows who is signed in and what they may. */
+function signedIn() {
+  const { name, role, on } = who();
+  const only = on.length > 0 ? ` · ${on.join(" or ")}` : "";
+  text(byId("who"), `${name} · ${role}${only}`);
+  attribute(document.body, "data-role", role);
+  for (const node of document.querySelectorAll("[data-may]")) {
+    attribute(node, "data-denied", !may(node.dataset.may));
+  }
+  show(byId("who"), true);
+  show(byId("sign-out"), true);
+  say(byId("login-error"), "");
+  byId("token").value = "";
+  connect();
+  go();
+}
+
+/** Asks for a token. */
+function signedOut(message) {
+  // What the session could see must not stay on the page.
+  void endSession();
   fleet.stop();
   fleet.link = "refused";
   lostAt = 0;
   text(byId("link-state"), "");
   attribute(document.body, "data-link", "refused");
+  attribute(document.body, "data-role", null);
+  show(byId("who"), false);
   show(byId("sign-out"), false);
   say(byId("login-error"), message);
   byId("token").value = "";
@@ -139,16 +173,18 @@ byId("login-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = byId("token").value.trim();
   if (given === "") return;
-  setToken(given);
-  connect();
-  go();
+  void enter(given);
 });
-byId("sign-out").addEventListener("click", () => signOut(""));
+byId("sign-out").addEventListener("click", async () => {
+  await endSession();
+  signedOut("");
+});
 
 list.setUp();
 many.setUp();
 batches.setUp();
 cef.setUp();
+audit.setUp();
 pending.setUp(notice);
 device.setUp(notice);
 fleet.addEventListener("link", showLink);
@@ -159,9 +195,28 @@ addEventListener("scroll", () => {
 });
 setInterval(banner, 500);
 
-if (loadToken()) {
-  connect();
-  go();
-} else {
-  signOut("");
+/** At the beginning: with the token of the link, else with the cookie. Poseidon may be away for a moment. */
+async function begin() {
+  const token = takeToken();
+  if (token !== null) {
+    await enter(token);
+    return;
+  }
+  for (;;) {
+    try {
+      await whoAmI();
+      break;
+    } catch (error) {
+      if (error.status === 401) {
+        signedOut("");
+        return;
+      }
+      text(byId("banner"), "Not connected to Poseidon: trying again.");
+      show(byId("banner"), true);
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+    }
+  }
+  signedIn();
 }
+
+void begin();

@@ -14,6 +14,7 @@ pub mod provision;
 pub mod pull;
 pub mod recorder;
 pub mod registry;
+pub mod scope;
 pub mod selector;
 pub mod session;
 pub mod upgrade;

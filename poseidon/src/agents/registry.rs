@@ -2,6 +2,7 @@
 
 use super::arrival::{Collision, Runs};
 use super::connection::{Connection, Outbox};
+use super::scope::Scope;
 use super::selector::{Facts, Hello, Selector};
 use super::{AgentView, Key, PendingView, fingerprint};
 use crate::events::{Change, Events};
@@ -247,40 +248,22 @@ impl Registry {
         true
     }
 
-    /// What a name, or a name and the beginning of an instance id, stands for; by instance.
-    pub fn resolve(&self, name: &str) -> Result<Vec<Target>, NameError> {
+    /// The hash of the registered identifier of this name, and its instances in their order.
+    pub(super) fn named(&self, name: &str) -> Option<(String, Vec<Target>)> {
         let inner = lock(&self.inner);
-        let (name, wanted) = name
-            .split_once('/')
-            .map_or((name, None), |(name, instance)| (name, Some(instance)));
-        let row = inner
-            .identifiers
-            .values()
-            .find(|row| row.name == name && !row.refused)
-            .ok_or(NameError::Unknown)?;
+        let mut rows = inner.identifiers.values();
+        let row = rows.find(|row| row.name == name && !row.refused)?;
         let all = agents_of(&inner, &row.hash).map(|(key, agent)| Target {
             key: key.clone(),
             name: row.name.clone(),
             connection: agent.connection.clone(),
             journal: agent.journal.clone(),
         });
-        let Some(wanted) = wanted else {
-            return Ok(all.collect());
-        };
-        let fitting: Vec<_> = all.filter(|t| t.key.instance.starts_with(wanted)).collect();
-        // `plain` is whole, though `plain-2` begins with it.
-        if let Some(exact) = fitting.iter().find(|t| t.key.instance == wanted) {
-            return Ok(vec![exact.clone()]);
-        }
-        match fitting.len() {
-            0 => Err(NameError::Unknown),
-            1 => Ok(fitting),
-            _ => Err(NameError::Ambiguous),
-        }
+        Some((row.hash.clone(), all.collect()))
     }
 
-    /// The agents that one of the selectors means, by name and instance.
-    pub fn select(&self, on: &[Selector]) -> Vec<Target> {
+    /// The agents of a scope that one of the selectors means, all of them where there is none; by name and instance.
+    pub fn select(&self, scope: &Scope, on: &[Selector]) -> Vec<Target> {
         // What is read of each is copied first: to read it under the lock would hold up all.
         let mut known: Vec<_> = {
             let inner = lock(&self.inner);
@@ -306,7 +289,8 @@ impl Registry {
                 attributes,
                 hello: &hello,
             };
-            on.iter().any(|selector| selector.selects(&facts))
+            scope.covers(&facts)
+                && (on.is_empty() || on.iter().any(|selector| selector.selects(&facts)))
         });
         let mut found: Vec<Target> = known.into_iter().map(|(target, _)| target).collect();
         found.sort_by(|a, b| (&a.name, &a.key.instance).cmp(&(&b.name, &b.key.instance)));

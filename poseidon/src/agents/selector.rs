@@ -131,6 +131,13 @@ impl Selector {
     }
 }
 
+impl Selector {
+    /// Whether it goes by the state, which comes and goes.
+    pub fn is_passing(&self) -> bool {
+        self.0.iter().any(|term| matches!(term.test, Test::Up(_)))
+    }
+}
+
 impl Test {
     fn holds(&self, agent: &Facts<'_>) -> bool {
         let hello = agent.hello;

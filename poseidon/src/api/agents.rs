@@ -1,6 +1,7 @@
 //! Calls about agents.
 
 use super::batches::select;
+use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, json, object};
 use crate::agents::Key;
@@ -19,7 +20,11 @@ struct Brief<'a> {
 }
 
 /// All, or those that `on` and `agent` mean, which may come several times.
-pub(super) async fn list(State(app): Shared, Query(query): Query<Vec<(String, String)>>) -> Answer {
+pub(super) async fn list(
+    State(app): Shared,
+    who: Who,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Answer {
     let (mut on, mut names, mut brief) = (Vec::new(), Vec::new(), false);
     for (field, value) in query {
         match (field.as_str(), value.as_str()) {
@@ -36,10 +41,14 @@ pub(super) async fn list(State(app): Shared, Query(query): Query<Vec<(String, St
     if on.is_empty() && names.is_empty() {
         on.push("*".to_owned());
         if !brief {
-            return Ok(object("agents", &app.registry.agents_json(None)));
+            return Ok(object(
+                "agents",
+                &app.registry
+                    .agents_json(app.registry.scope_keys(who.scope()).as_deref()),
+            ));
         }
     }
-    let targets = match select(&app, &on, &names) {
+    let targets = match select(&app, &who, &on, &names) {
         Err(e) if e.is_not_found() && names.is_empty() => Vec::new(),
         found => found?,
     };
@@ -58,8 +67,8 @@ pub(super) async fn list(State(app): Shared, Query(query): Query<Vec<(String, St
     Ok(object("agents", &agents))
 }
 
-pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer {
-    let target = one(&app, &name)?;
+pub(super) async fn show(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
+    let target = one(&app, &who, &name)?;
     match app.registry.agents_json(Some(&[target.key])).first() {
         Some(agent) => Ok(json(agent)),
         None => Err(ApiError::not_found(format!("{name} has never connected"))),
@@ -67,8 +76,8 @@ pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer
 }
 
 /// The one instance that a name stands for.
-pub(super) fn one(app: &App, name: &str) -> Result<Target, ApiError> {
-    let mut targets = resolve(app, name)?;
+pub(super) fn one(app: &App, who: &Who, name: &str) -> Result<Target, ApiError> {
+    let mut targets = resolve(app, who, name)?;
     if targets.len() > 1 {
         let instances: Vec<_> = targets
             .iter()
@@ -85,8 +94,8 @@ pub(super) fn one(app: &App, name: &str) -> Result<Target, ApiError> {
         .ok_or_else(|| ApiError::not_found(format!("{name} has never connected")))
 }
 
-pub(super) async fn forget(State(app): Shared, Path(name): Path<String>) -> Answer {
-    let targets = resolve(&app, &name)?;
+pub(super) async fn forget(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
+    let targets = resolve(&app, &who, &name)?;
     if let Some(up) = targets.iter().find(|t| t.connection.is_some()) {
         return Err(ApiError::conflict(format!(
             "{}/{} is up; only what is down can be forgotten",
@@ -122,12 +131,14 @@ pub(super) async fn abandon(
     Ok(app.jobs.forget_output(identifier, instance).await?)
 }
 
-/// The agents that a name stands for.
-pub(super) fn resolve(app: &App, name: &str) -> Result<Vec<Target>, ApiError> {
-    app.registry.resolve(name).map_err(|e| match e {
-        NameError::Unknown => ApiError::not_found(format!("there is no agent {name}")),
-        NameError::Ambiguous => ApiError::conflict(format!(
-            "{name} fits several instances: give more of the instance id"
-        )),
-    })
+/// The agents that a name stands for, of those that the caller may see.
+pub(super) fn resolve(app: &App, who: &Who, name: &str) -> Result<Vec<Target>, ApiError> {
+    app.registry
+        .resolve(who.scope(), name)
+        .map_err(|e| match e {
+            NameError::Unknown => ApiError::not_found(format!("there is no agent {name}")),
+            NameError::Ambiguous => ApiError::conflict(format!(
+                "{name} fits several instances: give more of the instance id"
+            )),
+        })
 }

@@ -1,5 +1,6 @@
 //! Calls about batches: one request to many devices.
 
+use super::door::Who;
 use super::extract::{Path, Query};
 use super::jobs::{expiry, grace, what};
 use super::{Answer, ApiError, Shared, json, ndjson, object, read};
@@ -65,7 +66,7 @@ pub(super) struct OutputQuery {
     follow: bool,
 }
 
-pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
+pub(super) async fn create(State(app): Shared, who: Who, body: Body) -> Answer {
     let Create {
         on,
         agents,
@@ -84,7 +85,7 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
     if !(1..=most).contains(&concurrency) {
         return Err(ApiError::invalid(format!("concurrency is 1 to {most}")));
     }
-    let targets = select(&app, &on, &agents)?;
+    let targets = select(&app, &who, &on, &agents)?;
     let request =
         serde_json::value::to_raw_value(&payload).map_err(|e| ApiError::invalid(e.to_string()))?;
     let order = Order {
@@ -121,13 +122,19 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
             batches::MAX_OPEN_MEMBERS
         )));
     };
+    who.note(&batch.told());
     driver::start(&app, &batch, false);
     let body = object("batch", &batch.view(false));
     Ok((StatusCode::CREATED, body).into_response())
 }
 
 /// The instances that are meant, each once, in the order of selectors and names. All names must be known.
-pub(super) fn select(app: &App, on: &[String], names: &[String]) -> Result<Vec<Target>, ApiError> {
+pub(super) fn select(
+    app: &App,
+    who: &Who,
+    on: &[String],
+    names: &[String],
+) -> Result<Vec<Target>, ApiError> {
     if on.is_empty() && names.is_empty() {
         return Err(ApiError::invalid("no agent is named: give on or agents"));
     }
@@ -143,7 +150,7 @@ pub(super) fn select(app: &App, on: &[String], names: &[String]) -> Result<Vec<T
     let selectors = on.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let mut found = Vec::new();
     for name in names {
-        let targets = super::agents::resolve(app, name)?;
+        let targets = super::agents::resolve(app, who, name)?;
         if targets.is_empty() {
             let text = format!("{name} has never connected: there is no device of this name");
             return Err(ApiError::offline(text));
@@ -151,7 +158,7 @@ pub(super) fn select(app: &App, on: &[String], names: &[String]) -> Result<Vec<T
         found.extend(targets);
     }
     if !selectors.is_empty() {
-        found.extend(app.registry.select(&selectors));
+        found.extend(app.registry.select(who.scope(), &selectors));
     }
     let up: HashSet<String> = found
         .iter()
@@ -179,8 +186,9 @@ pub(super) fn select(app: &App, on: &[String], names: &[String]) -> Result<Vec<T
     Ok(found)
 }
 
-pub(super) async fn list(State(app): Shared, Query(query): Query<ListQuery>) -> Answer {
-    let rows = app.batches.list(query.limit.clamp(1, MAX_LIST)).await?;
+pub(super) async fn list(State(app): Shared, who: Who, Query(query): Query<ListQuery>) -> Answer {
+    let limit = query.limit.clamp(1, MAX_LIST);
+    let rows = app.batches.list(limit, who.only(&app.registry)).await?;
     let open: Vec<Option<Arc<Batch>>> = rows.iter().map(|row| app.batches.open(&row.id)).collect();
     let views: Vec<BatchView<'_>> = rows
         .iter()
@@ -189,22 +197,40 @@ pub(super) async fn list(State(app): Shared, Query(query): Query<ListQuery>) -> 
             Some(batch) => batch.view(false),
             None => BatchView::from(row),
         })
+        .map(|view| view.told(who.is_viewer()))
         .collect();
     Ok(object("batches", &views))
 }
 
-async fn find(app: &App, id: &str) -> Result<Arc<Batch>, ApiError> {
+/// A batch of which the caller may see every device.
+async fn find(app: &App, who: &Who, id: &str) -> Result<Arc<Batch>, ApiError> {
     let batch = app.batches.get(id).await?;
+    let batch = batch.filter(|batch| sees(app, who, batch));
     batch.ok_or_else(|| ApiError::not_found(format!("there is no batch {id}")))
 }
 
-pub(super) async fn show(State(app): Shared, Path(id): Path<String>) -> Answer {
-    Ok(json(&find(&app, &id).await?.view(true)))
+/// Whether all devices of a batch are within what the caller may see.
+pub(super) fn sees(app: &App, who: &Who, batch: &Batch) -> bool {
+    who.scope().is_all() || batch.keys().iter().all(|key| who.sees(&app.registry, key))
 }
 
-pub(super) async fn cancel(State(app): Shared, Path(id): Path<String>, body: Body) -> Answer {
+pub(super) async fn show(State(app): Shared, who: Who, Path(id): Path<String>) -> Answer {
+    Ok(json(
+        &find(&app, &who, &id)
+            .await?
+            .view(true)
+            .told(who.is_viewer()),
+    ))
+}
+
+pub(super) async fn cancel(
+    State(app): Shared,
+    who: Who,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer {
     let grace_seconds = grace(body).await?;
-    let batch = find(&app, &id).await?;
+    let batch = find(&app, &who, &id).await?;
     if batch.is_over() || !app.batches.cancel(&batch, grace_seconds).await? {
         return Err(ApiError::conflict(format!("batch {id} is over")));
     }
@@ -213,10 +239,11 @@ pub(super) async fn cancel(State(app): Shared, Path(id): Path<String>, body: Bod
 
 pub(super) async fn output(
     State(app): Shared,
+    who: Who,
     Path(id): Path<String>,
     Query(query): Query<OutputQuery>,
 ) -> Answer {
-    let batch = find(&app, &id).await?;
-    let lines = output::lines(&app, batch, query.follow);
+    let batch = find(&app, &who, &id).await?;
+    let lines = output::lines(&app, batch, query.follow, who.is_viewer());
     Ok(ndjson(output::stream(lines)))
 }

@@ -1,8 +1,10 @@
 //! CEF events: search, what comes, and how the forwarding stands.
 
 use super::batches::select;
+use super::door::Who;
 use super::extract::Query;
 use super::{Answer, ApiError, Shared, json};
+use crate::agents::Key;
 use crate::cef::search;
 use crate::server::{App, stopped};
 use crate::store::events::{EventFilter, Found, Instances};
@@ -116,10 +118,16 @@ struct List<'a> {
     next: Option<u64>,
 }
 
-pub(super) async fn list(State(app): Shared, Query(query): Query<Vec<(String, String)>>) -> Answer {
+pub(super) async fn list(
+    State(app): Shared,
+    who: Who,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Answer {
     let mut asked = Asked::read(query)?;
     if !asked.on.is_empty() || !asked.agents.is_empty() {
-        asked.filter.instances = Some(instances(&app, &asked.on, &asked.agents)?);
+        asked.filter.instances = Some(instances(&app, &who, &asked.on, &asked.agents)?);
+    } else if let Some(keys) = app.registry.scope_keys(who.scope()) {
+        asked.filter.instances = Some(of(keys));
     }
     let Asked { filter, limit, .. } = &asked;
     let page = match asked.after {
@@ -151,17 +159,21 @@ pub(super) async fn list(State(app): Shared, Query(query): Query<Vec<(String, St
 }
 
 /// Those that are meant; where a selector means nobody there is nothing to find.
-fn instances(app: &App, on: &[String], names: &[String]) -> Result<Instances, ApiError> {
-    let targets = match select(app, on, names) {
+fn instances(app: &App, who: &Who, on: &[String], names: &[String]) -> Result<Instances, ApiError> {
+    let targets = match select(app, who, on, names) {
         Err(e) if e.is_not_found() && names.is_empty() => Vec::new(),
         found => found?,
     };
+    Ok(of(targets.into_iter().map(|target| target.key)))
+}
+
+fn of(keys: impl IntoIterator<Item = Key>) -> Instances {
     let mut instances = Instances::new();
-    for target in targets {
-        let of = instances.entry(target.key.identifier).or_default();
-        of.insert(target.key.instance);
+    for key in keys {
+        let of = instances.entry(key.identifier).or_default();
+        of.insert(key.instance);
     }
-    Ok(instances)
+    instances
 }
 
 fn view<'a>(app: &App, found: &'a Found) -> EventView<'a> {

@@ -1,6 +1,7 @@
 //! Calls about data that identifiers are given.
 
 use super::blobs::{blocking, length, next, receive};
+use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, identifier, json, object};
 use crate::blobs::sha256;
@@ -23,19 +24,20 @@ pub(super) struct PutQuery {
     secret: bool,
 }
 
-pub(super) async fn list(State(app): Shared, Path(name): Path<String>) -> Answer {
-    let hash = identifier(&app, &name)?;
+pub(super) async fn list(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
+    let hash = identifier(&app, &who, &name)?;
     Ok(object("data", &app.data.list(&hash).await?))
 }
 
 pub(super) async fn put(
     State(app): Shared,
+    who: Who,
     Path((name, key)): Path<(String, String)>,
     Query(PutQuery { secret }): Query<PutQuery>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Answer {
-    let hash = identifier(&app, &name)?;
+    let hash = identifier(&app, &who, &name)?;
     check_key(&key).map_err(ApiError::invalid)?;
     let mut value = Vec::new();
     while value.len() <= VALUE_BYTES {
@@ -62,8 +64,12 @@ pub(super) async fn put(
     Ok(json(&entry))
 }
 
-pub(super) async fn show(State(app): Shared, Path((name, key)): Path<(String, String)>) -> Answer {
-    let hash = identifier(&app, &name)?;
+pub(super) async fn show(
+    State(app): Shared,
+    who: Who,
+    Path((name, key)): Path<(String, String)>,
+) -> Answer {
+    let hash = identifier(&app, &who, &name)?;
     check_key(&key).map_err(ApiError::invalid)?;
     let found = app.data.show(&hash, &key).await?;
     let (entry, content) =
@@ -80,6 +86,8 @@ pub(super) async fn show(State(app): Shared, Path((name, key)): Path<(String, St
             let len = value.len() as u64;
             (Body::from(value), len)
         }
+        // What is encrypted is a secret, which was refused above.
+        Content::Sealed(_) => (Body::empty(), 0),
         Content::Blob(blob) => {
             let blobs = app.blobs.clone();
             // Open, it is read to its end whatever becomes of its name.
@@ -97,9 +105,10 @@ pub(super) async fn show(State(app): Shared, Path((name, key)): Path<(String, St
 
 pub(super) async fn remove(
     State(app): Shared,
+    who: Who,
     Path((name, key)): Path<(String, String)>,
 ) -> Answer {
-    let hash = identifier(&app, &name)?;
+    let hash = identifier(&app, &who, &name)?;
     check_key(&key).map_err(ApiError::invalid)?;
     if !app.data.delete(&hash, &key).await? {
         return Err(ApiError::not_found(format!("{name} was not given {key}")));

@@ -1,8 +1,11 @@
 //! The fleet as it changes.
 
+use super::batches::sees;
+use super::door::Who;
 use super::{Answer, Shared, ndjson};
-use crate::agents::PendingView;
+use crate::agents::{Key, PendingView};
 use crate::batches::BatchView;
+use crate::doors::Role;
 use crate::events::{BACKLOG, Change};
 use crate::jobs::JobView;
 use crate::jobs::output::KEEP_ALIVE;
@@ -70,16 +73,21 @@ struct Watcher {
     /// Heard and not yet said.
     due: VecDeque<Change>,
     stop: watch::Receiver<bool>,
+    who: Who,
+    /// What was told to who does not see all: of what leaves their view they are told.
+    shown: HashSet<Key>,
     /// The whole fleet is due: at the beginning, and after falling behind.
     whole: bool,
 }
 
-pub(super) async fn stream(State(app): Shared) -> Answer {
+pub(super) async fn stream(State(app): Shared, who: Who) -> Answer {
     let watcher = Watcher {
         changes: app.events.subscribe(),
         due: VecDeque::new(),
         stop: app.stop.clone(),
         app,
+        who,
+        shown: HashSet::new(),
         whole: true,
     };
     Ok(ndjson(futures_util::stream::unfold(
@@ -94,11 +102,39 @@ impl Watcher {
         self.changes = self.changes.resubscribe();
         self.due.clear();
         let registry = &self.app.registry;
+        let keys = registry.scope_keys(self.who.scope());
         let fleet = Line::Fleet {
-            agents: registry.agents_json(None),
-            pending: registry.pending(),
+            agents: registry.agents_json(keys.as_deref()),
+            pending: self.pending(),
         };
-        fleet.bytes()
+        let line = fleet.bytes();
+        self.shown = keys.unwrap_or_default().into_iter().collect();
+        line
+    }
+
+    /// Those that wait, for who may let them in.
+    fn pending(&self) -> Vec<PendingView> {
+        if self.who.role < Role::Admin {
+            return Vec::new();
+        }
+        self.app.registry.pending()
+    }
+
+    /// Whether a device is within the view; one that is not any more is taken out of it by the line.
+    fn look(&mut self, key: &Key) -> Result<(), Option<Bytes>> {
+        let sees = self.who.sees(&self.app.registry, key);
+        if self.who.scope().is_all() {
+            return Ok(());
+        }
+        if sees {
+            self.shown.insert(key.clone());
+            return Ok(());
+        }
+        let was_shown = self.shown.remove(key);
+        let name = self.app.registry.name(&key.identifier);
+        let (name, instance) = (Some(name.as_str()), key.instance.as_str());
+        let removed = || Line::AgentRemoved { name, instance }.bytes();
+        Err(was_shown.then(removed).flatten())
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -143,9 +179,12 @@ impl Watcher {
     }
 
     /// A change as it stands now.
-    async fn line(&self, change: &Change) -> Option<Bytes> {
+    async fn line(&mut self, change: &Change) -> Option<Bytes> {
         match change {
             Change::Agent(key) => {
+                if let Err(removed) = self.look(key) {
+                    return removed;
+                }
                 let agents = self
                     .app
                     .registry
@@ -154,11 +193,15 @@ impl Watcher {
                 Line::Agent { agent }.bytes()
             }
             Change::Removed { key, name } => {
+                if !self.who.scope().is_all() && !self.shown.remove(key) {
+                    return None;
+                }
                 let (name, instance) = (name.as_deref(), &key.instance);
                 Line::AgentRemoved { name, instance }.bytes()
             }
+            Change::Pending if self.who.role < Role::Admin => None,
             Change::Pending => {
-                let pending = self.app.registry.pending();
+                let pending = self.pending();
                 Line::Pending { pending }.bytes()
             }
             Change::Batch(id) => {
@@ -169,9 +212,13 @@ impl Watcher {
                         return None;
                     }
                 };
-                let batch = batch.view(false);
+                if !sees(&self.app, &self.who, &batch) {
+                    return None;
+                }
+                let batch = batch.view(false).told(self.who.is_viewer());
                 Line::Batch { batch }.bytes()
             }
+            Change::History(key) if !self.who.sees(&self.app.registry, key) => None,
             Change::History(key) => {
                 let (agent, row) = self.app.registry.history(key)?;
                 let (agent, instance) = (agent.as_str(), key.instance.as_str());
@@ -181,6 +228,11 @@ impl Watcher {
                     row,
                 }
                 .bytes()
+            }
+            Change::Scripts(identifier)
+                if !self.who.sees_identifier(&self.app.registry, identifier) =>
+            {
+                None
             }
             Change::Scripts(identifier) => {
                 let found = self.app.repositories.current_id(identifier).await;
@@ -208,7 +260,10 @@ impl Watcher {
                         return None;
                     }
                 };
-                let job = JobView::from(&job);
+                if !self.who.sees(&self.app.registry, &job.key()) {
+                    return None;
+                }
+                let job = JobView::from(&job).told(self.who.is_viewer());
                 Line::Job { job }.bytes()
             }
         }
@@ -230,7 +285,6 @@ fn merged(heard: Vec<Change>) -> VecDeque<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agents::Key;
 
     #[test]
     fn repeats_are_merged_into_the_last() {

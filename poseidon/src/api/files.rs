@@ -1,6 +1,7 @@
 //! Calls about files of devices.
 
 use super::agents::resolve;
+use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared};
 use crate::agents::pull::{Offer, Pull, PullError};
@@ -30,12 +31,14 @@ pub(super) struct GetQuery {
 /// Streams a file of a device.
 pub(super) async fn get(
     State(app): Shared,
+    who: Who,
     Path(name): Path<String>,
     Query(query): Query<GetQuery>,
     headers: HeaderMap,
 ) -> Answer {
-    let target = one(&app, &name)?;
+    let target = one(&app, &who, &name)?;
     let (pull, offer) = Pull::begin(&app, target, &query.path, query.offset, query.follow).await?;
+    who.note(&format!("job {}", pull.token()));
     let tag = tag(&offer);
     let wanted = headers.get(header::IF_MATCH);
     if wanted.is_some_and(|wanted| wanted != "*" && wanted.as_bytes() != tag.as_bytes()) {
@@ -50,8 +53,8 @@ pub(super) async fn get(
 }
 
 /// The one instance that a name stands for, which is up.
-fn one(app: &App, name: &str) -> Result<Target, ApiError> {
-    let mut targets = resolve(app, name)?;
+fn one(app: &App, who: &Who, name: &str) -> Result<Target, ApiError> {
+    let mut targets = resolve(app, who, name)?;
     let several = targets.len() > 1;
     if several {
         // Plain Tritons of earlier connections, say, are no reason to ask.

@@ -1,6 +1,7 @@
 //! What agents have recorded.
 
 use super::agents::resolve;
+use super::door::Who;
 use super::extract::Query;
 use super::{Answer, ApiError, Shared, json};
 use crate::store::records::{Order, RecordFilter};
@@ -52,7 +53,11 @@ struct History<'a> {
     more: bool,
 }
 
-pub(super) async fn list(State(app): Shared, Query(query): Query<HistoryQuery>) -> Answer {
+pub(super) async fn list(
+    State(app): Shared,
+    who: Who,
+    Query(query): Query<HistoryQuery>,
+) -> Answer {
     if !(1..=MAX_LIST).contains(&query.limit) {
         return Err(ApiError::invalid(format!("limit is 1 to {MAX_LIST}")));
     }
@@ -80,10 +85,11 @@ pub(super) async fn list(State(app): Shared, Query(query): Query<HistoryQuery>) 
         after: query.after,
         order,
         limit: query.limit,
+        only: who.only(&app.registry),
         ..RecordFilter::default()
     };
     if let Some(name) = &query.agent {
-        let targets = resolve(&app, name)?;
+        let targets = resolve(&app, &who, name)?;
         let Some(first) = targets.first() else {
             return Ok(json(&History {
                 records: Vec::new(),

@@ -1,5 +1,6 @@
 //! Calls about identifiers.
 
+use super::door::Who;
 use super::extract::Path;
 use super::{Answer, ApiError, Shared, json, object, read};
 use crate::agents::identifiers::IdentifierError;
@@ -28,9 +29,15 @@ pub(super) async fn pending(State(app): Shared) -> Answer {
     Ok(object("pending", &app.registry.pending()))
 }
 
-pub(super) async fn approve(State(app): Shared, Path(id): Path<String>, body: Body) -> Answer {
+pub(super) async fn approve(
+    State(app): Shared,
+    who: Who,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer {
     let approve: Approve = read(body).await?;
     let identifier = app.registry.approve(&app.db, &id, approve.name).await?;
+    who.note(&format!("{} as {}", identifier.id, identifier.name));
     log::info!(
         "identifier {} is approved as {}",
         identifier.id,
@@ -49,7 +56,7 @@ pub(super) async fn list(State(app): Shared) -> Answer {
     Ok(object("identifiers", &app.registry.identifiers()))
 }
 
-pub(super) async fn register(State(app): Shared, body: Body) -> Answer {
+pub(super) async fn register(State(app): Shared, who: Who, body: Body) -> Answer {
     let Register {
         identifier,
         name,
@@ -59,6 +66,7 @@ pub(super) async fn register(State(app): Shared, body: Body) -> Answer {
         .registry
         .register(&app.db, &identifier, name, attributes)
         .await?;
+    who.note(&format!("{} as {}", identifier.id, identifier.name));
     log::info!(
         "identifier {} is registered as {}",
         identifier.id,

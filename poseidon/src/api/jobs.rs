@@ -1,6 +1,7 @@
 //! Calls about jobs.
 
 use super::agents::resolve;
+use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, json, ndjson, object, read};
 use crate::agents::order::{self, CancelError, Order, OrderError};
@@ -104,7 +105,7 @@ impl From<OrderError> for ApiError {
     }
 }
 
-pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
+pub(super) async fn create(State(app): Shared, who: Who, body: Body) -> Answer {
     let Create {
         agents,
         command,
@@ -115,7 +116,7 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
     } = read(body).await?;
     let (kind, payload) = what(command, r#type, payload)?;
     let expires = expiry(queue, expires_seconds)?;
-    let targets = targets(&app, &agents, queue)?;
+    let targets = targets(&app, &who, &agents, queue)?;
     let request =
         serde_json::value::to_raw_value(&payload).map_err(|e| ApiError::invalid(e.to_string()))?;
     let order = Order {
@@ -125,6 +126,12 @@ pub(super) async fn create(State(app): Shared, body: Body) -> Answer {
     };
     let live = order::give(&app, &order, &targets).await?;
     let jobs: Vec<Job> = live.iter().map(|live| live.job()).collect();
+    for job in &jobs {
+        who.note(&format!(
+            "{}/{}: job {}",
+            job.agent, job.instance, job.token
+        ));
+    }
     let views: Vec<JobView<'_>> = jobs.iter().map(JobView::from).collect();
     let body = object("jobs", &views);
     Ok((StatusCode::CREATED, body).into_response())
@@ -195,7 +202,7 @@ fn check(command: &Value) -> Result<(), ApiError> {
 }
 
 /// The instances that the names stand for, each once; all must be known, and up unless the jobs may wait.
-fn targets(app: &App, names: &[String], queue: bool) -> Result<Vec<Target>, ApiError> {
+fn targets(app: &App, who: &Who, names: &[String], queue: bool) -> Result<Vec<Target>, ApiError> {
     if names.is_empty() {
         return Err(ApiError::invalid("no agent is named"));
     }
@@ -203,7 +210,7 @@ fn targets(app: &App, names: &[String], queue: bool) -> Result<Vec<Target>, ApiE
     let mut seen = HashSet::new();
     let mut down = Vec::new();
     for name in names {
-        let targets = resolve(app, name)?;
+        let targets = resolve(app, who, name)?;
         if targets.is_empty() {
             down.push(format!("{name} (has never connected)"));
         }
@@ -237,14 +244,15 @@ fn targets(app: &App, names: &[String], queue: bool) -> Result<Vec<Target>, ApiE
     Ok(all)
 }
 
-pub(super) async fn list(State(app): Shared, Query(query): Query<ListQuery>) -> Answer {
+pub(super) async fn list(State(app): Shared, who: Who, Query(query): Query<ListQuery>) -> Answer {
     let mut filter = JobFilter {
         limit: query.limit.clamp(1, MAX_LIST),
         state: query.state,
+        only: who.only(&app.registry),
         ..JobFilter::default()
     };
     if let Some(name) = &query.agent {
-        let targets = resolve(&app, name)?;
+        let targets = resolve(&app, &who, name)?;
         let Some(first) = targets.first() else {
             return Ok(object("jobs", &[(); 0]));
         };
@@ -254,41 +262,58 @@ pub(super) async fn list(State(app): Shared, Query(query): Query<ListQuery>) -> 
         }
     }
     let jobs = app.jobs.list(filter).await?;
-    let views: Vec<JobView<'_>> = jobs.iter().map(JobView::from).collect();
+    let views: Vec<JobView<'_>> = jobs
+        .iter()
+        .map(|job| JobView::from(job).told(who.is_viewer()))
+        .collect();
     Ok(object("jobs", &views))
+}
+
+/// A job of a device that the caller may see.
+async fn find(app: &App, who: &Who, token: &str) -> Result<Job, ApiError> {
+    let job = app.jobs.get(token).await?;
+    job.filter(|job| who.sees(&app.registry, &job.key()))
+        .ok_or_else(|| unknown(token))
 }
 
 fn unknown(token: &str) -> ApiError {
     ApiError::not_found(format!("there is no job {token}"))
 }
 
-pub(super) async fn show(State(app): Shared, Path(token): Path<String>) -> Answer {
-    let job = app.jobs.get(&token).await?.ok_or_else(|| unknown(&token))?;
-    Ok(json(&JobView::from(&job)))
+pub(super) async fn show(State(app): Shared, who: Who, Path(token): Path<String>) -> Answer {
+    let job = find(&app, &who, &token).await?;
+    Ok(json(&JobView::from(&job).told(who.is_viewer())))
 }
 
 pub(super) async fn output(
     State(app): Shared,
+    who: Who,
     Path(token): Path<String>,
     Query(query): Query<OutputQuery>,
 ) -> Answer {
+    find(&app, &who, &token).await?;
     let lines = Lines::open(&app.jobs, &token, query.follow, app.stop.clone())
         .await?
-        .ok_or_else(|| unknown(&token))?;
+        .ok_or_else(|| unknown(&token))?
+        .told(who.is_viewer());
     Ok(ndjson(futures_util::stream::unfold(
         lines,
         |mut lines| async move { lines.next().await.map(|bytes| (bytes, lines)) },
     )))
 }
 
-pub(super) async fn cancel(State(app): Shared, Path(token): Path<String>, body: Body) -> Answer {
+pub(super) async fn cancel(
+    State(app): Shared,
+    who: Who,
+    Path(token): Path<String>,
+    body: Body,
+) -> Answer {
     let grace_seconds = grace(body).await?;
+    let job = find(&app, &who, &token).await?;
+    who.note(&format!("on {}/{}", job.agent, job.instance));
     let runs = |live: &Arc<Live>| live.job().state != JobState::Ended;
     let Some(live) = app.jobs.open(&token).filter(runs) else {
-        return Err(match app.jobs.get(&token).await? {
-            Some(_) => ApiError::conflict(format!("job {token} has ended")),
-            None => unknown(&token),
-        });
+        return Err(ApiError::conflict(format!("job {token} has ended")));
     };
     let cancelled = order::cancel(&app, &live, grace_seconds).await;
     let job = live.job();

@@ -1,6 +1,7 @@
 //! What heartbeats said over time.
 
 use super::agents::one;
+use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, json};
 use crate::metrics::{self, FINE};
@@ -18,6 +19,7 @@ const SPAN: f64 = 86_400.0;
 #[allow(clippy::cast_possible_truncation)]
 pub(super) async fn show(
     State(app): Shared,
+    who: Who,
     Path(name): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Answer {
@@ -46,7 +48,7 @@ pub(super) async fn show(
     let fine = i64::from(FINE);
     // So many whole minutes that no more points come out than are wanted.
     let step = (until - from).max(0) / (points * fine) * fine + fine;
-    let target = one(&app, &name)?;
+    let target = one(&app, &who, &name)?;
     let lines = metrics::lines(&app, &target.key, &names, (from, until), step).await?;
     let lines: Vec<Value> = lines
         .into_iter()

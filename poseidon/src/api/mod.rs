@@ -1,10 +1,12 @@
 //! The HTTP interface, as `docs/api.md` has it.
 
 mod agents;
+mod audit;
 mod batches;
 mod blobs;
 mod cef;
 mod data;
+mod door;
 mod events;
 mod extract;
 mod files;
@@ -14,16 +16,22 @@ mod jobs;
 mod metrics;
 mod repositories;
 mod schedules;
+mod session;
+mod tokens;
 
-use crate::agents::upgrade::{self, bearer};
+use door::Who;
+pub use door::{CSRF, Route};
+
+use crate::agents::upgrade;
+use crate::doors::Role;
 use crate::server::{App, page};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -36,74 +44,91 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 type Shared = State<Arc<App>>;
 type Answer = Result<Response, ApiError>;
 
-/// Makes the router and the list of its routes from one table.
+/// Makes the router and the list of its routes from one table: method, path, who may at least, and what it is done by.
+/// What is no GET or HEAD is written into the audit log, and what is marked `audited`; what is marked `quiet` is not.
 macro_rules! routes {
-    ($($method:ident $path:literal => $handler:expr,)*) => {
-        /// Method and path of each call that needs the token.
-        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+    ($($method:ident $path:literal $role:ident $($mark:ident)? => $handler:expr,)*) => {
+        /// Each call that needs a token.
+        pub const ROUTES: &[Route] = &[$(Route::new(
+            stringify!($method), $path, Role::$role, stringify!($handler), concat!($(stringify!($mark))?),
+        )),*];
 
-        fn guarded() -> Router<Arc<App>> {
-            Router::new()$(.route($path, axum::routing::$method($handler)))*
+        fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
+            Router::new()$(.route($path, {
+                const ROUTE: &Route = &Route::new(
+                    stringify!($method), $path, Role::$role, stringify!($handler), concat!($(stringify!($mark))?),
+                );
+                let door = middleware::from_fn_with_state((app.clone(), ROUTE), door::pass);
+                axum::routing::$method($handler).route_layer(door)
+            }))*
         }
     };
 }
 
 routes! {
-    get "/api/v1/agents" => agents::list,
-    get "/api/v1/agents/{name}" => agents::show,
-    delete "/api/v1/agents/{name}" => agents::forget,
-    get "/api/v1/agents/{name}/file" => files::get,
-    get "/api/v1/pending" => identifiers::pending,
-    post "/api/v1/pending/{id}/approve" => identifiers::approve,
-    post "/api/v1/pending/{id}/refuse" => identifiers::refuse,
-    get "/api/v1/identifiers" => identifiers::list,
-    post "/api/v1/identifiers" => identifiers::register,
-    delete "/api/v1/identifiers/{id}" => identifiers::forget,
-    post "/api/v1/jobs" => jobs::create,
-    get "/api/v1/jobs" => jobs::list,
-    get "/api/v1/jobs/{job}" => jobs::show,
-    get "/api/v1/jobs/{job}/output" => jobs::output,
-    post "/api/v1/jobs/{job}/cancel" => jobs::cancel,
-    post "/api/v1/batches" => batches::create,
-    get "/api/v1/batches" => batches::list,
-    get "/api/v1/batches/{batch}" => batches::show,
-    get "/api/v1/batches/{batch}/output" => batches::output,
-    post "/api/v1/batches/{batch}/cancel" => batches::cancel,
-    get "/api/v1/history" => history::list,
-    put "/api/v1/blobs/{hash}" => blobs::put,
-    head "/api/v1/blobs/{hash}" => blobs::head,
-    get "/api/v1/repositories/{name}" => repositories::show,
-    post "/api/v1/repositories/{name}" => repositories::replace,
-    get "/api/v1/repositories/{name}/history" => repositories::history,
-    get "/api/v1/repositories/{name}/revisions/{revision}" => repositories::revision,
-    get "/api/v1/repositories/{name}/files/{*path}" => repositories::file,
-    put "/api/v1/repositories/{name}/files/{*path}" => repositories::put,
-    delete "/api/v1/repositories/{name}/files/{*path}" => repositories::remove,
-    post "/api/v1/repositories/{name}/revert" => repositories::revert,
-    get "/api/v1/data/{name}" => data::list,
-    get "/api/v1/data/{name}/{*key}" => data::show,
-    put "/api/v1/data/{name}/{*key}" => data::put,
-    delete "/api/v1/data/{name}/{*key}" => data::remove,
-    get "/api/v1/schedules/{name}" => schedules::show,
-    put "/api/v1/schedules/{name}" => schedules::put,
-    delete "/api/v1/schedules/{name}" => schedules::remove,
-    get "/api/v1/agents/{name}/schedule" => schedules::of_agent,
-    get "/api/v1/events" => events::stream,
-    get "/api/v1/cef" => cef::list,
-    get "/api/v1/cef/state" => cef::state,
-    get "/api/v1/agents/{name}/metrics" => metrics::show,
+    get "/api/v1/agents" Viewer => agents::list,
+    get "/api/v1/agents/{name}" Viewer => agents::show,
+    delete "/api/v1/agents/{name}" Admin => agents::forget,
+    get "/api/v1/agents/{name}/file" Operator audited => files::get,
+    get "/api/v1/pending" Admin => identifiers::pending,
+    post "/api/v1/pending/{id}/approve" Admin => identifiers::approve,
+    post "/api/v1/pending/{id}/refuse" Admin => identifiers::refuse,
+    get "/api/v1/identifiers" Admin => identifiers::list,
+    post "/api/v1/identifiers" Admin => identifiers::register,
+    delete "/api/v1/identifiers/{id}" Admin => identifiers::forget,
+    post "/api/v1/jobs" Operator => jobs::create,
+    get "/api/v1/jobs" Viewer => jobs::list,
+    get "/api/v1/jobs/{job}" Viewer => jobs::show,
+    get "/api/v1/jobs/{job}/output" Viewer => jobs::output,
+    post "/api/v1/jobs/{job}/cancel" Operator => jobs::cancel,
+    post "/api/v1/batches" Operator => batches::create,
+    get "/api/v1/batches" Viewer => batches::list,
+    get "/api/v1/batches/{batch}" Viewer => batches::show,
+    get "/api/v1/batches/{batch}/output" Viewer => batches::output,
+    post "/api/v1/batches/{batch}/cancel" Operator => batches::cancel,
+    get "/api/v1/history" Viewer => history::list,
+    put "/api/v1/blobs/{hash}" Operator quiet => blobs::put,
+    head "/api/v1/blobs/{hash}" Operator => blobs::head,
+    get "/api/v1/repositories/{name}" Viewer => repositories::show,
+    post "/api/v1/repositories/{name}" Operator => repositories::replace,
+    get "/api/v1/repositories/{name}/history" Viewer => repositories::history,
+    get "/api/v1/repositories/{name}/revisions/{revision}" Viewer => repositories::revision,
+    get "/api/v1/repositories/{name}/files/{*path}" Operator audited => repositories::file,
+    put "/api/v1/repositories/{name}/files/{*path}" Operator => repositories::put,
+    delete "/api/v1/repositories/{name}/files/{*path}" Operator => repositories::remove,
+    post "/api/v1/repositories/{name}/revert" Operator => repositories::revert,
+    get "/api/v1/data/{name}" Viewer => data::list,
+    get "/api/v1/data/{name}/{*key}" Operator audited => data::show,
+    put "/api/v1/data/{name}/{*key}" Operator => data::put,
+    delete "/api/v1/data/{name}/{*key}" Operator => data::remove,
+    get "/api/v1/schedules/{name}" Operator => schedules::show,
+    put "/api/v1/schedules/{name}" Operator => schedules::put,
+    delete "/api/v1/schedules/{name}" Operator => schedules::remove,
+    get "/api/v1/agents/{name}/schedule" Viewer => schedules::of_agent,
+    get "/api/v1/events" Viewer => events::stream,
+    get "/api/v1/cef" Viewer => cef::list,
+    get "/api/v1/cef/state" Viewer => cef::state,
+    get "/api/v1/agents/{name}/metrics" Viewer => metrics::show,
+    get "/api/v1/me" Viewer => session::me,
+    post "/api/v1/logout" Viewer => session::logout,
+    get "/api/v1/tokens" Admin => tokens::list,
+    post "/api/v1/tokens" Admin => tokens::add,
+    delete "/api/v1/tokens/{name}" Admin => tokens::remove,
+    get "/api/v1/audit" Admin => audit::list,
 }
 
 /// Paths that need no token.
-pub const OPEN_ROUTES: &[(&str, &str)] = &[("get", "/healthz"), ("get", "/api/v1/openapi.json")];
+pub const OPEN_ROUTES: &[(&str, &str)] = &[
+    ("get", "/healthz"),
+    ("get", "/api/v1/openapi.json"),
+    ("post", "/api/v1/login"),
+];
 
 /// Everything that the server answers.
 pub fn router(app: &Arc<App>) -> Router {
-    guarded()
-        .layer(middleware::from_fn(complete))
-        // Layers that are added later come first.
-        .layer(middleware::from_fn_with_state(app.clone(), guard))
+    guarded(app)
         .route("/healthz", get(health))
+        .route("/api/v1/login", post(session::login))
         .route("/api/v1/openapi.json", get(openapi))
         .route("/", get(root))
         .route("/triton", any(agent))
@@ -112,7 +137,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/triton/{identifier}/", any(agent_by_path))
         .fallback(elsewhere)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::map_response(page::secure))
+        .layer(middleware::from_fn(page::secure))
         .with_state(app.clone())
 }
 
@@ -156,41 +181,6 @@ async fn wrong_method(request: Request) -> Response {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid", text).into_response()
 }
 
-async fn guard(State(app): Shared, request: Request, next: Next) -> Response {
-    match bearer(request.headers()) {
-        Some(token) if app.is_admin(token) => next.run(request).await,
-        _ => {
-            let error = ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "the admin token is missing or wrong: send it in `Authorization: Bearer TOKEN`",
-            );
-            let mut response = error.into_response();
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            response
-        }
-    }
-}
-
-/// Has a call that changes something done to its end, whatever becomes of its client: what is stored and what is in
-/// memory would part half-way.
-async fn complete(request: Request, next: Next) -> Response {
-    let method = request.method();
-    if method != Method::POST && method != Method::DELETE {
-        // An upload ends with its connection; what its content is for is done by `whole`.
-        return next.run(request).await;
-    }
-    let (head, body) = request.into_parts();
-    // Read here: elsewhere a body that ends with its connection looks as if it were all of it.
-    let done = match bytes(body, &head.headers, BODY_LIMIT).await {
-        Ok(body) => whole(next.run(Request::from_parts(head, body.into()))).await,
-        Err(e) => Err(e),
-    };
-    done.unwrap_or_else(IntoResponse::into_response)
-}
-
 /// Runs to its end even where the caller is dropped, as it is when a client goes away.
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
@@ -207,6 +197,8 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// Seconds after which another try makes sense.
+    wait: Option<u64>,
 }
 
 impl ApiError {
@@ -215,7 +207,17 @@ impl ApiError {
             status,
             code,
             message: message.into(),
+            wait: None,
         }
+    }
+
+    fn after(self, seconds: u64) -> Self {
+        let wait = Some(seconds);
+        Self { wait, ..self }
+    }
+
+    fn refused(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "refused", message)
     }
 
     fn invalid(message: impl Into<String>) -> Self {
@@ -269,7 +271,12 @@ impl From<crate::store::StoreError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = serde_json::json!({"error": {"code": self.code, "message": self.message}});
-        (self.status, json(&body)).into_response()
+        let mut response = door::challenge((self.status, json(&body)).into_response());
+        if let Some(seconds) = self.wait {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 
@@ -301,10 +308,11 @@ where
     (headers, Body::from_stream(lines)).into_response()
 }
 
-/// The hash of the identifier with this name.
-fn identifier(app: &App, name: &str) -> Result<String, ApiError> {
+/// The hash of the identifier with this name, if all its devices are within what the caller may see.
+fn identifier(app: &App, who: &Who, name: &str) -> Result<String, ApiError> {
     app.registry
         .identifier(name)
+        .filter(|hash| who.sees_identifier(&app.registry, hash))
         .ok_or_else(|| ApiError::not_found(format!("no identifier is registered as {name}")))
 }
 

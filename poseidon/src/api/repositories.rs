@@ -1,6 +1,7 @@
 //! Calls about the scripts of an identifier.
 
 use super::blobs::{blocking, load, store};
+use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, bytes, identifier, json, object, read, whole};
 use crate::blobs::{BlobError, is_hash};
@@ -100,34 +101,36 @@ struct Revert {
     parent: Option<String>,
 }
 
-pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer {
-    let hash = identifier(&app, &name)?;
+pub(super) async fn show(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
+    let hash = identifier(&app, &who, &name)?;
     let found = app.repositories.find(&hash, Which::Current).await?;
     let (revision, files) = found.map_or((None, Vec::new()), |(r, files)| (Some(r), files));
     Ok(json(&RepositoryView::new(&name, revision.as_ref(), &files)))
 }
 
-pub(super) async fn history(State(app): Shared, Path(name): Path<String>) -> Answer {
-    let hash = identifier(&app, &name)?;
+pub(super) async fn history(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
+    let hash = identifier(&app, &who, &name)?;
     let revisions = app.repositories.history(&hash).await?;
     Ok(object("revisions", &revisions))
 }
 
 pub(super) async fn revision(
     State(app): Shared,
+    who: Who,
     Path((name, wanted)): Path<(String, String)>,
 ) -> Answer {
-    let hash = identifier(&app, &name)?;
+    let hash = identifier(&app, &who, &name)?;
     let (revision, files) = find(&app, &hash, &wanted).await?;
     Ok(json(&RepositoryView::new(&name, Some(&revision), &files)))
 }
 
 pub(super) async fn file(
     State(app): Shared,
+    who: Who,
     Path((name, path)): Path<(String, String)>,
     Query(query): Query<FileQuery>,
 ) -> Answer {
-    let hash = identifier(&app, &name)?;
+    let hash = identifier(&app, &who, &name)?;
     check_path(&path).map_err(ApiError::invalid)?;
     let files = if let Some(wanted) = &query.revision {
         find(&app, &hash, wanted).await?.1
@@ -151,12 +154,13 @@ pub(super) async fn file(
 
 pub(super) async fn put(
     State(app): Shared,
+    who: Who,
     Path((name, path)): Path<(String, String)>,
     Query(query): Query<PutQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let hash = identifier(&app, &name)?;
+    let hash = identifier(&app, &who, &name)?;
     check_path(&path).map_err(ApiError::invalid)?;
     let mode = mode(query.mode.as_deref())?;
     #[allow(clippy::cast_possible_truncation)]
@@ -180,17 +184,23 @@ pub(super) async fn put(
 
 pub(super) async fn remove(
     State(app): Shared,
+    who: Who,
     Path((name, path)): Path<(String, String)>,
     Query(query): Query<RemoveQuery>,
 ) -> Answer {
-    let hash = identifier(&app, &name)?;
+    let hash = identifier(&app, &who, &name)?;
     check_path(&path).map_err(ApiError::invalid)?;
     let edit = Edit::Remove(path);
     make(&app, &name, &hash, edit, query.comment, query.parent).await
 }
 
-pub(super) async fn replace(State(app): Shared, Path(name): Path<String>, body: Body) -> Answer {
-    let hash = identifier(&app, &name)?;
+pub(super) async fn replace(
+    State(app): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    body: Body,
+) -> Answer {
+    let hash = identifier(&app, &who, &name)?;
     let Whole {
         files,
         comment,
@@ -209,8 +219,13 @@ pub(super) async fn replace(State(app): Shared, Path(name): Path<String>, body: 
     make(&app, &name, &hash, Edit::Whole(found?), comment, parent).await
 }
 
-pub(super) async fn revert(State(app): Shared, Path(name): Path<String>, body: Body) -> Answer {
-    let hash = identifier(&app, &name)?;
+pub(super) async fn revert(
+    State(app): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    body: Body,
+) -> Answer {
+    let hash = identifier(&app, &who, &name)?;
     let Revert {
         revision,
         comment,

@@ -1,6 +1,7 @@
 //! Calls about what devices run by their own clocks.
 
 use super::agents::resolve;
+use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, identifier, json, read, whole};
 use crate::agents::ask::{AskError, ask};
@@ -56,12 +57,13 @@ struct Edited<'a> {
 
 fn view<'a>(
     app: &App,
+    who: &Who,
     name: &'a str,
     schedule: Option<&'a Schedule>,
 ) -> Result<ScheduleView<'a>, ApiError> {
     let none = || ApiError::invalid("this cannot be");
     let wanted = schedule.map(|s| s.revision.as_str());
-    let targets = app.registry.resolve(name).unwrap_or_default();
+    let targets = app.registry.resolve(who.scope(), name).unwrap_or_default();
     let devices = targets.into_iter().map(|target| {
         let standing = provision::schedule(app, &target.key);
         let state = standing.as_ref().map_or("down", |_| "up");
@@ -95,48 +97,61 @@ fn view<'a>(
     })
 }
 
-pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer {
-    let hash = identifier(&app, &name)?;
+pub(super) async fn show(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
+    let hash = identifier(&app, &who, &name)?;
     let schedule = app.schedules.get(&hash).await?;
-    Ok(json(&view(&app, &name, schedule.as_ref())?))
+    Ok(json(&view(&app, &who, &name, schedule.as_ref())?))
 }
 
-pub(super) async fn put(State(app): Shared, Path(name): Path<String>, body: Body) -> Answer {
+pub(super) async fn put(
+    State(app): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    body: Body,
+) -> Answer {
     let Put { entries, parent } = read(body).await?;
-    set(app, name, entries, parent).await
+    set(app, who, name, entries, parent).await
 }
 
 /// What was taken away is an empty list: devices that are down now are to lose theirs too.
 pub(super) async fn remove(
     State(app): Shared,
+    who: Who,
     Path(name): Path<String>,
     Query(query): Query<RemoveQuery>,
 ) -> Answer {
-    let hash = identifier(&app, &name)?;
+    let hash = identifier(&app, &who, &name)?;
     if app.schedules.revision(&hash).await?.is_none() {
         return Err(ApiError::not_found(format!(
             "no schedule was ever set for {name}"
         )));
     }
-    set(app, name, Value::Array(Vec::new()), query.parent).await
+    set(app, who, name, Value::Array(Vec::new()), query.parent).await
 }
 
-async fn set(app: Arc<App>, name: String, entries: Value, parent: Option<String>) -> Answer {
-    let hash = identifier(&app, &name)?;
+async fn set(
+    app: Arc<App>,
+    who: Who,
+    name: String,
+    entries: Value,
+    parent: Option<String>,
+) -> Answer {
+    let hash = identifier(&app, &who, &name)?;
+    who.note(&entries.to_string());
     let work = async move {
         let (changed, schedule) = app.schedules.set(&hash, &entries, parent).await?;
         if changed {
             log::info!("{name} has a new schedule, revision {}", schedule.revision);
         }
-        let schedule = view(&app, &name, Some(&schedule))?;
+        let schedule = view(&app, &who, &name, Some(&schedule))?;
         Ok(json(&Edited { changed, schedule }))
     };
     whole(work).await?
 }
 
 /// What a device says of its schedule now: its own entries too, and the times of all.
-pub(super) async fn of_agent(State(app): Shared, Path(name): Path<String>) -> Answer {
-    let targets = resolve(&app, &name)?;
+pub(super) async fn of_agent(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
+    let targets = resolve(&app, &who, &name)?;
     let [target] = targets.as_slice() else {
         return Err(match targets.len() {
             0 => ApiError::offline(format!("{name} has never connected")),

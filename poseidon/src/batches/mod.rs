@@ -13,14 +13,15 @@ use outcome::{end_of, is_failure};
 use crate::agents::Key;
 use crate::agents::registry::Target;
 use crate::events::{Change, Events};
-use crate::jobs::lock;
+use crate::jobs::{lock, without_input};
 use crate::store::batches::{
     Batch as Row, Counts, Detail, Member, MemberEnd, MemberState, Stopped,
 };
-use crate::store::{Db, Result};
+use crate::store::{Db, Only, Result};
 use crate::time::now;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
@@ -77,7 +78,7 @@ pub struct BatchView<'a> {
     ended: Option<f64>,
     state: &'static str,
     r#type: &'a str,
-    request: &'a RawValue,
+    request: Cow<'a, RawValue>,
     on: &'a [String],
     agents: &'a [String],
     concurrency: u32,
@@ -169,7 +170,7 @@ fn view(
         ended,
         state: if ended.is_some() { "ended" } else { "running" },
         r#type: &row.kind,
-        request: &row.request,
+        request: Cow::Borrowed(&row.request),
         on: &row.on,
         agents: &row.agents,
         concurrency: row.concurrency,
@@ -193,6 +194,17 @@ impl<'a> From<&'a Row> for BatchView<'a> {
             row.counts.unwrap_or_default(),
             None,
         )
+    }
+}
+
+impl BatchView<'_> {
+    /// As it is told to who sees no content, if so.
+    pub fn told(self, is_viewer: bool) -> Self {
+        if !is_viewer {
+            return self;
+        }
+        let request = Cow::Owned(without_input(&self.request).into_owned());
+        Self { request, ..self }
     }
 }
 
@@ -222,6 +234,20 @@ impl Batch {
         let (stopped, ended, counts) = (standing.stopped, standing.ended, standing.counts());
         drop(standing);
         view(&self.row, stopped, ended, counts, members)
+    }
+
+    /// Its id and how many it is for, for the audit log.
+    pub fn told(&self) -> String {
+        format!("batch {} for {} devices", self.row.id, self.row.total)
+    }
+
+    /// The devices that are its members.
+    pub fn keys(&self) -> Vec<Key> {
+        lock(&self.standing)
+            .members
+            .iter()
+            .map(Member::key)
+            .collect()
     }
 
     /// Whether all of it is over.
@@ -353,8 +379,8 @@ impl Batches {
     }
 
     /// The newest, as they are stored; those that are open know better where they stand.
-    pub async fn list(&self, limit: u32) -> Result<Vec<Row>> {
-        self.db.call(move |store| store.batches(limit)).await
+    pub async fn list(&self, limit: u32, only: Only) -> Result<Vec<Row>> {
+        self.db.call(move |store| store.batches(limit, &only)).await
     }
 
     /// Starts no more of it, and has the driver cancel what runs; false where it is over.

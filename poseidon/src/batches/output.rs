@@ -42,12 +42,18 @@ struct Told {
 }
 
 /// The lines of a batch from its beginning; with `follow` until it is over.
-pub fn lines(app: &Arc<App>, batch: Arc<Batch>, follow: bool) -> mpsc::Receiver<Piece> {
+pub fn lines(
+    app: &Arc<App>,
+    batch: Arc<Batch>,
+    follow: bool,
+    to_viewer: bool,
+) -> mpsc::Receiver<Piece> {
     let (out, lines) = mpsc::channel(PIECES);
     let teller = Teller {
         app: app.clone(),
         batch,
         out,
+        to_viewer,
         room: Arc::new(Semaphore::new(PIECES)),
     };
     // Ends with its reader: what it sends is not taken any more.
@@ -60,6 +66,7 @@ struct Teller {
     app: Arc<App>,
     batch: Arc<Batch>,
     out: mpsc::Sender<Piece>,
+    to_viewer: bool,
     room: Arc<Semaphore>,
 }
 
@@ -81,7 +88,7 @@ impl Teller {
             }
             let all_told = self.member(next).is_none() && readers.is_empty();
             if all_told && over {
-                let batch = self.batch.view(false);
+                let batch = self.batch.view(false).told(self.to_viewer);
                 let summary = line(&Line::Summary { batch });
                 let _ = self.out.send(Ok(summary)).await;
                 return;

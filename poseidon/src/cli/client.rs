@@ -480,7 +480,7 @@ impl Client {
         };
         let message = if status == hyper::StatusCode::UNAUTHORIZED {
             self.failed(
-                &"the admin token is wrong; it is in the file admin-token of the server's data folder",
+                &"the token is wrong, expired or removed; the admin's is in the file admin-token of the server's data folder",
             )
         } else if field("message").is_empty() {
             self.failed(&format_args!("the answer is {status}"))

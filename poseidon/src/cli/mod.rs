@@ -7,6 +7,7 @@ mod batches;
 pub mod client;
 mod commands;
 mod data;
+mod doors;
 mod events;
 mod follow;
 mod history;
@@ -54,7 +55,7 @@ struct Reach {
     /// Address of the server; without it, the one that runs on the data folder
     #[arg(long, global = true, env = "POSEIDON_URL", value_name = "URL")]
     url: Option<String>,
-    /// File with the admin token; else POSEIDON_TOKEN holds the token, else it is in the data folder
+    /// File with the token; else POSEIDON_TOKEN holds the token, else it is in the data folder
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Certificates of an own authority, PEM
@@ -192,6 +193,12 @@ enum Command {
     Data(data::Data),
     /// What devices run by their own clocks: set, list, take away
     Schedule(schedule::Schedule),
+    /// Tokens for people and programs: what each may, and on which devices
+    Tokens(doors::Tokens),
+    /// What was done, by whom, from where, newest first
+    Audit(doors::Audit),
+    /// The key that secrets are encrypted with
+    Secrets(doors::Secrets),
 }
 
 /// Runs the command line.
@@ -264,6 +271,9 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Scripts(scripts) => scripts.run(&client()?).await,
         Command::Data(data) => data.run(&client()?).await,
         Command::Schedule(schedule) => schedule.run(&client()?).await,
+        Command::Tokens(tokens) => tokens.run(&client()?).await,
+        Command::Audit(audit) => audit.run(&client()?).await,
+        Command::Secrets(secrets) => secrets.run(&reach.data),
     }
 }
 

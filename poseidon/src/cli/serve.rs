@@ -1,6 +1,7 @@
 //! `poseidon serve`.
 
 use crate::cef::forward::{self, Target};
+use crate::doors::origin::Network;
 use crate::server::{self, Settings, life};
 use clap::Args;
 use std::io::Write as _;
@@ -20,9 +21,21 @@ pub(super) struct Serve {
     /// Key of the certificate, PEM
     #[arg(long, requires = "tls_cert", value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// A proxy in front ends TLS: listen without it on any address, believe X-Forwarded-For
+    /// A proxy in front ends TLS: listen without it on any address
     #[arg(long, conflicts_with = "tls_cert")]
     plain: bool,
+    /// Address or network of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; can be repeated; with --plain and none, those on this machine
+    #[arg(long, value_name = "ADDR")]
+    trusted_proxy: Vec<Network>,
+    /// File with the key that secrets are encrypted with; else secret.key in the data folder
+    #[arg(long, env = "POSEIDON_SECRET_KEY_FILE", value_name = "FILE")]
+    secret_key_file: Option<PathBuf>,
+    /// Acts in the audit log that are kept; the oldest make room
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1000..), value_name = "N")]
+    audit_rows: u64,
+    /// Days for which they are kept
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500), value_name = "DAYS")]
+    audit_days: u32,
     /// Seconds between an agent's heartbeats
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=3600), value_name = "SECONDS")]
     heartbeat_seconds: u32,
@@ -80,6 +93,10 @@ impl Serve {
             data,
             tls: self.tls_cert.zip(self.tls_key),
             plain: self.plain,
+            trusted_proxies: self.trusted_proxy,
+            secret_key_file: self.secret_key_file,
+            audit_rows: self.audit_rows,
+            audit_days: self.audit_days,
             heartbeat_seconds: self.heartbeat_seconds,
             max_agents: self.max_agents,
             job_output_bytes: self.job_output_bytes,

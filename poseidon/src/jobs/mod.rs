@@ -19,6 +19,7 @@ use open::Open;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use spool::{Spool, Spools};
+use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +50,7 @@ pub struct JobView<'a> {
     created: f64,
     expires: Option<f64>,
     r#type: &'a str,
-    request: &'a RawValue,
+    request: Cow<'a, RawValue>,
     result: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
 }
@@ -64,10 +65,37 @@ impl<'a> From<&'a Job> for JobView<'a> {
             created: job.created,
             expires: job.expires,
             r#type: &job.kind,
-            request: &job.request,
+            request: Cow::Borrowed(&job.request),
             result: job.result.as_deref(),
             error: job.error.as_deref(),
         }
+    }
+}
+
+/// Fields of a request that are input of a process: a key, say.
+const INPUT: [&str; 2] = ["stdin", "env"];
+
+/// A request without the input of its process, for who sees no content.
+pub fn without_input(request: &RawValue) -> Cow<'_, RawValue> {
+    let Ok(mut fields) = serde_json::from_str::<serde_json::Map<_, _>>(request.get()) else {
+        return Cow::Borrowed(request);
+    };
+    if !INPUT.iter().any(|field| fields.contains_key(*field)) {
+        return Cow::Borrowed(request);
+    }
+    fields.retain(|name, _| !INPUT.contains(&name.as_str()));
+    let left = serde_json::value::to_raw_value(&fields);
+    Cow::Owned(left.unwrap_or_else(|_| RawValue::NULL.to_owned()))
+}
+
+impl JobView<'_> {
+    /// As it is told to who sees no content, if so.
+    pub fn told(self, is_viewer: bool) -> Self {
+        if !is_viewer {
+            return self;
+        }
+        let request = Cow::Owned(without_input(&self.request).into_owned());
+        Self { request, ..self }
     }
 }
 

@@ -54,6 +54,7 @@ pub struct Lines {
     follow: bool,
     stop: watch::Receiver<bool>,
     done: bool,
+    to_viewer: bool,
 }
 
 impl Lines {
@@ -80,7 +81,13 @@ impl Lines {
             follow,
             stop,
             done: false,
+            to_viewer: false,
         }))
+    }
+
+    /// For who sees no content, if so.
+    pub fn told(self, to_viewer: bool) -> Self {
+        Self { to_viewer, ..self }
     }
 
     /// The next lines; `None` at the end.
@@ -174,7 +181,7 @@ impl Lines {
             push(
                 &mut text,
                 &Line::End {
-                    job: JobView::from(&job),
+                    job: JobView::from(&job).told(self.to_viewer),
                 },
             );
         }

@@ -78,22 +78,27 @@ impl DataDir {
         self.write(URL, url)
     }
 
-    /// Writes a file whole or not at all.
     fn write(&self, name: &str, text: &str) -> Result<(), String> {
         let path = self.path.join(name);
-        let new = self.path.join(format!("{name}.new"));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&new)?;
-            writeln!(file, "{text}")?;
-            file.sync_all()?;
-            std::fs::rename(&new, &path)?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|e| format!("cannot write {}: {e}", path.display()))
+        write_whole(&path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
     }
+}
+
+/// Writes a file whole or not at all, for its owner only.
+pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&new)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -10,6 +10,10 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// The way of a request was encrypted, as far as the browser sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Tls(pub bool);
+
 /// Attempts that an address has at once…
 const BURST: f64 = 100.0;
 /// …and gets back each second.
@@ -23,31 +27,47 @@ struct Bucket {
     at: Instant,
 }
 
-impl Bucket {
-    fn refill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.left = (self.left + passed * PER_SECOND).min(BURST);
-        self.at = now;
+/// Failed attempts by address.
+pub struct Attempts {
+    buckets: Mutex<HashMap<IpAddr, Bucket>>,
+    burst: f64,
+    per_second: f64,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self::new(BURST, PER_SECOND)
     }
 }
 
-/// Failed attempts by address.
-#[derive(Default)]
-pub struct Attempts(Mutex<HashMap<IpAddr, Bucket>>);
-
 impl Attempts {
+    /// So many at once, and so many more each second.
+    pub fn new(burst: f64, per_second: f64) -> Self {
+        Self {
+            buckets: Mutex::default(),
+            burst,
+            per_second,
+        }
+    }
+
+    fn refill(&self, bucket: &mut Bucket, now: Instant) {
+        let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
+        bucket.left = (bucket.left + passed * self.per_second).min(self.burst);
+        bucket.at = now;
+    }
+
     /// Whether `ip` may try now; one that fails is counted. The error is the time to wait, in seconds.
     pub fn check(&self, ip: IpAddr, succeeds: bool) -> Result<(), u64> {
         self.check_at(ip, succeeds, Instant::now())
     }
 
     fn check_at(&self, ip: IpAddr, succeeds: bool, now: Instant) -> Result<(), u64> {
-        let mut buckets = lock(&self.0);
+        let mut buckets = lock(&self.buckets);
         let mut ip = network(ip);
         if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&ip) {
             buckets.retain(|_, bucket| {
-                bucket.refill(now);
-                bucket.left < BURST
+                self.refill(bucket, now);
+                bucket.left < self.burst
             });
             if buckets.len() >= MAX_ADDRESSES {
                 ip = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -57,13 +77,13 @@ impl Attempts {
             return Ok(());
         }
         let bucket = buckets.entry(ip).or_insert(Bucket {
-            left: BURST,
+            left: self.burst,
             at: now,
         });
-        bucket.refill(now);
+        self.refill(bucket, now);
         if bucket.left < 1.0 {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            return Err(((1.0 - bucket.left) / PER_SECOND).ceil().max(1.0) as u64);
+            return Err(((1.0 - bucket.left) / self.per_second).ceil().max(1.0) as u64);
         }
         if !succeeds {
             bucket.left -= 1.0;
@@ -111,6 +131,6 @@ mod tests {
         for n in 0..20_000_u32 {
             let _ = attempts.check_at(IpAddr::from(n.to_be_bytes()), false, now);
         }
-        assert!(lock(&attempts.0).len() <= MAX_ADDRESSES + 1);
+        assert!(lock(&attempts.buckets).len() <= MAX_ADDRESSES + 1);
     }
 }

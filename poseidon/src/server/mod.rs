@@ -13,13 +13,18 @@ use crate::batches::{self, Batches};
 use crate::blobs::{self, Blobs};
 use crate::cef::{self, Cef, forward};
 use crate::data::Data;
+use crate::doors::Doors;
+use crate::doors::audit::Audit;
+use crate::doors::origin::{Network, way};
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
 use crate::metrics::{self, Metrics};
 use crate::repositories::Repositories;
 use crate::schedules::Schedules;
+use crate::secrets;
 use crate::store::batches::BatchStore as _;
+use crate::store::doors::DoorStore as _;
 use crate::store::events::EventStore as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store as _};
@@ -29,7 +34,7 @@ use axum::body::Body;
 use data::DataDir;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use limits::{Attempts, Peer};
+use limits::{Attempts, Peer, Tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,8 +77,17 @@ pub struct Settings {
     pub data: PathBuf,
     /// Certificate chain and key, PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// A proxy in front ends TLS: plain is right on any address, and `X-Forwarded-For` is believed.
+    /// A proxy in front ends TLS: plain is right on any address.
     pub plain: bool,
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; with `plain` and none, those on this
+    /// machine.
+    pub trusted_proxies: Vec<Network>,
+    /// Where the key is that secrets are encrypted with; `secret.key` in the data folder if nowhere.
+    pub secret_key_file: Option<PathBuf>,
+    /// Acts in the audit log that are kept…
+    pub audit_rows: u64,
+    /// …for so many days.
+    pub audit_days: u32,
     /// Seconds between heartbeats.
     pub heartbeat_seconds: u32,
     /// Agents that may be connected.
@@ -106,6 +120,10 @@ impl Settings {
             data,
             tls: None,
             plain: false,
+            trusted_proxies: Vec::new(),
+            secret_key_file: None,
+            audit_rows: 100_000,
+            audit_days: 365,
             heartbeat_seconds: 15,
             max_agents: 20_000,
             job_output_bytes: 2 << 30,
@@ -155,16 +173,12 @@ pub struct App {
     pub pull_room: Arc<Semaphore>,
     /// Failed attempts to connect.
     pub attempts: Attempts,
+    /// Who may call, and as what.
+    pub doors: Doors,
+    /// What was done.
+    pub audit: Audit,
     /// Becomes true when the server stops.
     pub stop: watch::Receiver<bool>,
-    token: String,
-}
-
-impl App {
-    /// Whether `token` is the admin token; takes the same time for every wrong one.
-    pub fn is_admin(&self, token: &str) -> bool {
-        subtle::ConstantTimeEq::ct_eq(token.as_bytes(), self.token.as_bytes()).into()
-    }
 }
 
 /// A running server.
@@ -181,7 +195,14 @@ pub struct Server {
 }
 
 /// Starts a server.
-pub async fn start(settings: Settings) -> Result<Server, String> {
+pub async fn start(mut settings: Settings) -> Result<Server, String> {
+    if settings.plain && settings.trusted_proxies.is_empty() {
+        // The proxy that `plain` speaks of is on this machine, unless it is told where it is.
+        settings.trusted_proxies = ["127.0.0.0/8", "::1"]
+            .iter()
+            .filter_map(|network| network.parse().ok())
+            .collect();
+    }
     let address = resolve(&settings).await?;
     let tls = match &settings.tls {
         Some((certificates, key)) => Some(tls::acceptor(certificates, key)?),
@@ -210,7 +231,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     }
 
     let path = data.path().join("poseidon.db");
-    let failed = |e| format!("cannot use the store {}: {e}", path.display());
+    let failed = |e: String| format!("cannot use the store {}: {e}", path.display());
     let mut store = Sqlite::open(&path).map_err(|e| failed(e.to_string()))?;
     let mut snapshot = store.load().map_err(|e| failed(e.to_string()))?;
     let open_jobs = std::mem::take(&mut snapshot.open_jobs);
@@ -219,7 +240,11 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         .event_state()
         .map_err(|e| failed(e.to_string()))?
         .newest;
+    let keys = secrets::prepare(&data, settings.secret_key_file.as_deref(), &mut store)?;
+    let tokens = store.tokens().map_err(|e| failed(e.to_string()))?;
+    let sessions = store.sessions().map_err(|e| failed(e.to_string()))?;
     let db = Db::start(Box::new(store)).map_err(|e| failed(e.to_string()))?;
+    let doors = Doors::new(db.clone(), &token, tokens, sessions).map_err(failed)?;
     let output = data.path().join("output");
     let spools = Spools::open(
         output.clone(),
@@ -241,19 +266,20 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         jobs: Jobs::new(db.clone(), events.clone(), spools, open_jobs),
         blobs,
         repositories: Repositories::new(db.clone(), events.clone()),
-        data: Data::new(db.clone()),
+        data: Data::new(db.clone(), keys),
         schedules: Schedules::new(db.clone(), events.clone()),
         cef: Cef::new(newest),
         metrics: Metrics::default(),
         batches: Batches::new(db.clone(), events.clone()),
-        db,
         events,
         record_room: Arc::new(Semaphore::new(recorder::ALL_BYTES)),
         manifests: Manifests::default(),
         pull_room: Arc::new(Semaphore::new(pull::MAX_PULLS)),
         attempts: Attempts::default(),
+        doors,
+        audit: Audit::new(db.clone()),
         stop: stopping,
-        token,
+        db,
         settings,
     });
     batches::driver::resume(&app, app.batches.adopt(open_batches));
@@ -388,28 +414,30 @@ async fn serve(
         log::debug!("{address}: {e}");
     }
     let Some(tls) = tls else {
-        return http(app, router, socket, address).await;
+        return http(app, router, socket, address, false).await;
     };
     match timeout(HEAD_WAIT, tls.accept(socket)).await {
-        Ok(Ok(socket)) => http(app, router, socket, address).await,
+        Ok(Ok(socket)) => http(app, router, socket, address, true).await,
         Ok(Err(e)) => log::info!("{address}: the TLS handshake failed: {e}"),
         Err(_) => log::info!("{address}: the TLS handshake took too long"),
     }
 }
 
-async fn http<S>(app: &Arc<App>, router: Router, socket: S, address: SocketAddr)
+async fn http<S>(app: &Arc<App>, router: Router, socket: S, address: SocketAddr, tls: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let behind_proxy = app.settings.plain;
+    let shared = app.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
         let mut request = request.map(Body::new);
-        let peer = if behind_proxy {
-            forwarded(request.headers(), address)
-        } else {
-            address
-        };
-        request.extensions_mut().insert(Peer(peer));
+        let way = way(
+            request.headers(),
+            address,
+            tls,
+            &shared.settings.trusted_proxies,
+        );
+        request.extensions_mut().insert(Peer(way.peer));
+        request.extensions_mut().insert(Tls(way.tls));
         router.clone().oneshot(request)
     });
     let connection = http1::Builder::new()
@@ -430,18 +458,6 @@ where
     if let Err(e) = served {
         log::debug!("{address}: {e}");
     }
-}
-
-/// The address that the proxy in front saw: the last one, for those before it are the client's own words.
-fn forwarded(headers: &axum::http::HeaderMap, address: SocketAddr) -> SocketAddr {
-    headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .next_back()
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.rsplit(',').next())
-        .and_then(|ip| ip.trim().parse().ok())
-        .map_or(address, |ip| SocketAddr::new(ip, address.port()))
 }
 
 async fn flush(app: Arc<App>) {
@@ -465,6 +481,13 @@ async fn flush(app: Arc<App>) {
         }
         if all && let Err(e) = app.batches.prune().await {
             log::error!("old batches are not deleted: {e}");
+        }
+        if all {
+            app.doors.sweep();
+            let (rows, days) = (app.settings.audit_rows, app.settings.audit_days);
+            if let Err(e) = app.audit.prune(rows, days).await {
+                log::error!("old acts are not deleted from the audit log: {e}");
+            }
         }
         if all && let Err(e) = prune_records(&app).await {
             log::error!("old records are not deleted: {e}");

@@ -1,6 +1,9 @@
 //! The page: files of `web/` in the binary.
 
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use super::limits::Tls;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 const JS: &str = "text/javascript; charset=utf-8";
@@ -23,6 +26,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ),
     ("/api.js", JS, include_str!("../../web/api.js")),
     ("/app.js", JS, include_str!("../../web/app.js")),
+    ("/audit.js", JS, include_str!("../../web/audit.js")),
     ("/batches.js", JS, include_str!("../../web/batches.js")),
     ("/cef.js", JS, include_str!("../../web/cef.js")),
     ("/clock.js", JS, include_str!("../../web/clock.js")),
@@ -48,9 +52,15 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/store.js", JS, include_str!("../../web/store.js")),
 ];
 
-/// Scripts and styles come from here only, and nobody shows the page in a frame.
-const POLICY: &str =
-    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Scripts and styles come from files of here only, and nobody shows the page in a frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Browsers that came by TLS once come by it for half a year.
+const HSTS: &str = "max-age=15552000";
+
+/// No other page reads, opens or embeds what is answered here.
+const CROSS_ORIGIN_RESOURCE: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const CROSS_ORIGIN_OPENER: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// A file of the page.
 pub fn file(uri: &Uri) -> Response {
@@ -69,12 +79,20 @@ pub fn file(uri: &Uri) -> Response {
 }
 
 /// Headers that every answer carries.
-pub async fn secure(mut response: Response) -> Response {
+pub async fn secure(request: Request, next: Next) -> Response {
+    let tls = request.extensions().get::<Tls>().is_some_and(|tls| tls.0);
+    let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    if tls {
+        let value = HeaderValue::from_static(HSTS);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
+    }
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
+        (CROSS_ORIGIN_RESOURCE, "same-origin"),
+        (CROSS_ORIGIN_OPENER, "same-origin"),
         (header::REFERRER_POLICY, "no-referrer"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

@@ -197,8 +197,8 @@ pub trait BatchStore {
     fn batch(&mut self, id: &str) -> Result<Option<(Batch, Vec<Member>)>>;
     /// Those that are not over.
     fn open_batches(&mut self) -> Result<Vec<(Batch, Vec<Member>)>>;
-    /// Batches, newest first, at most so many.
-    fn batches(&mut self, limit: u32) -> Result<Vec<Batch>>;
+    /// Batches, newest first, at most so many; only those with no other members than these.
+    fn batches(&mut self, limit: u32, only: &super::Only) -> Result<Vec<Batch>>;
     /// Deletes batches that are over, beyond the newest `keep` and beyond the newest with `keep_members` members in all.
     fn prune_batches(&mut self, keep: u64, keep_members: u64) -> Result<usize>;
 }

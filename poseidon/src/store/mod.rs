@@ -5,6 +5,7 @@
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
 pub mod batches;
+pub mod doors;
 pub mod events;
 pub mod metrics;
 pub mod named;
@@ -138,6 +139,16 @@ pub struct Job {
     pub journal: Option<String>,
 }
 
+impl Job {
+    /// Which instance it is for.
+    pub fn key(&self) -> crate::agents::Key {
+        crate::agents::Key {
+            identifier: self.identifier.clone(),
+            instance: self.instance.clone(),
+        }
+    }
+}
+
 /// What a server needs to know when it starts.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
@@ -146,6 +157,10 @@ pub struct Snapshot {
     pub instances: Vec<Instance>,
     pub open_jobs: Vec<Job>,
 }
+
+/// The instances that somebody may see, as JSON: `[[identifier, instance],…]`. Without it, all. In a query:
+/// `(identifier, instance) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))`.
+pub type Only = Option<Arc<str>>;
 
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
@@ -156,6 +171,8 @@ pub struct JobFilter {
     pub instance: Option<String>,
     /// Only in this state.
     pub state: Option<JobState>,
+    /// Only of these instances; without it, of all.
+    pub only: Only,
     /// At most so many.
     pub limit: u32,
 }
@@ -168,6 +185,7 @@ pub trait Store:
     + schedules::ScheduleStore
     + events::EventStore
     + metrics::MetricStore
+    + doors::DoorStore
     + Send
 {
     /// Opens a transaction.

@@ -27,6 +27,44 @@ pub enum Content {
     Value(Vec<u8>),
     /// In the blob with this hash.
     Blob(String),
+    /// In the database, encrypted.
+    Sealed(Sealed),
+}
+
+/// A value that is encrypted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Id of the key.
+    pub key: String,
+    /// Nonce, text and tag.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes under {}", self.bytes.len(), self.key)
+    }
+}
+
+/// A secret where it is stored.
+#[derive(Debug)]
+pub struct Secret {
+    /// Hash of the identifier.
+    pub identifier: String,
+    /// Name of the data.
+    pub name: String,
+    /// Encrypted, or plain from before.
+    pub content: Content,
+}
+
+impl Secret {
+    /// Id of the key that it is encrypted with, if it is.
+    pub fn sealed_key(&self) -> Option<&str> {
+        match &self.content {
+            Content::Sealed(sealed) => Some(&sealed.key),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Debug for Content {
@@ -34,6 +72,7 @@ impl fmt::Debug for Content {
         match self {
             Self::Value(bytes) => write!(f, "Value({} bytes)", bytes.len()),
             Self::Blob(hash) => write!(f, "Blob({hash})"),
+            Self::Sealed(sealed) => write!(f, "Sealed({sealed:?})"),
         }
     }
 }
@@ -67,6 +106,10 @@ pub trait NamedStore {
     fn named_content(&mut self, identifier: &str, key: &str) -> Result<Option<Content>>;
     /// Takes one away; false where there is none.
     fn delete_named(&mut self, identifier: &str, key: &str) -> Result<bool>;
+    /// All secrets.
+    fn secrets(&mut self) -> Result<Vec<Secret>>;
+    /// Replaces the content of secrets, of all these or of none; identifier, name, content of each.
+    fn reseal(&mut self, secrets: &[(String, String, Sealed)]) -> Result<()>;
     /// Those of these blobs that a kept revision or named data refers to.
     fn wanted_blobs(&mut self, hashes: &[String]) -> Result<HashSet<String>>;
 }

@@ -1,6 +1,7 @@
 //! The embedded store: one `SQLite` file in WAL mode.
 
 mod batches;
+mod doors;
 mod events;
 mod metrics;
 mod named;
@@ -24,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0005-batches.sql"),
     include_str!("../../migrations/0006-schedules.sql"),
     include_str!("../../migrations/0008-events.sql"),
+    include_str!("../../migrations/0009-doors.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
@@ -63,6 +65,8 @@ impl Sqlite {
         // What is acknowledged must survive a cut of power.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", "ON")?;
+        // What is deleted is written over: it may have been a secret.
+        db.pragma_update(None, "secure_delete", "ON")?;
         let mut store = Self { db };
         store.migrate()?;
         Ok(store)
@@ -311,15 +315,22 @@ impl Store for Sqlite {
             // The first part names the index of open jobs.
             Some(_) => "state < 2 AND state = ?4",
         };
+        let only = match &filter.only {
+            None => "?5 IS NULL",
+            Some(_) => {
+                "(identifier, instance) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?5))"
+            }
+        };
         let mut statement = self.db.prepare_cached(&format!(
-            "SELECT {JOB_COLUMNS} FROM jobs WHERE {condition} AND {state} ORDER BY seq DESC LIMIT ?3"
+            "SELECT {JOB_COLUMNS} FROM jobs WHERE {condition} AND {state} AND {only} ORDER BY seq DESC LIMIT ?3"
         ))?;
         let rows = statement.query_map(
             params![
                 filter.identifier,
                 filter.instance,
                 filter.limit,
-                filter.state.map(|state| state as i8)
+                filter.state.map(|state| state as i8),
+                filter.only
             ],
             read_job,
         )?;

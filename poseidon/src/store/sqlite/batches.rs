@@ -2,7 +2,7 @@
 
 use super::{Sqlite, json, saturate};
 use crate::store::batches::{Batch, BatchStore, Counts, Member, MemberEnd, MemberState, Stopped};
-use crate::store::{Result, StoreError};
+use crate::store::{Only, Result, StoreError};
 use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::value::RawValue;
 
@@ -113,12 +113,19 @@ impl BatchStore for Sqlite {
             .collect()
     }
 
-    fn batches(&mut self, limit: u32) -> Result<Vec<Batch>> {
+    fn batches(&mut self, limit: u32, only: &Only) -> Result<Vec<Batch>> {
+        let condition = match only {
+            None => "?2 IS NULL",
+            Some(_) => {
+                "NOT EXISTS (SELECT 1 FROM batch_members WHERE batch = seq AND (identifier, instance)
+                 NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(?2)))"
+            }
+        };
         let mut statement = self.db.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM batches ORDER BY seq DESC LIMIT ?1"
+            "SELECT {COLUMNS} FROM batches WHERE {condition} ORDER BY seq DESC LIMIT ?1"
         ))?;
         let (mut batches, mut bytes) = (Vec::new(), 0);
-        for batch in statement.query_map([limit], read_batch)? {
+        for batch in statement.query_map(params![limit, only], read_batch)? {
             let (batch, _) = batch?;
             bytes += batch.request.get().len();
             batches.push(batch);

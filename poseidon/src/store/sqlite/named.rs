@@ -2,8 +2,8 @@
 
 use super::repositories::unsigned;
 use super::{Sqlite, saturate};
-use crate::store::Result;
-use crate::store::named::{Content, Entry, Given, NamedStore};
+use crate::store::named::{Content, Entry, Given, NamedStore, Sealed, Secret};
+use crate::store::{Result, StoreError};
 use rusqlite::{OptionalExtension as _, Row, params};
 use std::collections::HashSet;
 
@@ -32,16 +32,17 @@ impl NamedStore for Sqlite {
         sha256: &str,
         content: &Content,
     ) -> Result<()> {
-        let value = match content {
-            Content::Value(value) => Some(value),
-            Content::Blob(_) => None,
+        let (value, key) = match content {
+            Content::Value(value) => (Some(value), None),
+            Content::Sealed(sealed) => (Some(&sealed.bytes), Some(&sealed.key)),
+            Content::Blob(_) => (None, None),
         };
         self.db
             .prepare_cached(
-                "INSERT INTO named_data (identifier, name, secret, size, sha256, changed, value)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                "INSERT INTO named_data (identifier, name, secret, size, sha256, changed, value, key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                  ON CONFLICT (identifier, name)
-                 DO UPDATE SET secret = ?3, size = ?4, sha256 = ?5, changed = ?6, value = ?7",
+                 DO UPDATE SET secret = ?3, size = ?4, sha256 = ?5, changed = ?6, value = ?7, key = ?8",
             )?
             .execute(params![
                 identifier,
@@ -50,7 +51,8 @@ impl NamedStore for Sqlite {
                 saturate(entry.size),
                 sha256,
                 entry.changed,
-                value
+                value,
+                key
             ])?;
         Ok(())
     }
@@ -77,14 +79,9 @@ impl NamedStore for Sqlite {
         Ok(self
             .db
             .prepare_cached(
-                "SELECT value, sha256 FROM named_data WHERE identifier = ?1 AND name = ?2",
+                "SELECT value, sha256, key FROM named_data WHERE identifier = ?1 AND name = ?2",
             )?
-            .query_row([identifier, key], |row| {
-                Ok(match row.get(0)? {
-                    Some(value) => Content::Value(value),
-                    None => Content::Blob(row.get(1)?),
-                })
-            })
+            .query_row([identifier, key], |row| content(row))
             .optional()?)
     }
 
@@ -94,6 +91,34 @@ impl NamedStore for Sqlite {
             .prepare_cached("DELETE FROM named_data WHERE identifier = ?1 AND name = ?2")?
             .execute([identifier, key])?;
         Ok(deleted > 0)
+    }
+
+    fn secrets(&mut self) -> Result<Vec<Secret>> {
+        let mut statement = self.db.prepare(
+            "SELECT value, sha256, key, identifier, name FROM named_data WHERE secret ORDER BY identifier, name",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(Secret {
+                content: content(row)?,
+                identifier: row.get(3)?,
+                name: row.get(4)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn reseal(&mut self, secrets: &[(String, String, Sealed)]) -> Result<()> {
+        let transaction = self.db.transaction()?;
+        for (identifier, name, sealed) in secrets {
+            // The hash of a short one would tell it.
+            transaction
+                .prepare_cached(
+                    "UPDATE named_data SET value = ?3, key = ?4, sha256 = ''
+                     WHERE identifier = ?1 AND name = ?2 AND secret",
+                )?
+                .execute(params![identifier, name, sealed.bytes, sealed.key])?;
+        }
+        Ok(transaction.commit()?)
     }
 
     fn wanted_blobs(&mut self, hashes: &[String]) -> Result<HashSet<String>> {
@@ -109,6 +134,48 @@ impl NamedStore for Sqlite {
         }
         Ok(wanted)
     }
+}
+
+impl Sqlite {
+    /// Once: writes the whole file anew, so that nothing is left of plain secrets in pages that are free now.
+    pub fn scrub(&mut self) -> Result<()> {
+        let done: bool = self
+            .db
+            .query_row("SELECT max(done) FROM scrubbed", [], |row| row.get(0))?;
+        if done {
+            return Ok(());
+        }
+        self.db.execute_batch("VACUUM")?;
+        let truncate = |db: &rusqlite::Connection| {
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+                row.get::<_, bool>(0)
+            })
+        };
+        if truncate(&self.db)? {
+            return Err(StoreError::Failed(
+                "the write-ahead log is in use".to_owned(),
+            ));
+        }
+        self.db.execute("UPDATE scrubbed SET done = 1", [])?;
+        Ok(())
+    }
+
+    /// As stores of before did: what is deleted stays in free pages.
+    #[cfg(test)]
+    pub fn keep_deleted(&mut self) {
+        self.db
+            .pragma_update(None, "secure_delete", "OFF")
+            .expect("a pragma");
+    }
+}
+
+/// Of `value, sha256, key`.
+fn content(row: &Row<'_>) -> rusqlite::Result<Content> {
+    Ok(match (row.get(0)?, row.get(2)?) {
+        (Some(bytes), Some(key)) => Content::Sealed(Sealed { key, bytes }),
+        (Some(value), None) => Content::Value(value),
+        (None, _) => Content::Blob(row.get(1)?),
+    })
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {

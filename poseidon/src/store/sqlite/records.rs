@@ -163,6 +163,13 @@ fn condition(filter: &RecordFilter) -> (String, Vec<Value>) {
     push("etime >= ?", filter.etime.map(Value::Real));
     push("id > ?", number(filter.id));
     push("row > ?", number(filter.after));
+    push(
+        "(identifier, instance) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
+        filter
+            .only
+            .as_deref()
+            .map(|only| Value::Text(only.to_owned())),
+    );
     (parts.join(" AND "), values)
 }
 
