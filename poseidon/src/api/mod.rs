@@ -10,6 +10,7 @@ mod files;
 mod history;
 mod identifiers;
 mod jobs;
+mod modules;
 mod repositories;
 mod schedules;
 
@@ -86,6 +87,9 @@ routes! {
     put "/api/v1/schedules/{name}" => schedules::put,
     delete "/api/v1/schedules/{name}" => schedules::remove,
     get "/api/v1/agents/{name}/schedule" => schedules::of_agent,
+    get "/api/v1/agents/{name}/modules" => modules::list,
+    post "/api/v1/agents/{name}/modules/{module}/kill" => modules::kill,
+    post "/api/v1/agents/{name}/modules/{module}/start" => modules::start,
     get "/api/v1/events" => events::stream,
 }
 

@@ -12,6 +12,7 @@ mod history;
 mod jobs;
 mod ls;
 mod many;
+mod modules;
 mod place;
 mod printer;
 mod pull;
@@ -186,6 +187,10 @@ enum Command {
     Data(data::Data),
     /// What devices run by their own clocks: set, list, take away
     Schedule(schedule::Schedule),
+    /// The plugins of a device: show them, end one, start one
+    Modules(modules::Modules),
+    /// Ask plugins of devices for something: --type TYPE --payload JSON
+    Ask(acts::Ask),
 }
 
 /// Runs the command line.
@@ -256,6 +261,8 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Scripts(scripts) => scripts.run(&client()?).await,
         Command::Data(data) => data.run(&client()?).await,
         Command::Schedule(schedule) => schedule.run(&client()?).await,
+        Command::Modules(modules) => modules.run(&client()?).await,
+        Command::Ask(ask) => ask.run(&client()?).await,
     }
 }
 
