@@ -12,7 +12,9 @@ use std::process::{Command, Stdio};
 use triton::message::Message;
 
 fn shipped(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("plugins")
+        .join(name);
     fs::read_to_string(path).unwrap()
 }
 
@@ -103,7 +105,9 @@ fn what_sysfs_reads_is_in_poseidons_heartbeats() {
         let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
         let metrics = shown["heartbeat"]["metrics"].as_array()?.clone();
         let has = |(name, value): &(&str, f64)| {
-            metrics.iter().any(|m| m["name"] == *name && m["value"] == *value)
+            metrics
+                .iter()
+                .any(|m| m["name"] == *name && m["value"] == *value)
         };
         METRICS.iter().all(has).then_some(())
     });
@@ -151,12 +155,17 @@ fn logread_makes_events_of_the_log() {
     let events = eventually("all events", || {
         let all = local::history(&rig.agent.socket()).ok()?;
         let all = all.into_iter().filter(|r| r.code == 101);
-        let all: Vec<Value> = all.map(|r| serde_json::from_str(r.data.get()).unwrap()).collect();
+        let all: Vec<Value> = all
+            .map(|r| serde_json::from_str(r.data.get()).unwrap())
+            .collect();
         (all.len() >= EVENTS.len()).then_some(all)
     });
     let lines: Vec<_> = events.iter().map(|e| e["cef"].as_str().unwrap()).collect();
     assert_eq!(lines, EVENTS);
-    assert!(events.iter().all(|e| e["source"] == "plugin/logread"), "{events:?}");
+    assert!(
+        events.iter().all(|e| e["source"] == "plugin/logread"),
+        "{events:?}"
+    );
 }
 
 /// What the guide shows, as it stands there.
@@ -176,6 +185,9 @@ fn the_guides_example_works_by_each_shell() {
         let (code, out, err) = ask(&path);
         assert_eq!((code, out.trim()), (0, r#"{"lines":3}"#), "{shell}: {err}");
         let (code, _, err) = ask(Path::new("/none"));
-        assert!(code != 0 && err.contains("cannot be read"), "{shell}: {err}");
+        assert!(
+            code != 0 && err.contains("cannot be read"),
+            "{shell}: {err}"
+        );
     }
 }
