@@ -12,7 +12,7 @@ usage() {
 cross/build.sh [OPTION…] TARGET…|all
 
   --tls rustls|native|none   rustls (default); native: a small OpenSSL, built once for each target; none: ws:// only
-  --features LIST            the plugins, by comma (full; see Cargo.toml and docs/size.md); '' builds the core only
+  --features LIST            the plugins, by comma (full; see Cargo.toml); '' builds the core only
   --check-reproducible       builds twice in different folders and compares (cross/reproducible.sh)
   --install                  installs what is missing (apt-get, rustup) instead of naming it
   --lib-tests                builds the library's tests instead, unoptimised, and prints the path of each (cross/emulate.sh)

@@ -172,7 +172,7 @@ pub fn run(
     let intake = intake.transpose().map_err(io("create a wake-up"))?;
     let intake = intake.flatten().map(Arc::new);
     let metrics = Arc::new(Metrics::new(config.metrics.max));
-    let plugins = builtin::compose(builtin::Parts {
+    let plugins = builtin::compose(&builtin::Parts {
         config,
         modules: &modules,
         crew: &crew,

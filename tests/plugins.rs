@@ -4,9 +4,13 @@ mod support;
 
 #[path = "plugins/course.rs"]
 mod course;
+#[path = "plugins/fleet.rs"]
+mod fleet;
 #[path = "plugins/hostile.rs"]
 mod hostile;
 #[path = "plugins/life.rs"]
 mod life;
 #[path = "plugins/rig.rs"]
 mod rig;
+#[path = "plugins/shipped.rs"]
+mod shipped;

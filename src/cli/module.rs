@@ -16,11 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether `module` can be given these words.
 pub fn is_sound(words: &[String]) -> bool {
-    match (words.first().map(String::as_str), words.len()) {
-        (Some("ls"), 1) | (Some("kill" | "start"), 2) => true,
-        (Some("ask"), 2 | 3) => true,
-        _ => false,
-    }
+    matches!(
+        (words.first().map(String::as_str), words.len()),
+        (Some("ls"), 1) | (Some("kill" | "start"), 2) | (Some("ask"), 2 | 3)
+    )
 }
 
 pub fn run(config: &Config, words: &[String], as_json: bool) -> Result<u8> {

@@ -186,20 +186,18 @@ impl Ask {
     ) -> Result<Option<Value>, Stop> {
         let mut leaving: Option<(Stop, Instant)> = None;
         loop {
-            match (context.check(), &leaving) {
-                (Ok(()), _) => {}
-                (Err(stop), None) => {
-                    let (grace, _) = context
-                        .ordered()
-                        .unwrap_or((self.hub.settings.grace, false));
-                    let cancel = Cancel {
-                        job: channel.token.clone(),
-                        grace_seconds: Some(grace.as_secs_f64()),
-                    };
-                    inlet.outbox.push(Message::with(payload::CANCEL, &cancel));
-                    leaving = Some((stop, Instant::now() + grace));
-                }
-                (Err(_), Some(_)) => {}
+            if let Err(stop) = context.check()
+                && leaving.is_none()
+            {
+                let (grace, _) = context
+                    .ordered()
+                    .unwrap_or((self.hub.settings.grace, false));
+                let cancel = Cancel {
+                    job: channel.token.clone(),
+                    grace_seconds: Some(grace.as_secs_f64()),
+                };
+                inlet.outbox.push(Message::with(payload::CANCEL, &cancel));
+                leaving = Some((stop, Instant::now() + grace));
             }
             if let Some((stop, until)) = &leaving {
                 let at_once = context.ordered().is_some_and(|(_, again)| again);
@@ -217,7 +215,7 @@ impl Ask {
                 (Ok(message), None) => {
                     // Its thread may have waited for room.
                     self.hub.wake.ring();
-                    match take(context, message) {
+                    match take(context, &message) {
                         // It was told to end meanwhile, which is seen to above.
                         Ok(()) | Err(Stop::Ended) => {}
                         Err(stop) => return Err(stop),
@@ -241,7 +239,7 @@ impl Ask {
 }
 
 /// Something that the plugin says of the job.
-fn take(context: &Context<'_>, message: Message) -> Result<(), Stop> {
+fn take(context: &Context<'_>, message: &Message) -> Result<(), Stop> {
     let kind = message.kind.as_str();
     let invalid = |why: String| {
         let text = format!("the plugin answers with a {kind} that makes no sense: {why}");

@@ -19,6 +19,8 @@ mod program;
 mod run;
 mod types;
 
+pub use types::check as check_type;
+
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::link::status::LinkStatus;

@@ -27,7 +27,7 @@ const NOISE_BYTES: usize = 64 * 1024;
 const NOISE_PAUSE: Duration = Duration::from_secs(1);
 /// Lines of a plugin in the agent's log within a minute.
 const NOISE_LINES: u32 = 20;
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 /// Longest line of it, in bytes.
 const NOISE_LENGTH: usize = 512;
 /// Bytes that are read of a program that has ended, at most.
@@ -263,22 +263,19 @@ impl Program {
             }
         }
         *taken += 1;
-        match self.lines.next_line() {
-            Some(line) => Next::Line(line),
-            None => {
-                self.drained = true;
-                self.next_line(taken, unlimited)
-            }
+        if let Some(line) = self.lines.next_line() {
+            return Next::Line(line);
         }
+        self.drained = true;
+        self.next_line(taken, unlimited)
     }
 
     /// Reads what is left in its output when it has ended.
     pub fn read_the_rest(&mut self) -> bool {
-        self.drained && self.stdout.is_some() && {
-            let before = self.drained;
+        if self.drained {
             self.fill();
-            before && !self.drained
         }
+        !self.drained
     }
 
     /// How much of that is read at most, in pieces.

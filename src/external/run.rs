@@ -24,14 +24,14 @@ use std::time::{Duration, Instant};
 /// After its first end it waits so long; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Who ran so long has shown that it can.
-const LONG_RUN: Duration = Duration::from_secs(60);
+const LONG_RUN: Duration = Duration::from_mins(1);
 /// So many ends in a row of shorter runs are a crash loop.
 const CRASHES: u32 = 5;
 /// So many breaches of the protocol within a minute, and it is killed.
 const BREACHES: u32 = 10;
 /// From `bye` to SIGTERM, and from there to SIGKILL: together less than the agent waits for its threads.
 const BYE_GRACE: Duration = Duration::from_millis(500);
-const TERM_GRACE: Duration = Duration::from_millis(1_000);
+const TERM_GRACE: Duration = Duration::from_secs(1);
 
 /// What a plugin may say besides what belongs to its jobs; the dispatcher answers it.
 const SAYS: [&str; 3] = [payload::EVENT, payload::METRIC, payload::HISTORY_PUT];
@@ -437,7 +437,7 @@ fn start(hub: &Arc<Hub>, entry: &mut Entry) {
                 pings: false,
                 heard: now,
                 asked: None,
-                breaches: Window::new(BREACHES - 1, Duration::from_secs(60)),
+                breaches: Window::new(BREACHES - 1, Duration::from_mins(1)),
                 held: None,
                 end_by: None,
                 ending: None,

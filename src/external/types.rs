@@ -43,7 +43,8 @@ pub fn read(message: &Message) -> Result<Introduction, String> {
     })
 }
 
-fn check(name: &str) -> Result<(), String> {
+/// Whether a type may be a plugin's: none of the agent's own, now or later.
+pub fn check(name: &str) -> Result<(), String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     let sound = name.len() <= LENGTH
         && name.bytes().all(known)

@@ -264,7 +264,7 @@ pub struct Parts<'a> {
 }
 
 /// Those that this build has and that are not switched off.
-pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
+pub fn compose(parts: &Parts<'_>) -> Vec<Box<dyn Plugin>> {
     let pool = || Arc::clone(parts.pool);
     let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
     let mut add = |name: &str, make: &dyn Fn() -> Box<dyn Plugin>| {
@@ -272,7 +272,7 @@ pub fn compose(parts: Parts<'_>) -> Vec<Box<dyn Plugin>> {
             plugins.push(make());
         }
     };
-    add("agent", &|| Box::new(super::agent::Status::new(&parts)));
+    add("agent", &|| Box::new(super::agent::Status::new(parts)));
     add("history", &|| {
         let limit = parts.config.limits.message_bytes;
         let journal = Arc::clone(parts.journal);

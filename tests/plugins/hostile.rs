@@ -184,12 +184,12 @@ fn nothing_is_left_behind() {
         |rig: &Rig| ["stubborn", "nice"].map(|name| rig.wait_for(name, "running")["pid"].clone());
     let all = |rig: &Rig| {
         // The children too, by the process group.
-        let group = rig.module("stubborn")["pid"].clone();
+        let group = rig.module("stubborn")["pid"].to_string();
         let stats = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| {
             let stat = fs::read_to_string(e.path().join("stat")).ok()?;
             let rest = stat.rsplit_once(')')?.1.to_owned();
             let mut fields = rest.split_whitespace();
-            (fields.nth(2)? == group.to_string()).then(|| e.file_name().into_string().unwrap())
+            (fields.nth(2)? == group).then(|| e.file_name().into_string().unwrap())
         });
         stats.collect::<Vec<_>>()
     };

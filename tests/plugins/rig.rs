@@ -35,7 +35,7 @@ impl Rig {
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let file = agent.folder().join("triton.toml");
-        let text = format!("[plugins]\nfolder = {folder:?}\n{settings}\n");
+        let text = format!("[plugins]\nfolder = \"{}\"\n{settings}\n", folder.display());
         fs::write(&file, text).unwrap();
         let agent = agent.with_variable("TRITON_CONFIG", file.to_str().unwrap());
         Self { agent }

@@ -163,9 +163,10 @@ pub(super) fn what(
             ));
         }
     };
-    if !TYPES.contains(&kind.as_str()) {
+    // Those of plugins are known to the device only.
+    if !TYPES.contains(&kind.as_str()) && triton::external::check_type(&kind).is_err() {
         let types = TYPES.join(", ");
-        let text = format!("no job has the type {kind:?}; there are {types}");
+        let text = format!("no job has the type {kind:?}; there are {types}, and those of plugins");
         return Err(ApiError::invalid(text));
     }
     if kind == payload::COMMAND {

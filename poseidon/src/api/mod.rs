@@ -1,6 +1,7 @@
 //! The HTTP interface, as `docs/api.md` has it.
 
 mod agents;
+mod ask;
 mod audit;
 mod batches;
 mod blobs;
@@ -14,6 +15,7 @@ mod history;
 mod identifiers;
 mod jobs;
 mod metrics;
+mod modules;
 mod repositories;
 mod schedules;
 mod session;
@@ -105,6 +107,9 @@ routes! {
     put "/api/v1/schedules/{name}" Operator => schedules::put,
     delete "/api/v1/schedules/{name}" Operator => schedules::remove,
     get "/api/v1/agents/{name}/schedule" Viewer => schedules::of_agent,
+    get "/api/v1/agents/{name}/modules" Viewer => modules::list,
+    post "/api/v1/agents/{name}/modules/{module}/kill" Operator => modules::kill,
+    post "/api/v1/agents/{name}/modules/{module}/start" Operator => modules::start,
     get "/api/v1/events" Viewer => events::stream,
     get "/api/v1/cef" Viewer => cef::list,
     get "/api/v1/cef/state" Viewer => cef::state,

@@ -1,22 +1,20 @@
 //! Calls about what devices run by their own clocks.
 
-use super::agents::resolve;
+use super::ask::relay;
 use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, identifier, json, read, whole};
-use crate::agents::ask::{AskError, ask};
 use crate::agents::provision;
 use crate::schedules::SetError;
 use crate::server::App;
 use crate::store::schedules::Schedule;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use triton::message::{ErrorCode, Message, payload};
+use triton::message::{Message, payload};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,25 +149,8 @@ async fn set(
 
 /// What a device says of its schedule now: its own entries too, and the times of all.
 pub(super) async fn of_agent(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
-    let targets = resolve(&app, &who, &name)?;
-    let [target] = targets.as_slice() else {
-        return Err(match targets.len() {
-            0 => ApiError::offline(format!("{name} has never connected")),
-            n => ApiError::conflict(format!("{name} has {n} instances: name one, NAME/INSTANCE")),
-        });
-    };
-    let Some(connection) = &target.connection else {
-        return Err(ApiError::offline(format!("{name} is down")));
-    };
     let question = Message::new(payload::SCHEDULE_LIST);
-    let answer = ask(connection, &question, payload::SCHEDULE_LIST).await?;
-    let text = answer.payload.as_deref().unwrap_or_default();
-    let odd = |e: &dyn std::fmt::Display| AskError::Odd(e.to_string());
-    if payload::depth(text) > payload::DATA_DEPTH {
-        return Err(odd(&"it is nested too deep").into());
-    }
-    let list: &RawValue = serde_json::from_str(text).map_err(|e| odd(&e))?;
-    Ok(json(&list))
+    relay(&app, &who, &name, &question, payload::SCHEDULE_LIST).await
 }
 
 impl From<SetError> for ApiError {
@@ -182,22 +163,6 @@ impl From<SetError> for ApiError {
             }),
             SetError::Invalid(reason) => Self::invalid(reason),
             SetError::Store(e) => e.into(),
-        }
-    }
-}
-
-impl From<AskError> for ApiError {
-    fn from(e: AskError) -> Self {
-        let text = e.to_string();
-        match e {
-            AskError::Offline => Self::offline(text),
-            AskError::Busy => Self::busy(text),
-            AskError::Refused(error) => match error.code {
-                ErrorCode::Refused => Self::new(StatusCode::FORBIDDEN, "refused", text),
-                ErrorCode::Busy => Self::busy(text),
-                _ => Self::agent(text),
-            },
-            AskError::Silent | AskError::TooLarge(_) | AskError::Odd(_) => Self::agent(text),
         }
     }
 }

@@ -95,6 +95,31 @@ impl GraveAct {
     }
 }
 
+/// Asks a plugin for something.
+#[derive(Args)]
+pub(super) struct Ask {
+    /// NAME or NAME/INSTANCE of each agent
+    #[arg(required_unless_present = "on", value_name = "NAME")]
+    names: Vec<String>,
+    /// The request's type, which says which plugin it is for
+    #[arg(long, value_name = "TYPE")]
+    r#type: String,
+    /// What is asked: a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    payload: String,
+    #[command(flatten)]
+    many: Many,
+}
+
+impl Ask {
+    pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
+        let payload: Value = serde_json::from_str(&self.payload)
+            .map_err(|e| format!("--payload is a JSON object, such as '{{}}': {e}"))?;
+        let what = json!({"type": self.r#type, "payload": payload});
+        start(client, &self.many, &self.names, what).await
+    }
+}
+
 /// Hands a command to a monitoring engine.
 #[derive(Args)]
 pub(super) struct Engine {

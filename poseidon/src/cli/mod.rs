@@ -15,6 +15,7 @@ mod jobs;
 mod ls;
 mod many;
 mod metrics;
+mod modules;
 mod place;
 mod printer;
 mod pull;
@@ -199,6 +200,10 @@ enum Command {
     Audit(doors::Audit),
     /// The key that secrets are encrypted with
     Secrets(doors::Secrets),
+    /// The plugins of a device: show them, end one, start one
+    Modules(modules::Modules),
+    /// Ask plugins of devices for something: --type TYPE --payload JSON
+    Ask(acts::Ask),
 }
 
 /// Runs the command line.
@@ -274,6 +279,8 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Tokens(tokens) => tokens.run(&client()?).await,
         Command::Audit(audit) => audit.run(&client()?).await,
         Command::Secrets(secrets) => secrets.run(&reach.data),
+        Command::Modules(modules) => modules.run(&client()?).await,
+        Command::Ask(ask) => ask.run(&client()?).await,
     }
 }
 
