@@ -66,7 +66,7 @@ fn what_came_while_offline_arrives_later_and_until_it_is_acknowledged() {
     let notes = seen.clone();
     let fake = Fake::each(move |connection, mut peer| {
         // The second connection's server has the first event, by what it says.
-        let acked = if connection == 0 { 0 } else { 1 };
+        let acked = u64::from(connection > 0);
         let Some(_) = peer.welcome_at(acked) else {
             return;
         };

@@ -321,10 +321,10 @@ fn events_take_half_of_the_journal_and_leave_jobs_alone() {
         assert!((0..10).all(|n| is_ended(journal, &token(n))));
 
         // More at once than they have: none of it.
-        let last = journal.last();
+        let before = journal.last();
         let refused = journal.events(vec![event(100); 200]).unwrap_err();
         assert_eq!(refused.code, ErrorCode::TooLarge);
-        assert_eq!(journal.last(), last);
+        assert_eq!(journal.last(), before);
     });
 }
 
