@@ -1,8 +1,9 @@
 //! Numbers that scripts and plugins add to the heartbeats (`docs/protocol.md` section 9). In memory: each has its time to
 //! live, and who measures measures again.
 
-use crate::message::payload::{Error, ErrorCode, Metric};
-use serde_json::Value;
+use crate::message::Message;
+use crate::message::payload::{self, Error, ErrorCode, Metric};
+use serde_json::{Value, json};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,16 @@ impl Metrics {
 
     fn table(&self) -> MutexGuard<'_, Vec<(Metric, Instant)>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to a `metric` message, whoever sent it.
+    pub fn answer(&self, message: &Message) -> Message {
+        let unreadable = |e: payload::PayloadError| Error::new(ErrorCode::Invalid, e.to_string());
+        let asked = message.read::<Value>().map_err(unreadable);
+        match asked.and_then(|asked| self.put(&asked)) {
+            Ok(()) => message.reply(payload::RESULT, &json!({ "status": "succeeded" })),
+            Err(error) => message.reply(payload::ERROR, &error),
+        }
     }
 
     /// Does what the payload of a `metric` asks for, whoever sent it.
@@ -145,7 +156,6 @@ fn number(value: &Value) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn names(metrics: &Metrics, now: Instant) -> Vec<String> {
         let list = metrics.list_at(now).unwrap_or_default();
@@ -221,7 +231,7 @@ mod tests {
         metrics
             .put(&json!({"name": "net/loss", "value": " 2.5 ", "ttl": "60", "unit": "%"}))
             .unwrap();
-        assert_eq!(metrics.list().unwrap()[0].value, 2.5);
+        assert!((metrics.list().unwrap()[0].value - 2.5).abs() < 1e-9);
         metrics
             .put(&json!({"name": "net/loss", "value": null}))
             .unwrap();

@@ -319,8 +319,8 @@ impl Followed {
             return Ok(Look::End);
         };
         self.saved = None;
-        let length = open.file.metadata().map_err(|e| e.to_string())?.len();
-        if length != open.at.offset && !open.at.fits(&open.file) {
+        // Each time, also where its length is what was read: it may be another file's that grew to that.
+        if !open.at.fits(&open.file) {
             // Truncated: what was not read of it may be in a copy.
             log::info!("events: {} was truncated", path.display());
             let copy = predecessor(&path, &open.at).filter(|copy| copy.at.inode != open.at.inode);

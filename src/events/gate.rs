@@ -111,7 +111,7 @@ mod tests {
         let later = begin + Duration::from_millis(500);
         assert_eq!(let_in(&mut gate, 1, 100, later), 5);
         // Never more than the burst, however long it was silent.
-        let later = begin + Duration::from_secs(3_600);
+        let later = begin + Duration::from_hours(1);
         assert_eq!(let_in(&mut gate, 1, 100, later), 10);
     }
 

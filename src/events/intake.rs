@@ -122,6 +122,9 @@ impl Intake {
             for (listener, ready) in listeners.iter_mut().zip(ready) {
                 if ready {
                     listener.take(&self.events, &mut gate, &mut buffer);
+                    if listener.fd().is_none() {
+                        bind_at.get_or_insert(Instant::now() + RETRY);
+                    }
                 }
             }
             if report_at.is_none() && is_worse(&reported, &self.events.tally()) {

@@ -104,6 +104,7 @@ impl Listener {
         };
         buffer.resize(events.line_bytes + SLACK + 1, 0);
         let mut ready: Vec<Ready> = Vec::new();
+        let mut broken = None;
         for _ in 0..TURN {
             let received = match socket {
                 Socket::Udp(socket) => socket
@@ -116,11 +117,15 @@ impl Listener {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) => {
-                    // Such as the answer to a datagram that nobody sent: it says nothing of the next one.
-                    log::debug!("events: {}: {e}", self.name);
+                    broken = Some(e.to_string());
                     break;
                 }
             }
+        }
+        if let Some(why) = broken {
+            log::error!("events: {} fails: {why}; listening anew soon", self.name);
+            self.socket = None;
+            self.problem = Some(why);
         }
         if ready.is_empty() {
             return;

@@ -240,3 +240,69 @@ fn what_json_may_hold_and_xml_not_arrives_all_the_same() {
         assert_eq!(payload.pointer(pointer).unwrap(), wanted);
     }
 }
+
+#[test]
+fn events_travel_together_in_their_place_among_the_others() {
+    let (journal, outbox) = (journal(), outbox());
+    let event = |n: usize, bytes: usize| {
+        let data =
+            json!({"host": "h", "source": "command", "cef": format!("{n}{}", "<".repeat(bytes))});
+        journal.events(vec![(n as f64, data.to_string())]).unwrap()
+    };
+    put(&journal, json!("before"));
+    let first = event(1, 0);
+    event(2, 0);
+    let large = event(3, 5_000);
+    event(4, 0);
+    put(&journal, json!("between"));
+    accept(&journal, "job", "job");
+    let last = event(5, 0);
+    let mut feed = Feed::new(&journal, 1_000);
+    feed.begin(Some(0));
+    assert_eq!(sent(feed.next(&outbox)).1["records"][0]["data"], "before");
+    let (message, payload) = sent(feed.next(&outbox));
+    assert_eq!(message.kind, "events");
+    let events = payload["events"].as_array().unwrap();
+    assert_eq!(events.len(), 2, "the third is too large for the message");
+    assert_eq!(
+        (&events[0]["sequence"], payload["last"].as_u64()),
+        (&json!(first), Some(last))
+    );
+    assert_eq!(
+        (&events[0]["time"], &events[0]["host"]),
+        (&json!(1.0), &json!("h"))
+    );
+    assert_eq!(
+        (&events[0]["source"], &events[0]["cef"]),
+        (&json!("command"), &json!("1"))
+    );
+    assert!(events[0]["stored"].as_f64().unwrap() > 1e9);
+    let payload = sent(feed.next(&outbox)).1;
+    assert_eq!(
+        payload["events"].as_array().unwrap().len(),
+        1,
+        "it travels alone"
+    );
+    assert_eq!(payload["events"][0]["sequence"], large);
+    assert_eq!(sent(feed.next(&outbox)).1["events"][0]["cef"], "4");
+    assert_eq!(sent(feed.next(&outbox)).1["records"][0]["data"], "between");
+    assert_eq!(sent(feed.next(&outbox)).0.kind, "accepted");
+    assert_eq!(sent(feed.next(&outbox)).1["events"][0]["sequence"], last);
+    feed.acknowledged(last);
+    assert!(feed.is_done());
+    assert_eq!(journal.acked(), last);
+}
+
+#[test]
+fn no_more_events_than_a_window_are_on_their_way() {
+    let (journal, outbox) = (journal(), outbox());
+    for _ in 0..3 {
+        let events = vec![(1.0, "{\"cef\":\"x\"}".to_owned()); 200];
+        journal.events(events).unwrap();
+    }
+    let mut feed = Feed::new(&journal, 200_000);
+    feed.begin(Some(0));
+    let (_, payload) = sent(feed.next(&outbox));
+    assert_eq!(payload["events"].as_array().unwrap().len(), WINDOW);
+    assert!(matches!(feed.next(&outbox), Turn::Full));
+}

@@ -3,9 +3,8 @@
 use super::{Origin, Peer, Plugin};
 use crate::events::Events as Store;
 use crate::message::Message;
-use crate::message::payload::{self, Error, ErrorCode};
+use crate::message::payload;
 use crate::metrics::Metrics as Table;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Stores events. They are written before they are answered, and synced as `docs/protocol.md` section 7 says.
@@ -61,16 +60,6 @@ impl Plugin for Metrics {
     }
 
     fn handle(&self, message: &Message, from: &Peer) {
-        from.outbox.push(answer(&self.table, message));
-    }
-}
-
-/// The answer to a `metric` message, whoever sent it.
-pub fn answer(table: &Table, message: &Message) -> Message {
-    let unreadable = |e: payload::PayloadError| Error::new(ErrorCode::Invalid, e.to_string());
-    let asked = message.read::<Value>().map_err(unreadable);
-    match asked.and_then(|asked| table.put(&asked)) {
-        Ok(()) => message.reply(payload::RESULT, &json!({ "status": "succeeded" })),
-        Err(error) => message.reply(payload::ERROR, &error),
+        from.outbox.push(self.table.answer(message));
     }
 }

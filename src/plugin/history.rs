@@ -256,6 +256,7 @@ mod tests {
         let stage = stage(1 << 20);
         for (kind, payload) in [
             (HISTORY_PUT, r#"{"code":7,"data":1}"#),
+            (HISTORY_PUT, r#"{"code":101,"data":1}"#),
             (HISTORY_PUT, r#"{"code":"x"}"#),
             (HISTORY_PUT, "7"),
             (HISTORY_GET, r#"{"id":-1}"#),

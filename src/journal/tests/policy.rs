@@ -413,3 +413,46 @@ fn it_rings_for_each_record() {
     journal.put(&put(200, 1)).unwrap();
     assert!(rings());
 }
+
+#[test]
+fn events_are_synced_after_a_second_or_offline_at_once_but_seldom() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    let syncs = || journal.report().syncs;
+    let store = || {
+        let event = (1.5, "{\"cef\":\"x\"}".to_owned());
+        journal.events(vec![event]).unwrap()
+    };
+    // Connected: a second after the first, unless it is acknowledged.
+    journal.connected(0);
+    let before = syncs();
+    let start = Instant::now();
+    store();
+    let due = journal.sync_due().unwrap();
+    assert!(due >= start + Duration::from_secs(1));
+    journal.acknowledge(store());
+    assert_eq!(journal.sync_due(), None);
+    journal.sync();
+    assert_eq!(syncs() - before, 0);
+    // The end of the connection syncs what is left; what comes then waits up to 5 s.
+    store();
+    journal.disconnected();
+    assert_eq!(syncs() - before, 1);
+    let start = Instant::now();
+    for _ in 0..50 {
+        store();
+    }
+    assert_eq!(syncs() - before, 1);
+    let due = journal.sync_due().unwrap();
+    assert!(due <= start + Duration::from_secs(5));
+    journal.sync();
+    assert_eq!((journal.sync_due(), syncs() - before), (None, 2));
+    // Where the disk has rested, at once.
+    journal.state().synced_at = start.checked_sub(Duration::from_secs(6));
+    store();
+    assert_eq!((journal.sync_due(), syncs() - before), (None, 3));
+    drop(journal);
+    let journal = open(folder.path());
+    assert_eq!(journal.last().min(54), 54);
+    assert_eq!(read_behind(&journal, 0).len(), 54);
+}

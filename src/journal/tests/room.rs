@@ -267,3 +267,72 @@ fn a_cut_while_room_is_made_leaves_a_job_or_its_end() {
     }
     assert_eq!(cuts, 14 * 12);
 }
+
+fn event(bytes: usize) -> (f64, String) {
+    let cef = format!("CEF:0|v|p|1|s|{}|5|", "n".repeat(bytes));
+    let data = serde_json::json!({"host": "h", "source": "command", "cef": cef});
+    (5.0, data.to_string())
+}
+
+#[test]
+fn events_take_half_of_the_journal_and_leave_jobs_alone() {
+    both(|folder, journal| {
+        for n in 0..10 {
+            run_job(journal, &token(n));
+        }
+        // All is acknowledged: it would go by age, the jobs first.
+        journal.connected(0);
+        for n in 0..300 {
+            let stored = journal.events(vec![event(100), event(100)]).unwrap();
+            assert_eq!(stored, journal.last());
+            if n < 290 {
+                journal.acknowledge(stored);
+            }
+        }
+        let records = read_behind(journal, 0);
+        let events = |r: &&Record| r.code == code::EVENT;
+        let bytes: usize = records
+            .iter()
+            .filter(events)
+            .map(|r| r.data.get().len())
+            .sum();
+        assert!(bytes <= 16 << 10 && bytes > 4 << 10, "{bytes}");
+        assert!((0..10).all(|n| is_ended(journal, &token(n))));
+        // Nothing went that nobody has, and the youngest are there.
+        assert_eq!(journal.report().dropped, 0);
+        assert_eq!(records.last().unwrap().id, journal.last());
+        assert!(on_disk(folder) <= (32 << 10) + 64);
+
+        // Offline the oldest go too, and are counted.
+        journal.disconnected();
+        for _ in 0..300 {
+            journal.events(vec![event(100)]).unwrap();
+        }
+        let records = read_behind(journal, 0);
+        let mut lost = Lost::default();
+        let dropped = records.iter().filter(|r| r.code == code::DROPPED);
+        dropped.for_each(|r| lost.add(r));
+        assert_eq!(lost.all(), journal.report().dropped);
+        let kept = records.iter().filter(|r| r.id > journal.acked());
+        assert_eq!(
+            kept.filter(|r| r.code == code::EVENT).count() as u64 + lost.all(),
+            320
+        );
+        assert!((0..10).all(|n| is_ended(journal, &token(n))));
+
+        // More at once than they have: none of it.
+        let before = journal.last();
+        let refused = journal.events(vec![event(100); 200]).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::TooLarge);
+        assert_eq!(journal.last(), before);
+    });
+}
+
+#[test]
+fn events_do_not_make_room_of_what_nobody_has() {
+    both(|_, journal| {
+        while journal.put(&put(200, 300)).is_ok() {}
+        let refused = journal.events(vec![event(2_000)]).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Busy);
+    });
+}

@@ -239,6 +239,31 @@ mod tests {
     }
 
     #[test]
+    fn metrics_come_change_and_go() {
+        let beat = |list: Value| json!({"uptime": 1, "metrics": list});
+        let one = |value: f64| json!({"name": "a", "value": value, "unit": "W"});
+        let other = json!({"name": "b", "value": 1.0});
+        let previous = beat(json!([one(1.0), other]));
+        for (current, list) in [
+            (
+                beat(json!([one(2.0), other])),
+                json!([{"name": "a", "value": 2.0}, {"name": "b"}]),
+            ),
+            (beat(json!([one(1.0)])), json!([{"name": "a"}])),
+        ] {
+            let short = delta(&previous, &current, Depth::Nested);
+            assert_eq!(short["metrics"], list);
+            assert_eq!(applied(&previous, &short), current);
+        }
+        let none = json!({"uptime": 1});
+        assert_eq!(delta(&previous, &none, Depth::Nested), none);
+        assert_eq!(
+            applied(&none, &delta(&none, &previous, Depth::Nested)),
+            previous
+        );
+    }
+
+    #[test]
     fn a_long_list_is_refused() {
         let list = |n: usize| json!(vec![json!({"name": ""}); n]);
         let (mut whole, mut delta) = (Map::new(), Map::new());
