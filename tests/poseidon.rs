@@ -380,7 +380,9 @@ fn syslog(stream: &mut impl std::io::Read) -> String {
     let mut length = String::new();
     loop {
         let mut one = [0];
-        stream.read_exact(&mut one).expect("the SIEM is sent something");
+        stream
+            .read_exact(&mut one)
+            .expect("the SIEM is sent something");
         match one[0] {
             b' ' => break,
             digit => length.push(digit.into()),
@@ -424,11 +426,22 @@ fn an_event_of_an_offline_device_is_found_and_handed_on_and_a_metric_is_plotted(
             .collect();
         (events.len() == 2).then_some(events)
     });
-    assert_eq!((&events[0]["line"], &events[1]["line"]), (&line.into(), &second.into()));
+    assert_eq!(
+        (&events[0]["line"], &events[1]["line"]),
+        (&line.into(), &second.into())
+    );
     assert_eq!(events[0]["product"], "Fire|wall");
-    assert_eq!((&events[0]["severity"], &events[1]["severity"]), (&8.into(), &3.into()));
+    assert_eq!(
+        (&events[0]["severity"], &events[1]["severity"]),
+        (&8.into(), &3.into())
+    );
     assert_eq!(events[0]["source"], "command");
-    let found = ok(poseidon.run(&["events", "--text", "\"login failed\" grüße 10.0.0.1", "--raw"]));
+    let found = ok(poseidon.run(&[
+        "events",
+        "--text",
+        "\"login failed\" grüße 10.0.0.1",
+        "--raw",
+    ]));
     assert_eq!(found, format!("{line}\n"));
     // The first connection is that of the Poseidon that was killed; it never had an event.
     let mut messages = Vec::new();
@@ -439,8 +452,14 @@ fn an_event_of_an_offline_device_is_found_and_handed_on_and_a_metric_is_plotted(
             break;
         }
     }
-    assert!(messages[0].starts_with("<131>1 ") && messages[0].ends_with(line), "{messages:?}");
-    assert!(messages[1].starts_with("<134>1 ") && messages[1].ends_with(second), "{messages:?}");
+    assert!(
+        messages[0].starts_with("<131>1 ") && messages[0].ends_with(line),
+        "{messages:?}"
+    );
+    assert!(
+        messages[1].starts_with("<134>1 ") && messages[1].ends_with(second),
+        "{messages:?}"
+    );
     eventually("nothing waits", || {
         let state = poseidon.json(&["events", "--forwarding", "--json"]);
         (state["forwarding"]["waiting"] == 0).then_some(())
@@ -455,5 +474,8 @@ fn an_event_of_an_offline_device_is_found_and_handed_on_and_a_metric_is_plotted(
     assert_eq!(plotted["metrics"][0]["unit"], "mails");
     assert_eq!(plotted["metrics"][0]["points"][0][1], 7.5);
     let all = ok(poseidon.run(&["metrics", "router"]));
-    assert!(all.contains("system:memory") && all.contains("7.50 mails"), "{all}");
+    assert!(
+        all.contains("system:memory") && all.contains("7.50 mails"),
+        "{all}"
+    );
 }

@@ -45,7 +45,10 @@ async fn message(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     loop {
         match stream.read_u8().await.ok()? {
             b' ' => break,
-            digit => length = length * 10 + usize::from(digit.checked_sub(b'0').filter(|d| *d < 10).expect("a digit")),
+            digit => {
+                assert!(digit.is_ascii_digit(), "a digit");
+                length = length * 10 + usize::from(digit - b'0');
+            }
         }
     }
     let mut text = vec![0; length];
@@ -62,7 +65,9 @@ fn number(message: &str) -> u64 {
 async fn numbers(stream: &mut (impl AsyncRead + Unpin), last: u64) -> Vec<u64> {
     let mut all = Vec::new();
     while all.last() != Some(&last) {
-        all.push(number(&within(message(stream)).await.expect("more messages")));
+        all.push(number(
+            &within(message(stream)).await.expect("more messages"),
+        ));
     }
     all
 }
@@ -105,10 +110,19 @@ async fn events_go_in_order_and_from_the_cursor_after_a_restart() {
         "<134>1 2023-11-14T22:13:20.000Z gate triton - CEF [meta sequenceId=\"1\"] CEF:0|Acme|Wall|1|7|x|1|n=1 pad="
     );
     report(&mut agent, 2, 700, 50).await;
-    assert_eq!(numbers(&mut stream, 700).await, (2..=700).collect::<Vec<_>>());
+    assert_eq!(
+        numbers(&mut stream, 700).await,
+        (2..=700).collect::<Vec<_>>()
+    );
     let state = until(&rig, "all is sent", |state| state["waiting"] == 0).await;
-    assert_eq!((&state["state"], &state["sent"], &state["sentThrough"]), (&json!("connected"), &json!(700), &json!(700)));
-    assert_eq!((&state["target"], &state["error"]), (&json!(target), &Value::Null));
+    assert_eq!(
+        (&state["state"], &state["sent"], &state["sentThrough"]),
+        (&json!("connected"), &json!(700), &json!(700))
+    );
+    assert_eq!(
+        (&state["target"], &state["error"]),
+        (&json!(target), &Value::Null)
+    );
     // Poseidon stops; another one goes on behind what was sent.
     drop(agent);
     let Rig { server, dir, .. } = rig;
@@ -133,11 +147,17 @@ async fn a_siem_that_dies_gets_everything_when_it_is_back() {
     let mut got: BTreeSet<u64> = numbers(&mut stream, 50).await.into_iter().collect();
     // It dies with much that its kernel has taken and it has not read: a reset throws that away.
     report(&mut agent, 51, 150, 200).await;
-    until(&rig, "the kernel has it", |state| state["sentThrough"] == 150).await;
+    until(&rig, "the kernel has it", |state| {
+        state["sentThrough"] == 150
+    })
+    .await;
     stream.set_zero_linger().unwrap();
     drop((stream, listener));
     let down = until(&rig, "it is missed", |state| state["state"] == "waiting").await;
-    assert!(down["error"].is_string() && down["nextTry"].is_number(), "{down}");
+    assert!(
+        down["error"].is_string() && down["nextTry"].is_number(),
+        "{down}"
+    );
     // What comes meanwhile is acknowledged to the device, and waits.
     report(&mut agent, 151, 650, 0).await;
     let down = state(&rig).await;
@@ -167,7 +187,10 @@ async fn a_slow_siem_holds_nobody_up() {
     report(&mut agent, 1, 2000, 4000).await;
     let stuck = state(&rig).await;
     assert_eq!(stuck["state"], "connected");
-    assert!(stuck["waiting"].as_u64().unwrap() > 0 && stuck["sentThrough"].as_u64().unwrap() < 2000, "{stuck}");
+    assert!(
+        stuck["waiting"].as_u64().unwrap() > 0 && stuck["sentThrough"].as_u64().unwrap() < 2000,
+        "{stuck}"
+    );
     // Then slowly.
     let mut got = Vec::new();
     for n in 0..2000 {
@@ -250,15 +273,28 @@ async fn what_is_pruned_unsent_is_said() {
     let (deleted, unsent) = poseidon::cef::prune_now(app).await.unwrap();
     assert!(deleted > 40 && deleted == unsent, "{deleted} {unsent}");
     let down = state(&rig).await;
-    assert_eq!((&down["prunedUnsent"], &down["waiting"]), (&json!(unsent), &json!(100 - unsent)));
+    assert_eq!(
+        (&down["prunedUnsent"], &down["waiting"]),
+        (&json!(unsent), &json!(100 - unsent))
+    );
     let data = rig.dir.path().join("data");
-    let output = poseidon(&["events", "--forwarding"]).env("POSEIDON_DATA", &data).output().await.unwrap();
+    let output = poseidon(&["events", "--forwarding"])
+        .env("POSEIDON_DATA", &data)
+        .output()
+        .await
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains(&format!("pruned unsent {unsent} events")) && text.contains("no connection"), "{text}");
+    assert!(
+        text.contains(&format!("pruned unsent {unsent} events")) && text.contains("no connection"),
+        "{text}"
+    );
     // What is left goes when the SIEM is there.
     let listener = rebind(address).await;
     let (mut stream, _) = within(listener.accept()).await.unwrap();
-    assert_eq!(numbers(&mut stream, 100).await, (deleted + 1..=100).collect::<Vec<_>>());
+    assert_eq!(
+        numbers(&mut stream, 100).await,
+        (deleted + 1..=100).collect::<Vec<_>>()
+    );
 }
 
 /// An authority, and a server's certificate for `name` by it.
@@ -309,13 +345,22 @@ async fn tls_goes_to_the_right_siem_only_and_survives_its_restart() {
     rig.register("box").await;
     let (mut agent, _) = rig.journaled("i1", "j1").await;
     report(&mut agent, 1, 10, 0).await;
-    for (wrong, word) in [(&foreign, "invalid peer certificate"), (&misnamed, "not valid for name")] {
+    for (wrong, word) in [
+        (&foreign, "invalid peer certificate"),
+        (&misnamed, "not valid for name"),
+    ] {
         assert!(secure(&listener, wrong).await.is_err());
         let state = until(&rig, word, |state| {
-            state["error"].as_str().is_some_and(|error| error.contains("TLS failed") && error.contains(word))
+            state["error"]
+                .as_str()
+                .is_some_and(|error| error.contains("TLS failed") && error.contains(word))
         })
         .await;
-        assert_eq!((&state["sent"], &state["waiting"]), (&json!(0), &json!(10)), "{state}");
+        assert_eq!(
+            (&state["sent"], &state["waiting"]),
+            (&json!(0), &json!(10)),
+            "{state}"
+        );
     }
     let mut stream = secure(&listener, &good).await.unwrap();
     assert_eq!(numbers(&mut stream, 10).await, (1..=10).collect::<Vec<_>>());
@@ -329,7 +374,10 @@ async fn tls_goes_to_the_right_siem_only_and_survives_its_restart() {
     drop(stream);
     let (plain, _) = within(listener.accept()).await.unwrap();
     drop(plain);
-    until(&rig, "it is missed", |state| state["state"] == "waiting" && state["error"].is_string()).await;
+    until(&rig, "it is missed", |state| {
+        state["state"] == "waiting" && state["error"].is_string()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -337,15 +385,35 @@ async fn wrong_options_are_said_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     for (options, words) in [
-        (&["--siem", "siem:6514"][..], "tls://HOST:6514 or tcp://HOST:601 is expected"),
-        (&["--siem", "tls://siem:6514", "--siem-ca", "/nowhere.pem"], "/nowhere.pem"),
-        (&["--siem", "tcp://siem:601", "--siem-ca", "/nowhere.pem"], "--siem-ca is for tls:// only"),
+        (
+            &["--siem", "siem:6514"][..],
+            "tls://HOST:6514 or tcp://HOST:601 is expected",
+        ),
+        (
+            &["--siem", "tls://siem:6514", "--siem-ca", "/nowhere.pem"],
+            "/nowhere.pem",
+        ),
+        (
+            &["--siem", "tcp://siem:601", "--siem-ca", "/nowhere.pem"],
+            "--siem-ca is for tls:// only",
+        ),
         (&["--siem-severity", "5"], "--siem"),
-        (&["--siem", "tls://siem:6514", "--siem-severity", "11"], "11"),
+        (
+            &["--siem", "tls://siem:6514", "--siem-severity", "11"],
+            "11",
+        ),
     ] {
-        let arguments: Vec<&str> = ["serve", "--listen", "127.0.0.1:0"].into_iter().chain(options.iter().copied()).collect();
-        let output = within(poseidon(&arguments).env("POSEIDON_DATA", &data).output()).await.unwrap();
+        let arguments: Vec<&str> = ["serve", "--listen", "127.0.0.1:0"]
+            .into_iter()
+            .chain(options.iter().copied())
+            .collect();
+        let output = within(poseidon(&arguments).env("POSEIDON_DATA", &data).output())
+            .await
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && text.contains(words), "{options:?}: {text}");
+        assert!(
+            !output.status.success() && text.contains(words),
+            "{options:?}: {text}"
+        );
     }
 }

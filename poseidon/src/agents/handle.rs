@@ -61,7 +61,8 @@ impl Session<'_> {
                 | payload::DATA_OFFER
                 | payload::DATA_REQUEST
                 | payload::DATA_RESPONSE
-        ) || (matches!(kind, payload::HISTORY | payload::EVENTS) && self.recorder.is_some());
+        ) || (matches!(kind, payload::HISTORY | payload::EVENTS)
+            && self.recorder.is_some());
         if kind != payload::ERROR && known && message.version != VERSION {
             let reply = message.reply_unsupported_version();
             return self.connection.send_waiting(&reply).await;

@@ -4,8 +4,8 @@
 
 use super::Key;
 use super::connection::Connection;
-use crate::jobs::{End, Jobs, Live, forgotten};
 use crate::cef;
+use crate::jobs::{End, Jobs, Live, forgotten};
 use crate::server::App;
 use crate::store::events::Event;
 use crate::store::records::{Batch, Record, Stored};
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use triton::message::payload::{self, code};
 use triton::message::Message;
+use triton::message::payload::{self, code};
 
 /// Records of one agent that wait: as many as it may have on their way unacknowledged.
 const QUEUE: usize = 256;

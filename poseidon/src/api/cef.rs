@@ -40,7 +40,10 @@ impl Asked {
         };
         for (field, text) in query {
             let wrong = |what: &str| ApiError::invalid(format!("{field}={text}: {what}"));
-            let number = || text.parse::<u64>().map_err(|_| wrong("a number is expected"));
+            let number = || {
+                text.parse::<u64>()
+                    .map_err(|_| wrong("a number is expected"))
+            };
             let time = || {
                 let time = text.parse::<f64>().ok().filter(|time| time.is_finite());
                 time.ok_or_else(|| wrong("a Unix time is expected"))
@@ -48,11 +51,13 @@ impl Asked {
             let filter = &mut asked.filter;
             match field.as_str() {
                 "text" if text.len() > MAX_TEXT => {
-                    return Err(ApiError::invalid(format!("text has more than {MAX_TEXT} bytes")));
+                    return Err(ApiError::invalid(format!(
+                        "text has more than {MAX_TEXT} bytes"
+                    )));
                 }
                 "text" => {
                     let words = search::words(&text);
-                    filter.words = Some(words.ok_or_else(|| wrong("there is no word in it"))?);
+                    filter.words = Some(words.map_err(wrong)?);
                 }
                 "severity" => {
                     let severity = text.parse().ok().filter(|severity| *severity <= 10);
@@ -191,7 +196,9 @@ pub(super) async fn state(State(app): Shared) -> Answer {
     let forwarding = app.settings.siem.as_ref().map(|siem| {
         let state = app.cef.forwarding.get();
         let oldest = stored.oldest.max(1);
-        let behind = stored.newest.saturating_sub(stored.sent_through.max(oldest - 1));
+        let behind = stored
+            .newest
+            .saturating_sub(stored.sent_through.max(oldest - 1));
         let mut fields = serde_json::to_value(&state).unwrap_or(Value::Null);
         fields["target"] = siem.target.to_string().into();
         fields["severity"] = siem.severity.into();

@@ -73,7 +73,10 @@ impl Target {
     pub fn connector(&self, ca: Option<&Path>) -> Result<Option<TlsConnector>, String> {
         if !self.tls {
             return match ca {
-                Some(_) => Err("--siem-ca is for tls:// only: with tcp:// nobody is asked for a certificate".to_owned()),
+                Some(_) => Err(
+                    "--siem-ca is for tls:// only: with tcp:// nobody is asked for a certificate"
+                        .to_owned(),
+                ),
                 None => Ok(None),
             };
         }
@@ -211,10 +214,22 @@ mod tests {
 
     #[test]
     fn targets_are_what_they_say() {
-        for text in ["tls://siem.example.com:6514", "tcp://192.0.2.1:601", "tls://[2001:db8::1]:6514"] {
+        for text in [
+            "tls://siem.example.com:6514",
+            "tcp://192.0.2.1:601",
+            "tls://[2001:db8::1]:6514",
+        ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
-        for text in ["siem:6514", "udp://siem:514", "tls://siem", "tls://:6514", "tls://siem:0", "tls://a/b:1", "tls://siem:x"] {
+        for text in [
+            "siem:6514",
+            "udp://siem:514",
+            "tls://siem",
+            "tls://:6514",
+            "tls://siem:0",
+            "tls://a/b:1",
+            "tls://siem:x",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
         let target: Target = "tcp://siem:601".parse().unwrap();

@@ -132,7 +132,10 @@ impl Forwarder {
         let mut failures = 0;
         let mut error = None;
         loop {
-            self.app.cef.forwarding.set("connecting", error.take(), None);
+            self.app
+                .cef
+                .forwarding
+                .set("connecting", error.take(), None);
             let connection = Connection::open(&self.settings.target, self.tls.as_ref()).await;
             let reason = match connection {
                 Ok(mut connection) => {
@@ -160,7 +163,10 @@ impl Forwarder {
             }
             failures = (failures + 1).min(PAUSES.len() - 1);
             error = Some(reason);
-            self.app.cef.forwarding.set("waiting", error.clone(), Some(pause));
+            self.app
+                .cef
+                .forwarding
+                .set("waiting", error.clone(), Some(pause));
             sleep(pause).await;
         }
     }
@@ -219,7 +225,11 @@ impl Forwarder {
                     Some(one) if cut => one.row,
                     _ => window.last,
                 };
-                found.retain(|one| one.event.severity.is_none_or(|severity| severity >= from_severity));
+                found.retain(|one| {
+                    one.event
+                        .severity
+                        .is_none_or(|severity| severity >= from_severity)
+                });
                 Ok((found, last))
             })
             .await
@@ -229,8 +239,7 @@ impl Forwarder {
     async fn delivered(&mut self, row: u64, sent: &[Found]) {
         if !sent.is_empty() {
             self.recent.push_back((Instant::now(), self.at));
-            self.recent
-                .retain(|(when, _)| when.elapsed() <= OVERLAP);
+            self.recent.retain(|(when, _)| when.elapsed() <= OVERLAP);
             if self.recent.len() > OVERLAP_GROUPS {
                 self.recent.pop_front();
             }
@@ -244,7 +253,9 @@ impl Forwarder {
         self.confirmed = row;
         let stored = self.app.db.call(move |store| store.events_sent(row, more));
         if let Err(e) = stored.await {
-            log::error!("how far the SIEM has the events is not stored, so some may go to it again: {e}");
+            log::error!(
+                "how far the SIEM has the events is not stored, so some may go to it again: {e}"
+            );
         }
     }
 
@@ -263,6 +274,8 @@ impl Forwarder {
 /// From 0 to 1.
 fn chance() -> f64 {
     let id = triton::message::id::random();
-    let digits = id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let digits = id
+        .get(..8)
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok());
     f64::from(digits.unwrap_or(0)) / f64::from(u32::MAX)
 }

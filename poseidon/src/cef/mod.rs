@@ -217,7 +217,11 @@ mod tests {
         let good = event(&record(&data), "box");
         let header = good.header.unwrap();
         assert_eq!(
-            (header.vendor.as_str(), header.product.as_str(), header.format),
+            (
+                header.vendor.as_str(),
+                header.product.as_str(),
+                header.format
+            ),
             ("Acme", "Fire|wall", 0)
         );
         assert_eq!((good.severity, good.line.as_str()), (Some(8), line));
@@ -228,11 +232,22 @@ mod tests {
         ] {
             let data = json!({"cef": line}).to_string();
             let read = event(&record(&data), "box");
-            assert_eq!((read.severity, read.header.is_some()), (severity, true), "{line}");
+            assert_eq!(
+                (read.severity, read.header.is_some()),
+                (severity, true),
+                "{line}"
+            );
         }
-        let mut lines: Vec<String> = ["", "CEF:", "CEF:0|a|b", "CEF:9|a|b|c|d|e|3|", "CEF:0|a|b|c|d|e|11|", "\u{0}\n"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut lines: Vec<String> = [
+            "",
+            "CEF:",
+            "CEF:0|a|b",
+            "CEF:9|a|b|c|d|e|3|",
+            "CEF:0|a|b|c|d|e|11|",
+            "\u{0}\n",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         lines.push("CEF:0|".repeat(100_000));
         for line in lines {
             let data = json!({"cef": line}).to_string();
@@ -254,10 +269,18 @@ mod tests {
                 .unwrap()
                 .into_records(99.0, 1000)
         };
-        let read = records(json!([{"sequence": 5}, {"sequence": 6, "time": "x", "stored": 4.0, "cef": []}])).unwrap();
+        let read = records(
+            json!([{"sequence": 5}, {"sequence": 6, "time": "x", "stored": 4.0, "cef": []}]),
+        )
+        .unwrap();
         assert_eq!((read[0].id, read[0].etime, read[0].ctime), (5, 99.0, 99.0));
         assert_eq!((read[1].id, read[1].etime, read[1].ctime), (6, 4.0, 4.0));
-        for bad in [json!([{}]), json!([7]), json!([{"sequence": -1}]), json!([{"sequence": 1001}])] {
+        for bad in [
+            json!([{}]),
+            json!([7]),
+            json!([{"sequence": -1}]),
+            json!([{"sequence": 1001}]),
+        ] {
             assert!(records(bad.clone()).is_err(), "{bad}");
         }
     }

@@ -109,7 +109,9 @@ mod tests {
         let line = "CEF:0|Acme|Düse|1|2|x|9|";
         assert_eq!(
             message(&found(1_700_000_000.25, "gate 1", Some(9), line)),
-            format!("<130>1 2023-11-14T22:13:20.250Z gate_1 triton - CEF [meta sequenceId=\"42\"] {line}")
+            format!(
+                "<130>1 2023-11-14T22:13:20.250Z gate_1 triton - CEF [meta sequenceId=\"42\"] {line}"
+            )
         );
         assert_eq!(
             message(&found(-5.0, "", None, "a\nb\u{85}")),
@@ -117,7 +119,10 @@ mod tests {
         );
         for (severity, priority) in [(0, 134), (3, 134), (4, 132), (7, 131), (8, 131), (10, 130)] {
             let text = message(&found(0.0, "h", Some(severity), "x"));
-            assert!(text.starts_with(&format!("<{priority}>1 1970-01-01T00:00:00.000Z h ")), "{text}");
+            assert!(
+                text.starts_with(&format!("<{priority}>1 1970-01-01T00:00:00.000Z h ")),
+                "{text}"
+            );
         }
         let mut out = Vec::new();
         frame(&found(0.0, "h", None, "ü"), &mut out);

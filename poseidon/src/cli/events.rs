@@ -19,7 +19,7 @@ const WAIT: u32 = 10;
 #[derive(Args)]
 #[allow(clippy::struct_excessive_bools)]
 pub(super) struct Events {
-    /// Words that must all be in it, each the beginning of a word; "in double quotes" as it stands
+    /// Words that must all be in it; `fail*` for the beginning of one, "in double quotes" as it stands
     #[arg(long)]
     text: Option<String>,
     /// At least so severe, 0 to 10; events of unknown severity are left out then
@@ -167,7 +167,9 @@ impl Events {
 
 /// An event on one line.
 fn line(event: &Value) -> String {
-    let time = event["time"].as_f64().map_or("-".to_owned(), triton::dates::utc);
+    let time = event["time"]
+        .as_f64()
+        .map_or("-".to_owned(), triton::dates::utc);
     let severity = event["severity"]
         .as_u64()
         .map_or("?".to_owned(), |severity| severity.to_string());
@@ -229,7 +231,11 @@ async fn forwarding(client: &Client, json: bool) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("SIEM          {}", text(&to["target"]));
-    println!("state         {}, since {}", text(&to["state"]), ago(&to["since"]));
+    println!(
+        "state         {}, since {}",
+        text(&to["state"]),
+        ago(&to["since"])
+    );
     if to["error"].is_string() {
         println!("last error    {}", text(&to["error"]));
     }
@@ -258,7 +264,8 @@ mod tests {
             line(&event),
             r"2023-11-14T22:13:20Z  gate   8  Acme Fire|wall: Login failed  src=10.0.0.1 msg=\u{1b}[2J"
         );
-        let event = json!({"agent": "gate", "time": 0, "severity": null, "line": "no\u{1b}[2J CEF\n"});
+        let event =
+            json!({"agent": "gate", "time": 0, "severity": null, "line": "no\u{1b}[2J CEF\n"});
         assert_eq!(
             line(&event),
             "1970-01-01T00:00:00Z  gate   ?  no\u{FFFD}[2J CEF "

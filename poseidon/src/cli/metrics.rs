@@ -68,7 +68,10 @@ impl Metrics {
             return Ok(ExitCode::SUCCESS);
         }
         let rows: Vec<Vec<String>> = series.iter().map(|one| row(one)).collect();
-        print!("{}", table(&["METRIC", "LAST", "LEAST", "MEAN", "MOST", ""], &rows));
+        print!(
+            "{}",
+            table(&["METRIC", "LAST", "LEAST", "MEAN", "MOST", ""], &rows)
+        );
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -80,7 +83,10 @@ fn points_of(series: &Value) -> Vec<(f64, f64)> {
 }
 
 fn row(series: &Value) -> Vec<String> {
-    let values: Vec<f64> = points_of(series).into_iter().map(|(_, value)| value).collect();
+    let values: Vec<f64> = points_of(series)
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect();
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     #[allow(clippy::cast_precision_loss)]
@@ -114,8 +120,14 @@ fn shown(value: f64, unit: &Value) -> String {
         "B" => super::tables::bytes(&value.into()),
         "B/s" => format!("{}/s", super::tables::bytes(&value.into())),
         unit => {
-            let digits = if value.abs() >= 1000.0 || value.fract().abs() < 1e-9 { 0 } else { 2 };
-            format!("{value:.digits$} {}", super::clean(unit)).trim_end().to_owned()
+            let digits = if value.abs() >= 1000.0 || value.fract().abs() < 1e-9 {
+                0
+            } else {
+                2
+            };
+            format!("{value:.digits$} {}", super::clean(unit))
+                .trim_end()
+                .to_owned()
         }
     }
 }
@@ -130,7 +142,14 @@ mod tests {
         let series = json!({"name": "system:load", "unit": "share", "points": [[60, 0.0], [120, 0.5], [180, 1.0], [240, 0.25]]});
         assert_eq!(
             row(&series),
-            ["system:load", "25.0 %", "0.0 %", "43.8 %", "100.0 %", "▁▅█▃"]
+            [
+                "system:load",
+                "25.0 %",
+                "0.0 %",
+                "43.8 %",
+                "100.0 %",
+                "▁▅█▃"
+            ]
         );
         let none = json!({"name": "x\u{1b}", "unit": "\u{1b}", "points": []});
         assert_eq!(row(&none)[0], "x\u{FFFD}");

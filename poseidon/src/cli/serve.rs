@@ -51,7 +51,11 @@ pub(super) struct Serve {
     #[arg(long, default_value_t = 2 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), value_name = "BYTES")]
     events_bytes: u64,
     /// Hand events on to a SIEM, by syslog over TLS or TCP
-    #[arg(long, env = "POSEIDON_SIEM", value_name = "tls://HOST:PORT|tcp://HOST:PORT")]
+    #[arg(
+        long,
+        env = "POSEIDON_SIEM",
+        value_name = "tls://HOST:PORT|tcp://HOST:PORT"
+    )]
     siem: Option<Target>,
     /// Certificates of the SIEM's own authority, PEM
     #[arg(long, requires = "siem", value_name = "FILE")]

@@ -106,7 +106,10 @@ mod tests {
         let mut older = back;
         let newer = vec![f32::NAN, 7.0, f32::NAN, 8.0];
         let (unit, points) = ("share".to_owned(), newer);
-        merge(&mut older, All::from([("load".to_owned(), Series { unit, points })]));
+        merge(
+            &mut older,
+            All::from([("load".to_owned(), Series { unit, points })]),
+        );
         assert_eq!(older["load"].points, [0.25, 7.0, 0.5, 8.0]);
     }
 }

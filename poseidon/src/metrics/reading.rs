@@ -41,7 +41,11 @@ pub fn read(health: &Map<String, Value>, at: f64, counters: &mut Counters) -> Ve
     let number = |field: &str| health.get(field).and_then(Value::as_f64);
     push("system:load".to_owned(), "share", number("systemLoad"));
     let average = health.get("loadAverage").and_then(|list| list.get(0));
-    push("system:load1".to_owned(), "", average.and_then(Value::as_f64));
+    push(
+        "system:load1".to_owned(),
+        "",
+        average.and_then(Value::as_f64),
+    );
     let total = number("physicalMemoryTotal");
     let used = match (total, number("physicalMemoryAvailable")) {
         (Some(total), Some(available)) => Some(total - available),
@@ -53,7 +57,11 @@ pub fn read(health: &Map<String, Value>, at: f64, counters: &mut Counters) -> Ve
     push("agent:rss".to_owned(), "B", rss);
     for entry in list(health, "temperatures", ENTRIES) {
         if let Some(label) = text(&entry["label"]) {
-            push(format!("temperature:{label}"), "°C", entry["celsius"].as_f64());
+            push(
+                format!("temperature:{label}"),
+                "°C",
+                entry["celsius"].as_f64(),
+            );
         }
     }
     for entry in list(health, "fileSystems", ENTRIES) {
@@ -81,9 +89,15 @@ pub fn read(health: &Map<String, Value>, at: f64, counters: &mut Counters) -> Ve
             let name = format!("{way}:{name}");
             let before = counters.bytes.get(&name);
             // A counter that is lower began anew with a boot.
-            let more = before.map(|before| bytes - before).filter(|more| *more >= 0.0);
+            let more = before
+                .map(|before| bytes - before)
+                .filter(|more| *more >= 0.0);
             let passed = at - counters.at;
-            push(name.clone(), "B/s", more.filter(|_| passed > 0.0).map(|more| more / passed));
+            push(
+                name.clone(),
+                "B/s",
+                more.filter(|_| passed > 0.0).map(|more| more / passed),
+            );
             now.bytes.insert(name, bytes);
         }
     }
@@ -91,7 +105,11 @@ pub fn read(health: &Map<String, Value>, at: f64, counters: &mut Counters) -> Ve
     for entry in list(health, "metrics", METRICS) {
         if let Some(name) = entry["name"].as_str().filter(|name| is_name(name)) {
             let unit = entry["unit"].as_str().unwrap_or_default();
-            let unit: String = unit.chars().filter(|c| !c.is_control()).take(UNIT / 2).collect();
+            let unit: String = unit
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(UNIT / 2)
+                .collect();
             push(name.to_owned(), &unit, entry["value"].as_f64());
         }
     }
@@ -109,7 +127,11 @@ fn share(part: Option<f64>, whole: Option<f64>) -> Option<f64> {
     Some(part? / whole)
 }
 
-fn list<'a>(health: &'a Map<String, Value>, field: &str, most: usize) -> impl Iterator<Item = &'a Value> {
+fn list<'a>(
+    health: &'a Map<String, Value>,
+    field: &str,
+    most: usize,
+) -> impl Iterator<Item = &'a Value> {
     let list = health.get(field).and_then(Value::as_array);
     list.into_iter().flatten().take(most)
 }
@@ -118,7 +140,12 @@ fn list<'a>(health: &'a Map<String, Value>, field: &str, most: usize) -> impl It
 fn text(value: &Value) -> Option<String> {
     let name = value.as_str().filter(|name| !name.is_empty())?;
     let shown = |c: char| if c.is_control() { '_' } else { c };
-    Some(name[..name.floor_char_boundary(NAME)].chars().map(shown).collect())
+    Some(
+        name[..name.floor_char_boundary(NAME)]
+            .chars()
+            .map(shown)
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -176,9 +203,17 @@ mod tests {
     #[test]
     fn nonsense_is_no_number_and_much_is_cut_off() {
         let mut counters = Counters::default();
-        let many: Vec<_> = (0..10_000).map(|n| json!({"name": format!("m{n}"), "value": n})).collect();
-        let much: Vec<_> = (0..10_000).map(|n| json!({"label": format!("{n}{}", "ü".repeat(500)), "celsius": n})).collect();
-        let all = readings(json!({"metrics": many, "temperatures": much, "interfaces": {"a": 1}, "agent": 7, "systemLoad": "x"}), 1.0, &mut counters);
+        let many: Vec<_> = (0..10_000)
+            .map(|n| json!({"name": format!("m{n}"), "value": n}))
+            .collect();
+        let much: Vec<_> = (0..10_000)
+            .map(|n| json!({"label": format!("{n}{}", "ü".repeat(500)), "celsius": n}))
+            .collect();
+        let all = readings(
+            json!({"metrics": many, "temperatures": much, "interfaces": {"a": 1}, "agent": 7, "systemLoad": "x"}),
+            1.0,
+            &mut counters,
+        );
         assert_eq!(all.len(), METRICS + ENTRIES);
         assert!(all.iter().all(|(name, ..)| name.len() <= 80));
     }

@@ -212,7 +212,10 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     let mut snapshot = store.load().map_err(|e| failed(e.to_string()))?;
     let open_jobs = std::mem::take(&mut snapshot.open_jobs);
     let open_batches = store.open_batches().map_err(|e| failed(e.to_string()))?;
-    let newest = store.event_state().map_err(|e| failed(e.to_string()))?.newest;
+    let newest = store
+        .event_state()
+        .map_err(|e| failed(e.to_string()))?
+        .newest;
     let db = Db::start(Box::new(store)).map_err(|e| failed(e.to_string()))?;
     let output = data.path().join("output");
     let spools = Spools::open(

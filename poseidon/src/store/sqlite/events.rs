@@ -13,6 +13,9 @@ use rusqlite::{OptionalExtension as _, Row, params, params_from_iter};
 const COLUMNS: &str = "e.row, e.identifier, e.instance, e.id, e.time, e.stored, e.received, e.severity, e.format, \
      e.vendor, e.product, e.version, e.signature, e.name, e.agent, e.host, e.source, e.line";
 
+/// One call deletes no more than that: the words of long lines take their time.
+const PRUNE_BYTES: u64 = 8 << 20;
+
 impl Sqlite {
     /// Adds an event of a batch; returns its row.
     pub(super) fn add_event(&self, batch: &Batch, event: &Event) -> Result<u64> {
@@ -67,7 +70,11 @@ impl EventStore for Sqlite {
         let mut rows = statement.query(params_from_iter(values))?;
         let (mut seen, mut bytes) = (Seen::default(), 0);
         while let Some(row) = rows.next()? {
-            if !filter.instances.as_ref().is_none_or(|only| is_of(row, only)) {
+            if !filter
+                .instances
+                .as_ref()
+                .is_none_or(|only| is_of(row, only))
+            {
                 continue;
             }
             if seen.found.len() == window.limit || bytes > LIST_BYTES {
@@ -126,16 +133,19 @@ impl EventStore for Sqlite {
         if over == 0 {
             return Ok((0, 0));
         }
-        let (mut last, mut unsent) = (0, 0);
+        let (mut last, mut unsent, mut freed) = (0, 0, 0);
         let mut statement = self
             .db
             .prepare_cached("SELECT row, bytes FROM events ORDER BY row LIMIT ?1")?;
         let mut rows = statement.query([at_most])?;
         while let Some(row) = rows.next()?
             && over > 0
+            && freed < PRUNE_BYTES
         {
+            let bytes = unsigned(row, 1)?;
             last = unsigned(row, 0)?;
-            over = over.saturating_sub(unsigned(row, 1)?);
+            over = over.saturating_sub(bytes);
+            freed += bytes;
             unsent += u64::from(owed && last > state.sent_through);
         }
         drop(rows);
@@ -173,7 +183,10 @@ fn condition(filter: &EventFilter, window: Window) -> (String, Vec<Value>) {
     };
     let text = |text: &Option<String>| text.clone().map(Value::Text);
     push("event_words MATCH ?", text(&filter.words));
-    push("e.severity >= ?", filter.severity.map(|n| Value::Integer(n.into())));
+    push(
+        "e.severity >= ?",
+        filter.severity.map(|n| Value::Integer(n.into())),
+    );
     push("e.vendor = ? COLLATE NOCASE", text(&filter.vendor));
     push("e.product = ? COLLATE NOCASE", text(&filter.product));
     push("e.at >= ?", filter.since.map(Value::Real));
@@ -182,7 +195,11 @@ fn condition(filter: &EventFilter, window: Window) -> (String, Vec<Value>) {
 }
 
 fn is_of(row: &Row<'_>, only: &Instances) -> bool {
-    let text = |column: usize| row.get_ref(column).ok().and_then(|value| value.as_str().ok());
+    let text = |column: usize| {
+        row.get_ref(column)
+            .ok()
+            .and_then(|value| value.as_str().ok())
+    };
     text(1)
         .and_then(|identifier| only.get(identifier))
         .is_some_and(|instances| text(2).is_some_and(|instance| instances.contains(instance)))
