@@ -374,3 +374,108 @@ fn an_output_that_nobody_reads_any_more_ends_its_job() {
         (agent.status()["jobs"]["running"] == 0).then_some(())
     });
 }
+
+/// The next syslog message, out of its frame.
+fn syslog(stream: &mut impl std::io::Read) -> String {
+    let mut length = String::new();
+    loop {
+        let mut one = [0];
+        stream
+            .read_exact(&mut one)
+            .expect("the SIEM is sent something");
+        match one[0] {
+            b' ' => break,
+            digit => length.push(digit.into()),
+        }
+    }
+    let mut message = vec![0; length.parse().expect("a length")];
+    stream.read_exact(&mut message).expect("a whole message");
+    text(&message)
+}
+
+#[test]
+fn an_event_of_an_offline_device_is_found_and_handed_on_and_a_metric_is_plotted() {
+    let siem = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("tcp://{}", siem.local_addr().unwrap());
+    let mut poseidon = Poseidon::on_a_held_port(&["--siem", &target]);
+    let agent = Agent::new().with(&["--url", &poseidon.url(), "--heartbeat", "1"]);
+    let identifier = text(&agent.run(&["identifier"]).stdout);
+    poseidon.register(identifier.trim(), "router");
+    let mut agent = agent;
+    agent.start();
+    poseidon.wait_for("router", "up");
+    poseidon.kill();
+    let ok = |output: std::process::Output| {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let line = r"CEF:0|Acme|Fire\|wall|1|100|Login failed|8|src=10.0.0.1 msg=Grüße\=dich";
+    ok(agent.run(&["event", line]));
+    let second = "CEF:0|Acme|Fence|1|101|Gate open|Low|cs1=x";
+    ok(agent.run(&["event", second]));
+    assert!(!agent.run(&["event", "no CEF"]).status.success());
+    // It dies as well, before it could tell anybody.
+    agent.kill();
+    agent.start();
+    poseidon.launch();
+    let events = eventually("both are found", || {
+        let lines = ok(poseidon.run(&["events", "--json", "--on", "router"]));
+        let events: Vec<serde_json::Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        (events.len() == 2).then_some(events)
+    });
+    assert_eq!(
+        (&events[0]["line"], &events[1]["line"]),
+        (&line.into(), &second.into())
+    );
+    assert_eq!(events[0]["product"], "Fire|wall");
+    assert_eq!(
+        (&events[0]["severity"], &events[1]["severity"]),
+        (&8.into(), &3.into())
+    );
+    assert_eq!(events[0]["source"], "command");
+    let found = ok(poseidon.run(&[
+        "events",
+        "--text",
+        "\"login failed\" grüße 10.0.0.1",
+        "--raw",
+    ]));
+    assert_eq!(found, format!("{line}\n"));
+    // The first connection is that of the Poseidon that was killed; it never had an event.
+    let mut messages = Vec::new();
+    for stream in siem.incoming() {
+        let mut stream = stream.unwrap();
+        if stream.peek(&mut [0]).is_ok_and(|bytes| bytes > 0) {
+            messages.extend([syslog(&mut stream), syslog(&mut stream)]);
+            break;
+        }
+    }
+    assert!(
+        messages[0].starts_with("<131>1 ") && messages[0].ends_with(line),
+        "{messages:?}"
+    );
+    assert!(
+        messages[1].starts_with("<134>1 ") && messages[1].ends_with(second),
+        "{messages:?}"
+    );
+    eventually("nothing waits", || {
+        let state = poseidon.json(&["events", "--forwarding", "--json"]);
+        (state["forwarding"]["waiting"] == 0).then_some(())
+    });
+
+    ok(agent.run(&["metric", "queue/mail", "7.5", "--unit", "mails"]));
+    eventually("the metric is live", || {
+        let shown = poseidon.json(&["show", "router", "--json"]);
+        (shown["health"]["metrics"][0]["value"] == 7.5).then_some(())
+    });
+    let plotted = poseidon.json(&["metrics", "router", "queue/mail", "--json"]);
+    assert_eq!(plotted["metrics"][0]["unit"], "mails");
+    assert_eq!(plotted["metrics"][0]["points"][0][1], 7.5);
+    let all = ok(poseidon.run(&["metrics", "router"]));
+    assert!(
+        all.contains("system:memory") && all.contains("7.50 mails"),
+        "{all}"
+    );
+}

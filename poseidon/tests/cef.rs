@@ -218,9 +218,9 @@ async fn a_search_finds_what_it_asks_for() {
     for (query, expected) in [
         ("", vec!["n=4", "n=3", "n=2", "n=1"]),
         ("text=login", vec!["n=2", "n=1"]),
-        ("text=log%20fail", vec!["n=1"]),
+        ("text=log*%20fail*", vec!["n=1"]),
         ("text=%22login%20failed%22", vec!["n=1"]),
-        ("text=10.0.0.1", vec!["n=2", "n=1"]),
+        ("text=10.0.0.1", vec!["n=1"]),
         ("text=%22src%3D10.0.0.1%22", vec!["n=1"]),
         ("text=%C3%BCnicode", vec!["n=3"]),
         // Nothing of it is the index's own syntax.
@@ -228,7 +228,7 @@ async fn a_search_finds_what_it_asks_for() {
         ("text=line%3Alogin", vec![]),
         ("text=NOT%20login", vec![]),
         ("text=(login", vec!["n=2", "n=1"]),
-        ("text=login*%20%5E%20-", vec!["n=2", "n=1"]),
+        ("text=login*%20%5E%20-%2010.0.*", vec!["n=2", "n=1"]),
         ("text=don't%20quote", vec!["n=3"]),
         ("text=login%22", vec!["n=2", "n=1"]),
         ("text=login%00", vec!["n=2", "n=1"]),
@@ -249,6 +249,7 @@ async fn a_search_finds_what_it_asks_for() {
     }
     for bad in [
         "text=---",
+        "text=lo*",
         "text=",
         "severity=11",
         "severity=x",
@@ -355,7 +356,13 @@ async fn the_oldest_make_room_and_the_index_forgets_them() {
         (&state["pruned"], &state["newest"], &state["oldest"]),
         (&json!(deleted), &json!(100), &json!(deleted + 1))
     );
-    assert_eq!(names(&rig, "text=word1").await.last().unwrap(), "n=100");
+    assert_eq!(
+        names(&rig, "text=word1*")
+            .await
+            .last()
+            .unwrap_or(&String::new()),
+        "n=100"
+    );
     assert_eq!(names(&rig, "text=%22word1%22").await, Vec::<String>::new());
     assert_eq!(names(&rig, "limit=1000").await.len() as u64, 100 - deleted);
     let db = Connection::open(rig.dir.path().join("data/poseidon.db")).unwrap();

@@ -46,13 +46,8 @@ async fn message(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
         match stream.read_u8().await.ok()? {
             b' ' => break,
             digit => {
-                length = length * 10
-                    + usize::from(
-                        digit
-                            .checked_sub(b'0')
-                            .filter(|d| *d < 10)
-                            .expect("a digit"),
-                    )
+                assert!(digit.is_ascii_digit(), "a digit");
+                length = length * 10 + usize::from(digit - b'0');
             }
         }
     }

@@ -59,7 +59,7 @@ impl Asked {
                 }
                 "text" => {
                     let words = search::words(&text);
-                    filter.words = Some(words.ok_or_else(|| wrong("there is no word in it"))?);
+                    filter.words = Some(words.map_err(wrong)?);
                 }
                 "severity" => {
                     let severity = text.parse().ok().filter(|severity| *severity <= 10);

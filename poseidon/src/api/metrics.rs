@@ -8,7 +8,7 @@ use crate::metrics::{self, FINE};
 use crate::time::now;
 use axum::extract::State;
 use serde_json::{Value, json as value};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 /// Points of one series, unless it is said.
 const POINTS: i64 = 240;
@@ -23,7 +23,7 @@ pub(super) async fn show(
     Path(name): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Answer {
-    let (mut names, mut since, mut until, mut points) = (HashSet::new(), None, now(), POINTS);
+    let (mut names, mut since, mut until, mut points) = (BTreeSet::new(), None, now(), POINTS);
     for (field, text) in query {
         let wrong = |what: &str| ApiError::invalid(format!("{field}={text}: {what}"));
         let time = || {

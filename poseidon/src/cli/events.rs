@@ -19,7 +19,7 @@ const WAIT: u32 = 10;
 #[derive(Args)]
 #[allow(clippy::struct_excessive_bools)]
 pub(super) struct Events {
-    /// Words that must all be in it, each the beginning of a word; "in double quotes" as it stands
+    /// Words that must all be in it; `fail*` for the beginning of one, "in double quotes" as it stands
     #[arg(long)]
     text: Option<String>,
     /// At least so severe, 0 to 10; events of unknown severity are left out then

@@ -16,7 +16,7 @@ use crate::time::now;
 use chunk::{All, Series};
 use reading::{Counters, Reading};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,10 +24,10 @@ use tokio::time::sleep;
 
 /// Seconds between two fine points, and points of a fine chunk.
 pub const FINE: u32 = 60;
-const FINE_POINTS: usize = 30;
+const FINE_POINTS: u32 = 30;
 /// The same for coarse ones.
 pub const COARSE: u32 = 900;
-const COARSE_POINTS: usize = 48;
+const COARSE_POINTS: u32 = 48;
 /// How long fine points are kept.
 const FINE_SECONDS: i64 = 86_400;
 /// Series of one instance in one chunk: what a device may have, and as much again.
@@ -103,7 +103,7 @@ impl Metrics {
     /// What has to be written. Instances that are silent since their chunk's end are forgotten here.
     fn take_dirty(&self, at: f64) -> Vec<Chunk> {
         let mut chunks = std::mem::take(&mut *lock(&self.full));
-        let old = start_of(at, FINE, FINE_POINTS) - i64::from(FINE) * FINE_POINTS as i64;
+        let old = start_of(at, FINE, FINE_POINTS) - i64::from(FINE * FINE_POINTS);
         let mut all = lock(&self.live);
         for (key, live) in all.iter_mut() {
             if std::mem::take(&mut live.dirty) {
@@ -153,7 +153,7 @@ impl Live {
     fn add(&mut self, readings: Vec<Reading>, at: f64) -> Option<(i64, All)> {
         let start = start_of(at, FINE, FINE_POINTS);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let minute = ((at - start as f64) as usize / FINE as usize).min(FINE_POINTS - 1);
+        let minute = ((at - start as f64) as usize / FINE as usize).min(FINE_POINTS as usize - 1);
         let mut full = None;
         if start != self.start || minute != self.minute {
             let mut series = std::mem::take(&mut self.series);
@@ -213,8 +213,8 @@ fn chunk_of(key: &Key, start: i64, series: &All) -> Chunk {
 
 /// Where the chunk begins that a time is in.
 #[allow(clippy::cast_possible_truncation)]
-fn start_of(at: f64, step: u32, points: usize) -> i64 {
-    let length = i64::from(step) * points as i64;
+fn start_of(at: f64, step: u32, points: u32) -> i64 {
+    let length = i64::from(step * points);
     (at as i64).div_euclid(length) * length
 }
 
@@ -307,11 +307,18 @@ pub struct Line {
     pub points: Vec<(i64, f32)>,
 }
 
+/// The points of a series while they are gathered: sum and count for each step.
+#[derive(Default)]
+struct Gathered {
+    unit: String,
+    points: BTreeMap<i64, (f64, u32)>,
+}
+
 /// What is known of an instance from `from` until `until`, in steps of `step` seconds; of the series with these names, or of all.
 pub async fn lines(
     app: &App,
     key: &Key,
-    names: &HashSet<String>,
+    names: &BTreeSet<String>,
     (from, until): (i64, i64),
     step: i64,
 ) -> crate::store::Result<Vec<Line>> {
@@ -327,13 +334,13 @@ pub async fn lines(
             Ok(chunks)
         })
         .await?;
-    let mut gathered: BTreeMap<String, (String, BTreeMap<i64, (f64, u32)>)> = BTreeMap::new();
+    let mut gathered: BTreeMap<String, Gathered> = BTreeMap::new();
     let mut add = |start: i64, width: u32, all: All| {
         for (name, series) in all {
             if !names.is_empty() && !names.contains(&name) {
                 continue;
             }
-            let (unit, points) = gathered.entry(name).or_default();
+            let Gathered { unit, points } = gathered.entry(name).or_default();
             *unit = series.unit;
             for (at, value) in (start..).step_by(width as usize).zip(series.points) {
                 if !value.is_nan() && (from..=until).contains(&at) {
@@ -362,7 +369,7 @@ pub async fn lines(
     }
     Ok(gathered
         .into_iter()
-        .map(|(name, (unit, points))| Line {
+        .map(|(name, Gathered { unit, points })| Line {
             name,
             unit,
             #[allow(clippy::cast_possible_truncation)]

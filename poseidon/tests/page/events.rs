@@ -57,11 +57,11 @@ fn shows_events_live_and_finds_them() {
     browser.until("it comes", &format!("{count} === 4"));
     browser.until_text("#events-list li:first-child", "Other Sensor: Too hot");
     // Filters, each kept in the address.
-    browser.keys("#events-text", "login fail");
+    browser.keys("#events-text", "login fail*");
     browser.until("one fits", &format!("{count} === 1"));
     browser.until(
         "the address has it",
-        "location.hash === '#/events?text=login+fail'",
+        "location.hash === '#/events?text=login+fail*'",
     );
     // What does not fit does not come.
     report(

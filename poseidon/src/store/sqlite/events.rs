@@ -13,6 +13,9 @@ use rusqlite::{OptionalExtension as _, Row, params, params_from_iter};
 const COLUMNS: &str = "e.row, e.identifier, e.instance, e.id, e.time, e.stored, e.received, e.severity, e.format, \
      e.vendor, e.product, e.version, e.signature, e.name, e.agent, e.host, e.source, e.line";
 
+/// One call deletes no more than that: the words of long lines take their time.
+const PRUNE_BYTES: u64 = 8 << 20;
+
 impl Sqlite {
     /// Adds an event of a batch; returns its row.
     pub(super) fn add_event(&self, batch: &Batch, event: &Event) -> Result<u64> {
@@ -130,16 +133,19 @@ impl EventStore for Sqlite {
         if over == 0 {
             return Ok((0, 0));
         }
-        let (mut last, mut unsent) = (0, 0);
+        let (mut last, mut unsent, mut freed) = (0, 0, 0);
         let mut statement = self
             .db
             .prepare_cached("SELECT row, bytes FROM events ORDER BY row LIMIT ?1")?;
         let mut rows = statement.query([at_most])?;
         while let Some(row) = rows.next()?
             && over > 0
+            && freed < PRUNE_BYTES
         {
+            let bytes = unsigned(row, 1)?;
             last = unsigned(row, 0)?;
-            over = over.saturating_sub(unsigned(row, 1)?);
+            over = over.saturating_sub(bytes);
+            freed += bytes;
             unsent += u64::from(owed && last > state.sent_through);
         }
         drop(rows);
