@@ -152,7 +152,7 @@ fn a_folder_is_listed_without_touching_what_is_in_it() {
     let (done, entries) = list(&central, &json!({"path": folder.path()}));
     assert_eq!(
         done,
-        json!({"path": folder.path(), "entries": 5, "more": false})
+        json!({"path": folder.path(), "type": "directory", "mode": "0700", "entries": 5, "more": false})
     );
     let kinds: Vec<_> = entries
         .iter()
