@@ -151,7 +151,7 @@ fn skipped_times_and_zones_that_a_device_does_not_know_are_told() {
 
 #[test]
 fn a_folder_comes_as_it_is_and_goes_back_the_same() {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::{PermissionsExt, symlink};
     let poseidon = Poseidon::start();
     let agent = member(&poseidon, "gate");
     let there = agent.folder().join("srv");

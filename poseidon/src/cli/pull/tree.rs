@@ -75,6 +75,7 @@ impl Pull {
         // Only its owner may enter it. It goes with all that is in it where anything fails.
         let stage = tempfile::Builder::new()
             .prefix(".poseidon-pull-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent)
             .map_err(failed)?;
         let copy = stage.path().join("tree");
