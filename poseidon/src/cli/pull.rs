@@ -25,6 +25,8 @@ use triton::message::id;
 const SILENCE: Duration = Duration::from_mins(5);
 
 #[derive(Args)]
+// Each is a flag of the command line, on or off by itself.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Pull {
     /// The device, or several with commas between them, a colon and the path of a file, or of a folder with --recursive
     #[arg(value_name = "NAME:/PATH", value_parser = Place::parse)]

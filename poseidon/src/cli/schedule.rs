@@ -334,12 +334,12 @@ fn of_device(schedule: &Value, device: &Value) -> String {
                 _ if entry["waiting"] == true => "waiting".to_owned(),
                 _ => text(&entry["last"]["status"]),
             };
-            let last = time(&entry["last"]["time"]).unwrap_or_else(|| "-".to_owned());
+            let before = time(&entry["last"]["time"]).unwrap_or_else(|| "-".to_owned());
             vec![
                 text(&entry["name"]),
                 text(&entry["source"]),
                 next,
-                last,
+                before,
                 status,
             ]
         })
