@@ -285,11 +285,11 @@ fn a_key_is_made_and_a_program_signed_with_it_is_what_runs() {
     let (key, other) = (path("key"), path("other"));
     // As it is told to be written down: the lines behind the key are the configuration.
     let told = String::from_utf8(poseidon.run(&["signing-key", &key]).stdout).unwrap();
-    let section: String = told
+    let section: Vec<&str> = told
         .lines()
         .filter_map(|line| line.strip_prefix("    "))
-        .map(|line| format!("{line}\n"))
         .collect();
+    let section = section.join("\n");
     assert!(section.starts_with("[update]\nkeys = [\""), "{told}");
     let device = Copy::new(&poseidon, "gate", &section);
     let plain = Copy::new(&poseidon, "plain", "");

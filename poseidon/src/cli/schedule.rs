@@ -49,7 +49,7 @@ enum Command {
 struct Set {
     /// Names of devices, and last the file: sections [schedule.NAME] as in the agent's configuration, or JSON,
     /// {"entries":[…]} as in `schedule.set`; `-` reads standard input
-    #[arg(required = true, value_names = ["NAME]... [FILE"], num_args = 1..)]
+    #[arg(required = true, value_name = "NAME|FILE", num_args = 1..)]
     words: Vec<String>,
     /// Devices that a selector means, as for `run`; can be repeated
     #[arg(long, value_name = "SELECTOR")]

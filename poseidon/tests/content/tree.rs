@@ -27,12 +27,13 @@ async fn pull(rig: &Rig, agent: &mut Agent, arguments: &[&str], lists: &[(&str, 
                 agent.send(&job.reply(payload::ERROR, &error)).await;
                 continue;
             };
-            let lines: String = entries["entries"]
+            let lines: Vec<String> = entries["entries"]
                 .as_array()
                 .unwrap()
                 .iter()
-                .map(|entry| format!("{entry}\n"))
+                .map(Value::to_string)
                 .collect();
+            let lines = lines.join("\n");
             agent.output(&job, 0, lines.as_bytes()).await;
             let mut data = entries.clone();
             data["entries"] = 1.into();

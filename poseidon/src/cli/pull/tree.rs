@@ -121,7 +121,12 @@ impl Pull {
         let mut count = 0;
         let mut waiting = vec![(PathBuf::new(), root.to_owned(), 0)];
         while let Some((below, path, depth)) = waiting.pop() {
-            let (entries, job) = self.list(client, name, &path).await?;
+            // As with a single file: once it has begun, what is away is waited for.
+            let (entries, job) = if below == Path::new("") {
+                list(client, name, &path, MAX_ENTRIES, self.patience).await?
+            } else {
+                self.list(client, name, &path).await?
+            };
             let data = &job["result"]["data"];
             if job["result"]["status"] != "succeeded" {
                 let why = outcome(&job);
