@@ -237,10 +237,10 @@ impl Copy {
         fs::copy(env!("CARGO_BIN_EXE_triton"), at("bin/triton")).unwrap();
         let identifier = format!("an-identifier-for-the-update-of-{name}");
         let config = format!(
-            "url = {:?}\nstate = {:?}\nsocket = {:?}\nidentifier = {identifier:?}\n{more}",
+            "url = {:?}\nstate = \"{}\"\nsocket = \"{}\"\nidentifier = {identifier:?}\n{more}",
             poseidon.url(),
-            at("state"),
-            at("socket"),
+            at("state").display(),
+            at("socket").display(),
         );
         fs::write(at("triton.toml"), config).unwrap();
         poseidon.register(&identifier, name);

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use std::process::Output;
 use triton::message::payload;
 
+/// What it lists, by path.
+type Lists<'a> = &'a [(&'a str, Value)];
+
 /// A device that lists what it is told to, and hands out no file.
 async fn pull(rig: &Rig, agent: &mut Agent, arguments: &[&str], lists: &[(&str, Value)]) -> Output {
     let mut command = poseidon(arguments);
@@ -109,7 +112,7 @@ async fn names_of_a_hostile_device_do_not_lead_elsewhere() {
         .collect();
     let mut more = folder(&[entry("a", "file")]);
     more["more"] = true.into();
-    let cases: [(&[(&str, Value)], &[&str], &str); 6] = [
+    let cases: [(Lists<'_>, &[&str], &str); 6] = [
         (
             &[("/srv", own)],
             &[],
