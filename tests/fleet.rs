@@ -149,6 +149,80 @@ fn skipped_times_and_zones_that_a_device_does_not_know_are_told() {
     assert!(table.contains("slow"), "{table}");
 }
 
+#[test]
+fn a_folder_comes_as_it_is_and_goes_back_the_same() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let poseidon = Poseidon::start();
+    let agent = member(&poseidon, "gate");
+    let there = agent.folder().join("srv");
+    let at = |path: &str| there.join(path);
+    fs::create_dir_all(at("a/b/c")).unwrap();
+    fs::create_dir(at("empty")).unwrap();
+    for n in 0..20 {
+        fs::write(at(&format!("a/b/{n} ä")), format!("{n}\n").repeat(n * 1000)).unwrap();
+    }
+    fs::write(at("run.sh"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(at("run.sh"), PermissionsExt::from_mode(0o4755)).unwrap();
+    fs::set_permissions(at("a/b"), PermissionsExt::from_mode(0o555)).unwrap();
+    // Whoever follows these finds what is not the folder's.
+    symlink("/etc/passwd", at("a/outside")).unwrap();
+    symlink("../..", at("a/up")).unwrap();
+    symlink("nothing", at("broken")).unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .arg(at("pipe"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let here = tempfile::tempdir().unwrap();
+    let pull = |to: &str, more: &[&str]| {
+        let place = format!("gate:{}", there.display());
+        let to = here.path().join(to);
+        let mut arguments = vec!["pull", "-r", &place, to.to_str().unwrap()];
+        arguments.extend(more);
+        poseidon.run(&arguments)
+    };
+    let pulled = pull("copy", &[]);
+    assert!(pulled.status.success(), "{}", said(&pulled));
+    assert!(said(&pulled).contains("pipe: a pipe"), "{}", said(&pulled));
+    assert!(
+        said(&pulled).contains("21 files, 5 folders, 3 links"),
+        "{}",
+        said(&pulled)
+    );
+    fs::remove_file(at("pipe")).unwrap();
+    let same = Command::new("diff")
+        .args(["-r", "--no-dereference"])
+        .arg(&there)
+        .arg(here.path().join("copy"))
+        .output()
+        .unwrap();
+    assert!(same.status.success(), "{}", said(&same));
+    let mode = |path: &str| {
+        let metadata = fs::metadata(here.path().join("copy").join(path)).unwrap();
+        metadata.permissions().mode() & 0o7777
+    };
+    // Nobody becomes another user by what a device has.
+    assert_eq!(
+        (mode("run.sh") & 0o7700, mode("a/b") & 0o700),
+        (0o700, 0o500)
+    );
+    // Again: what is there stays, and another folder is the place for it.
+    assert!(pull(".", &[]).status.success());
+    let again = pull(".", &[]);
+    assert!(!again.status.success() && said(&again).contains("is there already"));
+    assert!(here.path().join("srv/run.sh").exists());
+    let refused = pull("none", &["--no-links"]);
+    assert!(!refused.status.success() && said(&refused).contains("is a symbolic link"));
+    let left: Vec<_> = fs::read_dir(here.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != "copy" && name != "srv")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 /// A device whose program is a copy of its own.
 struct Copy {
     folder: tempfile::TempDir,
@@ -163,10 +237,10 @@ impl Copy {
         fs::copy(env!("CARGO_BIN_EXE_triton"), at("bin/triton")).unwrap();
         let identifier = format!("an-identifier-for-the-update-of-{name}");
         let config = format!(
-            "url = {:?}\nstate = {:?}\nsocket = {:?}\nidentifier = {identifier:?}\n{more}",
+            "url = {:?}\nstate = \"{}\"\nsocket = \"{}\"\nidentifier = {identifier:?}\n{more}",
             poseidon.url(),
-            at("state"),
-            at("socket"),
+            at("state").display(),
+            at("socket").display(),
         );
         fs::write(at("triton.toml"), config).unwrap();
         poseidon.register(&identifier, name);
@@ -211,11 +285,11 @@ fn a_key_is_made_and_a_program_signed_with_it_is_what_runs() {
     let (key, other) = (path("key"), path("other"));
     // As it is told to be written down: the lines behind the key are the configuration.
     let told = String::from_utf8(poseidon.run(&["signing-key", &key]).stdout).unwrap();
-    let section: String = told
+    let section: Vec<&str> = told
         .lines()
         .filter_map(|line| line.strip_prefix("    "))
-        .map(|line| format!("{line}\n"))
         .collect();
+    let section = section.join("\n");
     assert!(section.starts_with("[update]\nkeys = [\""), "{told}");
     let device = Copy::new(&poseidon, "gate", &section);
     let plain = Copy::new(&poseidon, "plain", "");

@@ -179,6 +179,44 @@ async fn a_canary_that_fails_keeps_the_rest_from_starting() {
 }
 
 #[tokio::test]
+async fn a_canary_that_dies_is_not_waited_for_for_ever() {
+    let rig = rig_with(|s| s.batch_patience = Duration::from_secs(3)).await;
+    rig.register("gate").await;
+    let mut fleet = Fleet::of(&rig, 3).await;
+    // One that is back in time is waited for.
+    let id = start(&rig, json!({"canary": 1})).await;
+    let (first, job) = fleet.next().await;
+    fleet.accept(first, &job.id).await;
+    fleet.leave(first);
+    rig.is_down(&format!("gate%2Fi{first}")).await;
+    fleet.come(&rig, first).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    fleet.succeed(first, &job.id).await;
+    for _ in 0..2 {
+        let (at, job) = fleet.next().await;
+        fleet.succeed(at, &job.id).await;
+    }
+    assert_eq!(over(&rig, &id).await["counts"]["succeeded"], 3);
+    // One that stays away has failed, and the rest is not asked.
+    let id = start(&rig, json!({"canary": 1})).await;
+    let (dead, job) = fleet.next().await;
+    fleet.accept(dead, &job.id).await;
+    fleet.leave(dead);
+    let batch = over(&rig, &id).await;
+    assert_eq!(batch["stopped"], "canary");
+    assert_eq!(members(&batch, "not-started").len(), 2);
+    assert_eq!(members(&batch, "failed"), [format!("i{dead}")]);
+    let failed = batch["members"].as_array().unwrap().iter();
+    let failed = failed.into_iter().find(|m| m["state"] == "failed").unwrap();
+    let message = failed["message"].as_str().unwrap();
+    assert!(message.contains("went away while its job ran"), "{message}");
+    // Its job is told when it is back, in the history and as a job.
+    fleet.come(&rig, dead).await;
+    fleet.succeed(dead, &job.id).await;
+    assert_eq!(rig.ended(&job.id).await["result"]["status"], "succeeded");
+}
+
+#[tokio::test]
 async fn after_so_many_failures_nothing_more_starts_and_what_runs_goes_on() {
     let rig = rig().await;
     rig.register("gate").await;

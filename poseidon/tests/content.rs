@@ -8,6 +8,8 @@ mod common;
 mod device;
 #[path = "content/pull.rs"]
 mod pull;
+#[path = "content/tree.rs"]
+mod tree;
 
 use common::*;
 use serde_json::{Value, json};

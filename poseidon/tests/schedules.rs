@@ -22,6 +22,9 @@ async fn set(rig: &Rig, entries: Value) -> String {
     answer["schedule"]["revision"].as_str().unwrap().to_owned()
 }
 
+/// What a device says to a question.
+type Answer = Box<dyn Fn(&Message) -> Message>;
+
 /// An agent that has this revision of a schedule.
 async fn device(rig: &Rig, instance: &str, revision: &str) -> Agent {
     let mut agent = Agent::connect(rig.url(), Some(IDENTIFIER), "/triton")
@@ -240,7 +243,6 @@ async fn a_device_is_asked_for_its_times_and_may_say_anything() {
     rig.refused("GET", path, b"", 409).await;
     let mut agent = device(&rig, "i1", "").await;
     let list = json!({"revision": "", "entries": [{"name": "own", "source": "config", "next": 5}], "problem": null});
-    type Answer = Box<dyn Fn(&Message) -> Message>;
     let own = list.clone();
     let cases: Vec<(Answer, u16, &str)> = vec![
         (Box::new(move |m| m.reply(SCHEDULE_LIST, &own)), 200, "own"),

@@ -77,10 +77,11 @@ impl Task for List {
             if !there.is_dir() {
                 lines.add(&above, name, &there)?;
                 lines.flush()?;
-                return Ok(Some(self.data(1, false)));
+                return Ok(Some(self.data(&there, 1, false)));
             }
             above.folder(name).map_err(|e| failed(&e))?
         };
+        let own = dir.file().metadata().map_err(|e| failed(&e))?;
         for name in dir.names().map_err(|e| failed(&e))? {
             let name = name.map_err(|e| failed(&e))?;
             if count == self.limit {
@@ -97,13 +98,20 @@ impl Task for List {
             count += 1;
         }
         lines.flush()?;
-        Ok(Some(self.data(count, more)))
+        Ok(Some(self.data(&own, count, more)))
     }
 }
 
 impl List {
-    fn data(&self, entries: u64, more: bool) -> Value {
-        json!({ "path": self.path, "entries": entries, "more": more })
+    /// What the path itself is says whether it was listed, or what is in it.
+    fn data(&self, own: &Metadata, entries: u64, more: bool) -> Value {
+        json!({
+            "path": self.path,
+            "type": kind_of(own).0,
+            "mode": attributes::mode(own),
+            "entries": entries,
+            "more": more,
+        })
     }
 }
 

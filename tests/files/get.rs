@@ -149,10 +149,11 @@ fn a_folder_is_listed_without_touching_what_is_in_it() {
     );
     let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
     std::os::unix::fs::chown(at("folder"), Some(54_321), Some(54_322)).unwrap();
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o710)).unwrap();
     let (done, entries) = list(&central, &json!({"path": folder.path()}));
     assert_eq!(
         done,
-        json!({"path": folder.path(), "entries": 5, "more": false})
+        json!({"path": folder.path(), "type": "directory", "mode": "0710", "entries": 5, "more": false})
     );
     let kinds: Vec<_> = entries
         .iter()

@@ -381,9 +381,14 @@ async fn bring_schedule(connection: &Connection, wanted: &Wanted) -> Result<(), 
                 _ => false,
             },
             lasts: match &e {
-                AskError::Refused(error) => {
-                    matches!(error.code, ErrorCode::Invalid | ErrorCode::TooLarge)
-                }
+                AskError::Refused(error) => matches!(
+                    error.code,
+                    ErrorCode::Invalid
+                        | ErrorCode::TooLarge
+                        | ErrorCode::Refused
+                        | ErrorCode::Untrusted
+                        | ErrorCode::UnknownType
+                ),
                 AskError::TooLarge(_) => true,
                 _ => false,
             },

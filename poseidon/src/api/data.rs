@@ -3,7 +3,7 @@
 use super::blobs::{blocking, length, next, receive};
 use super::door::Who;
 use super::extract::{Path, Query};
-use super::{Answer, ApiError, Shared, identifier, json, object};
+use super::{Answer, ApiError, Shared, identifier, json, object, whole};
 use crate::blobs::sha256;
 use crate::data::{DataError, VALUE_BYTES, check_key};
 use crate::store::named::Content;
@@ -59,9 +59,12 @@ pub(super) async fn put(
         let of = receive(upload, value, body).await?;
         (Content::Blob(of.0.clone()), of)
     };
-    let entry = app.data.put(&hash, &key, secret, content, of).await?;
-    log::info!("{name} was given {key}");
-    Ok(json(&entry))
+    let put = async move {
+        let entry = app.data.put(&hash, &key, secret, content, of).await?;
+        log::info!("{name} was given {key}");
+        Ok(json(&entry))
+    };
+    whole(put).await?
 }
 
 pub(super) async fn show(

@@ -51,6 +51,7 @@ pub fn start(app: &Arc<App>, batch: &Arc<Batch>, resumed: bool) {
         cancelled: None,
         unsent: HashMap::new(),
         unwritten: Vec::new(),
+        down: HashMap::new(),
         retry: None,
         told: false,
         news: false,
@@ -81,6 +82,8 @@ struct Driver {
     unsent: HashMap<Key, usize>,
     /// Ends that the store has not taken.
     unwritten: Vec<(u32, bool, MemberEnd)>,
+    /// Since when the device of a member that runs is down.
+    down: HashMap<usize, Instant>,
     /// When to try again what failed.
     retry: Option<Instant>,
     /// The log has said that something failed.
@@ -102,6 +105,7 @@ impl Driver {
             self.stop_where_due().await;
             self.start_more().await;
             self.give_up();
+            self.give_up_running();
             self.write().await;
             if self.is_over() && self.finish().await {
                 return;
@@ -413,6 +417,36 @@ impl Driver {
         }
     }
 
+    /// Ends members whose device went while their job ran, and stayed away for too long: else a canary that dies would hold
+    /// up the batch for ever. Where the batch may wait for devices it waits for these as well.
+    fn give_up_running(&mut self) {
+        let patience = self.app.settings.batch_patience;
+        let waits = self.batch.row.expires.is_some_and(|at| at > now());
+        let mut gone = Vec::new();
+        for (at, (live, _)) in &self.open {
+            if self.app.registry.connection(&live.key()).is_some() {
+                self.down.remove(at);
+                continue;
+            }
+            let since = *self.down.entry(*at).or_insert_with(Instant::now);
+            if !waits && since.elapsed() >= patience {
+                gone.push(*at);
+            }
+        }
+        self.down.retain(|at, _| self.open.contains_key(at));
+        for at in gone {
+            if let Some((live, handle)) = self.open.remove(&at) {
+                handle.abort();
+                self.unsent.remove(&live.key());
+                let reason = format!(
+                    "the device went away while its job ran, and did not come back for {} s; the job may run on there",
+                    patience.as_secs()
+                );
+                self.end(at, true, MemberEnd::new(MemberState::Failed, reason));
+            }
+        }
+    }
+
     /// Tells those that run, once for each cancel; those that are down when they come back.
     async fn heed_cancel(&mut self) {
         let cancel = lock(&self.batch.standing).cancel.take();
@@ -504,6 +538,9 @@ impl Driver {
         }
         if let Some((_, until)) = self.cancelled {
             due = due.min(until);
+        }
+        if !self.open.is_empty() {
+            due = due.min(Instant::now() + self.app.settings.batch_patience);
         }
         self.retry.map_or(due, |retry| due.min(retry))
     }

@@ -12,6 +12,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use triton::message::payload::{FILE_LIST, Stream};
 
+/// Longest listing: 100,000 entries with long names.
+const LIST_BYTES: usize = 64 << 20;
+
 #[derive(Args)]
 pub(super) struct Ls {
     /// The device, a colon and the path of a folder, a file or a link
@@ -39,23 +42,11 @@ impl Ls {
             "" => "/",
             path => path,
         };
-        let payload = json!({"path": path, "limit": self.limit});
-        let body = json!({"agents": [name], "type": FILE_LIST, "payload": payload});
-        let answer: Value = client.post("/jobs", &body).await?;
-        let jobs = answer["jobs"].as_array().map_or(&[][..], Vec::as_slice);
-        let ids: Vec<&str> = jobs.iter().filter_map(|job| job["id"].as_str()).collect();
-        let [id] = ids.as_slice() else {
-            cancel(client, &ids).await;
-            return Err(format!(
-                "{} stands for {} devices: name one of them, NAME/INSTANCE",
-                clean(name),
-                ids.len()
-            ));
-        };
+        let id = ask(client, name, path, self.limit as usize).await?;
         let (mut entries, job) = tokio::select! {
-            listed = self.listed(client, id) => listed?,
+            listed = listed(client, &id, self.patience) => listed?,
             code = interrupted() => {
-                cancel(client, &ids).await;
+                cancel(client, &[&id]).await;
                 return Ok(ExitCode::from(code));
             }
         };
@@ -72,34 +63,6 @@ impl Ls {
         self.show(&entries)
     }
 
-    async fn listed(&self, client: &Client, job: &str) -> Result<(Vec<Value>, Value), Failure> {
-        let outage = Outage::new(self.patience, Away::default());
-        let mut follower = Follower::to_the_end(client, job, outage, true).await?;
-        let mut lines = Vec::new();
-        let mut end = Value::Null;
-        while let Some((_, news)) = follower.next().await? {
-            match news {
-                News::Output {
-                    stream: Stream::Stdout,
-                    bytes,
-                    ..
-                } => lines.extend_from_slice(&bytes),
-                News::Gap { .. } => {
-                    return Err(Failure::wrong(
-                        "a part of the listing was lost with a connection: try again",
-                    ));
-                }
-                News::End(job) => end = job,
-                _ => {}
-            }
-        }
-        let lines = lines.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-        let entries = lines.map(serde_json::from_slice).collect::<Result<_, _>>();
-        let entries = entries
-            .map_err(|e| Failure::wrong(format!("the device's listing cannot be read: {e}")))?;
-        Ok((entries, end))
-    }
-
     fn show(&self, entries: &[Value]) -> Ended {
         if self.json {
             return print_json(&json!(entries));
@@ -113,6 +76,73 @@ impl Ls {
         }
         print(&long(entries))
     }
+}
+
+/// The entries of a folder, and the job that told them.
+pub(super) async fn list(
+    client: &Client,
+    name: &str,
+    path: &str,
+    limit: usize,
+    patience: Patience,
+) -> Result<(Vec<Value>, Value), Failure> {
+    let id = ask(client, name, path, limit).await?;
+    listed(client, &id, patience).await
+}
+
+async fn ask(client: &Client, name: &str, path: &str, limit: usize) -> Result<String, Failure> {
+    let payload = json!({"path": path, "limit": limit});
+    let body = json!({"agents": [name], "type": FILE_LIST, "payload": payload});
+    let answer: Value = client.try_post("/jobs", &body).await?;
+    let jobs = answer["jobs"].as_array().map_or(&[][..], Vec::as_slice);
+    let ids: Vec<&str> = jobs.iter().filter_map(|job| job["id"].as_str()).collect();
+    let [id] = ids.as_slice() else {
+        cancel(client, &ids).await;
+        return Err(Failure::wrong(format!(
+            "{} stands for {} devices: name one of them, NAME/INSTANCE",
+            clean(name),
+            ids.len()
+        )));
+    };
+    Ok((*id).to_owned())
+}
+
+async fn listed(
+    client: &Client,
+    job: &str,
+    patience: Patience,
+) -> Result<(Vec<Value>, Value), Failure> {
+    let outage = Outage::new(patience, Away::default());
+    let mut follower = Follower::to_the_end(client, job, outage, true).await?;
+    let mut lines = Vec::new();
+    let mut end = Value::Null;
+    while let Some((_, news)) = follower.next().await? {
+        match news {
+            News::Output {
+                stream: Stream::Stdout,
+                bytes,
+                ..
+            } => lines.extend_from_slice(&bytes),
+            News::Gap { .. } => {
+                return Err(Failure::wrong(
+                    "a part of the listing was lost with a connection: try again",
+                ));
+            }
+            News::End(job) => end = job,
+            _ => {}
+        }
+        if lines.len() > LIST_BYTES {
+            cancel(client, &[job]).await;
+            return Err(Failure::wrong(format!(
+                "the device's listing has more than {LIST_BYTES} bytes"
+            )));
+        }
+    }
+    let lines = lines.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let entries = lines.map(serde_json::from_slice).collect::<Result<_, _>>();
+    let entries =
+        entries.map_err(|e| Failure::wrong(format!("the device's listing cannot be read: {e}")))?;
+    Ok((entries, end))
 }
 
 /// As `ls -l` has it.

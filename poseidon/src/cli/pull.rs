@@ -1,4 +1,6 @@
-//! `poseidon pull`: a file of a device, whole or not at all.
+//! `poseidon pull`: a file or a folder of a device, whole or not at all.
+
+mod tree;
 
 use super::bars::{Bar, Bars};
 use super::client::{Client, Failure, segment};
@@ -23,8 +25,10 @@ use triton::message::id;
 const SILENCE: Duration = Duration::from_mins(5);
 
 #[derive(Args)]
+// Each is a flag of the command line, on or off by itself.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Pull {
-    /// The device, or several with commas between them, a colon and the path of a file
+    /// The device, or several with commas between them, a colon and the path of a file, or of a folder with --recursive
     #[arg(value_name = "NAME:/PATH", value_parser = Place::parse)]
     place: Place,
     /// File or folder for it, the current folder if absent; `-` is standard output. Files of several devices are called DEVICE-FILE
@@ -34,8 +38,15 @@ pub(super) struct Pull {
     #[arg(long, short)]
     force: bool,
     /// Take the file that a symbolic link points to
-    #[arg(long)]
+    #[arg(long, conflicts_with = "recursive")]
     follow: bool,
+    /// Fetch a folder and all that is in it, to where nothing is yet. Symbolic links are made as links, whatever they point to,
+    /// and never followed; pipes, sockets and devices are named and left out
+    #[arg(long, short, conflicts_with = "force")]
+    recursive: bool,
+    /// With --recursive: refuse a folder with symbolic links in it
+    #[arg(long, requires = "recursive")]
+    no_links: bool,
     #[command(flatten)]
     patience: Patience,
 }
@@ -45,9 +56,9 @@ impl Pull {
         if self.place.names.is_empty() {
             return Err("no device is named before the colon: NAME:/path".to_owned());
         }
-        if self.place.path.ends_with('/') {
+        if self.place.path.ends_with('/') && !self.recursive {
             return Err(format!(
-                "{} names a folder, and only files can be pulled; 'poseidon ls' lists it",
+                "{} names a folder: --recursive fetches it, and 'poseidon ls' lists it",
                 clean(&self.place.path)
             ));
         }
@@ -61,6 +72,9 @@ impl Pull {
         let several = self.place.names.len() > 1;
         if several && self.to_stdout() {
             return Err("the files of several devices do not go to standard output".to_owned());
+        }
+        if self.recursive && self.to_stdout() {
+            return Err("a folder does not go to standard output".to_owned());
         }
         let bars = Bars::new();
         let mut code = ExitCode::SUCCESS;
@@ -90,7 +104,11 @@ impl Pull {
         bars: &Bars,
     ) -> Result<(), String> {
         let started = now();
-        let mut fetch = Fetch::new(self, client, name);
+        if self.recursive {
+            let target = self.target(name, several)?;
+            return self.tree(client, name, &target, bars).await;
+        }
+        let mut fetch = Fetch::new(self, client, name, &self.place.path);
         if self.to_stdout() {
             let mut out = std::io::stdout();
             return Ok(fetch.run(&mut out, bars).await?);
@@ -122,7 +140,11 @@ impl Pull {
     }
 
     fn target(&self, name: &str, several: bool) -> Result<PathBuf, String> {
-        let file = last_part(&self.place.path);
+        let file = match last_part(&self.place.path) {
+            // All of a device.
+            "" => "root",
+            file => file,
+        };
         // What a device is called must not lead elsewhere.
         let plain: String = name
             .chars()
@@ -150,12 +172,16 @@ impl Pull {
     }
 }
 
-/// Syncs a whole file and gives it its name.
-fn place(file: NamedTempFile, target: &Path, mode: u32, force: bool) -> std::io::Result<()> {
-    // As with a file that was made here: what the user gives to nobody stays theirs.
+/// As with a file that was made here: what the user gives to nobody stays theirs.
+fn umask() -> u32 {
     let mask = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     rustix::process::umask(mask);
-    let mode = mode & 0o777 & !mask.bits();
+    mask.bits()
+}
+
+/// Syncs a whole file and gives it its name.
+fn place(file: NamedTempFile, target: &Path, mode: u32, force: bool) -> std::io::Result<()> {
+    let mode = mode & 0o777 & !umask();
     file.as_file()
         .set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
@@ -173,6 +199,9 @@ struct Fetch<'a> {
     pull: &'a Pull,
     client: Client,
     name: &'a str,
+    path: &'a str,
+    /// It is one of many: the server or the device may be away before the first answer as well.
+    patient: bool,
     given: u64,
     hash: Sha256,
     /// Of the last answer.
@@ -186,11 +215,13 @@ struct Fetch<'a> {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(pull: &'a Pull, client: &Client, name: &'a str) -> Self {
+    fn new(pull: &'a Pull, client: &Client, name: &'a str, path: &'a str) -> Self {
         Self {
             pull,
             client: client.clone(),
             name,
+            path,
+            patient: false,
             given: 0,
             hash: Sha256::new(),
             tag: None,
@@ -213,7 +244,7 @@ impl<'a> Fetch<'a> {
                 },
                 Err(failure) => failure,
             };
-            if self.tag.is_none() {
+            if self.tag.is_none() && !self.patient {
                 // The first answer: nothing was going on that could be gone on with.
                 return Err(failure);
             }
@@ -240,7 +271,7 @@ impl<'a> Fetch<'a> {
         let path = format!(
             "/agents/{}/file?path={}&offset={}&follow={}",
             segment(self.name),
-            segment(&self.pull.place.path),
+            segment(self.path),
             self.given,
             self.pull.follow
         );
@@ -259,7 +290,8 @@ impl<'a> Fetch<'a> {
         self.mode = mode.unwrap_or(0o600);
         if self.tag.is_none() {
             self.tag = Some(header("etag").unwrap_or_else(|| "*".to_owned()));
-            self.bar = Some(bars.of_bytes(&clean(self.name), self.size));
+            let label = if self.patient { self.path } else { self.name };
+            self.bar = Some(bars.of_bytes(&clean(label), self.size));
         } else {
             outage.opened();
         }
@@ -289,7 +321,7 @@ impl<'a> Fetch<'a> {
         }
         Err(Failure::wrong(format!(
             "what came of {} has the SHA-256 {own}, and the device says {}: the file is not kept",
-            clean(&self.pull.place.path),
+            clean(self.path),
             expected.map_or("nothing".to_owned(), clean)
         )))
     }

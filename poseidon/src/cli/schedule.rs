@@ -49,7 +49,7 @@ enum Command {
 struct Set {
     /// Names of devices, and last the file: sections [schedule.NAME] as in the agent's configuration, or JSON,
     /// {"entries":[…]} as in `schedule.set`; `-` reads standard input
-    #[arg(required = true, value_names = ["NAME]... [FILE"], num_args = 1..)]
+    #[arg(required = true, value_name = "NAME|FILE", num_args = 1..)]
     words: Vec<String>,
     /// Devices that a selector means, as for `run`; can be repeated
     #[arg(long, value_name = "SELECTOR")]
@@ -334,12 +334,12 @@ fn of_device(schedule: &Value, device: &Value) -> String {
                 _ if entry["waiting"] == true => "waiting".to_owned(),
                 _ => text(&entry["last"]["status"]),
             };
-            let last = time(&entry["last"]["time"]).unwrap_or_else(|| "-".to_owned());
+            let before = time(&entry["last"]["time"]).unwrap_or_else(|| "-".to_owned());
             vec![
                 text(&entry["name"]),
                 text(&entry["source"]),
                 next,
-                last,
+                before,
                 status,
             ]
         })

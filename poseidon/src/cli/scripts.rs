@@ -3,12 +3,14 @@
 mod diff;
 mod local;
 
+use super::bars::Bars;
 use super::client::{Client, segment};
 use super::commands::{Ended, print, print_json, rows};
+use super::follow::Patience;
 use super::tables::{ago, bytes, clean, table, text};
+use super::upload::{Source, Uploads};
 use crate::repositories::manifest::parse_mode;
 use clap::{Args, Subcommand};
-use local::Local;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -112,6 +114,8 @@ struct Put {
     /// Only if this is the id of the current revision
     #[arg(long, value_name = "REVISION")]
     parent: Option<String>,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 fn mode(text: &str) -> Result<u32, String> {
@@ -245,11 +249,13 @@ impl Put {
         let known: Vec<&str> = rows(&before, "files")
             .filter_map(|f| f["sha256"].as_str())
             .collect();
-        for file in &files {
-            if !known.contains(&file.sha256.as_str()) {
-                upload(client, file).await?;
-            }
-        }
+        let new = files.iter().filter(|f| !known.contains(&f.sha256.as_str()));
+        let sources = new.map(|f| Source::known(&f.sha256, f.size, f.from.clone()));
+        let bars = Bars::new();
+        Uploads::new(client, self.patience, &bars)
+            .send(sources.collect())
+            .await?;
+        drop(bars);
         let change = |before: &Value| {
             let mut after = if self.prune {
                 BTreeMap::new()
@@ -266,20 +272,6 @@ impl Put {
         let parent = self.parent.as_deref();
         change_whole(client, &self.name, &self.comment, parent, change).await
     }
-}
-
-async fn upload(client: &Client, file: &Local) -> Result<(), String> {
-    let path = format!("/blobs/{}", file.sha256);
-    if client.has(&path).await? {
-        return Ok(());
-    }
-    let open = std::fs::File::open(&file.from)
-        .map_err(|e| format!("cannot read {}: {e}", file.from.display()))?;
-    let _: Value = client
-        .put_file(&path, open, file.size)
-        .await
-        .map_err(|e| format!("{}: {e}", file.from.display()))?;
-    Ok(())
 }
 
 async fn rm(client: &Client, name: &str, paths: &[String], comment: &str) -> Ended {

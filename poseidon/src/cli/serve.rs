@@ -54,6 +54,9 @@ pub(super) struct Serve {
     /// A file that is being fetched waits so long for a device that says nothing or is away: 90s, 15m
     #[arg(long, default_value = "2m", value_parser = super::length, value_name = "DURATION")]
     file_patience: std::time::Duration,
+    /// A batch waits so long for a device that went while its job ran, then that has failed: 90s, 15m
+    #[arg(long, default_value = "15m", value_parser = super::length, value_name = "DURATION")]
+    batch_patience: std::time::Duration,
     /// Bytes of one file that is pushed, or of data that is given
     #[arg(long, default_value_t = 2 << 30, value_name = "BYTES")]
     blob_bytes: u64,
@@ -103,6 +106,7 @@ impl Serve {
             output_store_bytes: self.output_store_bytes,
             history_records: self.history_records,
             file_patience: self.file_patience,
+            batch_patience: self.batch_patience,
             blob_bytes: self.blob_bytes,
             blob_store_bytes: self.blob_store_bytes,
             events_bytes: self.events_bytes,

@@ -100,6 +100,8 @@ pub struct Settings {
     pub history_records: u64,
     /// How long a file that is being fetched waits for a device that says nothing, or is away.
     pub file_patience: Duration,
+    /// How long a batch waits for a device that went while its job ran.
+    pub batch_patience: Duration,
     /// Bytes of one blob.
     pub blob_bytes: u64,
     /// Bytes of all blobs.
@@ -130,6 +132,7 @@ impl Settings {
             output_store_bytes: 8 << 30,
             history_records: 100_000,
             file_patience: Duration::from_mins(2),
+            batch_patience: Duration::from_mins(15),
             blob_bytes: 2 << 30,
             blob_store_bytes: 16 << 30,
             events_bytes: 2 << 30,
