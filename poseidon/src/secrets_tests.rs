@@ -1,7 +1,7 @@
 use super::*;
+use crate::store::Identifier;
 use crate::store::Store as _;
 use crate::store::named::Entry;
-use crate::store::{Identifier, named::NamedStore as _};
 
 const PLAIN: &[u8] = b"the-plain-secret-of-this-test";
 
