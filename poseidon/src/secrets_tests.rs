@@ -20,7 +20,7 @@ fn old_folder() -> (tempfile::TempDir, DataDir) {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::open(dir.path()).unwrap();
     let mut store = Sqlite::open(&data.path().join("poseidon.db")).unwrap();
-    store.keep_deleted();
+    store.keep_deleted().unwrap();
     let identifier = Identifier {
         hash: "h".to_owned(),
         name: "box".to_owned(),

@@ -18,20 +18,20 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// An answer: status, head, body.
-pub struct Told {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+struct Told {
+    status: u16,
+    head: String,
+    body: String,
 }
 
 impl Told {
-    pub fn json(&self) -> Value {
+    fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{}", self.body))
     }
 }
 
 /// Sends a request by hand. Of a stream only the head is read.
-pub async fn ask(url: &str, method: &str, path: &str, head: &[&str], body: &str) -> Told {
+async fn ask(url: &str, method: &str, path: &str, head: &[&str], body: &str) -> Told {
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut text = format!(
@@ -39,7 +39,9 @@ pub async fn ask(url: &str, method: &str, path: &str, head: &[&str], body: &str)
         body.len()
     );
     if !head.iter().any(|line| line.starts_with("host:")) {
-        text += &format!("host: {address}\r\n");
+        text += "host: ";
+        text += address;
+        text += "\r\n";
     }
     for line in head {
         text += line;
@@ -67,12 +69,12 @@ pub async fn ask(url: &str, method: &str, path: &str, head: &[&str], body: &str)
     }
 }
 
-pub fn bearer(token: &str) -> String {
+fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}")
 }
 
 /// Makes a token.
-pub async fn token(rig: &Rig, name: &str, role: &str, on: &[&str]) -> String {
+async fn token(rig: &Rig, name: &str, role: &str, on: &[&str]) -> String {
     let body = json!({"name": name, "role": role, "on": on});
     let answer: Value = rig.client.post("/tokens", &body).await.unwrap();
     answer["token"].as_str().unwrap().to_owned()

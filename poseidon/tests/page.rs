@@ -25,6 +25,8 @@ macro_rules! world {
 mod batches;
 #[path = "page/commands.rs"]
 mod commands;
+#[path = "page/doors.rs"]
+mod doors;
 #[path = "page/events.rs"]
 mod events;
 #[path = "page/files.rs"]

@@ -79,6 +79,8 @@ async function request(method, path, body, signal) {
       body: body === undefined || raw ? body : JSON.stringify(body),
       cache: "no-store",
       credentials: "same-origin",
+      // Signing out goes on where the page is left at once.
+      keepalive: path === "/logout",
       signal,
     });
   } catch (error) {

@@ -10,10 +10,9 @@ async fn log_in(url: &str, token: &str, head: &[&str]) -> Told {
 }
 
 fn cookie(told: &Told) -> String {
-    let lines = told.head.lines();
+    let mut lines = told.head.lines();
     let line = lines
-        .filter_map(|l| l.strip_prefix("set-cookie: "))
-        .next()
+        .find_map(|l| l.strip_prefix("set-cookie: "))
         .expect("a cookie");
     format!("cookie: other=1; {}", line.split(';').next().unwrap())
 }

@@ -81,7 +81,7 @@ impl NamedStore for Sqlite {
             .prepare_cached(
                 "SELECT value, sha256, key FROM named_data WHERE identifier = ?1 AND name = ?2",
             )?
-            .query_row([identifier, key], |row| content(row))
+            .query_row([identifier, key], content)
             .optional()?)
     }
 
@@ -162,10 +162,8 @@ impl Sqlite {
 
     /// As stores of before did: what is deleted stays in free pages.
     #[cfg(test)]
-    pub fn keep_deleted(&mut self) {
-        self.db
-            .pragma_update(None, "secure_delete", "OFF")
-            .expect("a pragma");
+    pub fn keep_deleted(&mut self) -> Result<()> {
+        Ok(self.db.pragma_update(None, "secure_delete", "OFF")?)
     }
 }
 
