@@ -24,6 +24,7 @@ use crate::plugin::files::Files;
 use crate::plugin::history::History;
 use crate::plugin::schedule::Schedules;
 use crate::plugin::scripts::Scripts;
+use crate::plugin::trust::TrustDesk;
 use crate::plugin::update::Updates;
 use crate::schedule::{self, Scheduler};
 use crate::scripts::{Attributes, Repository};
@@ -35,6 +36,7 @@ use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
 use crate::transfer::{self, Pace};
+use crate::trust::Trust;
 use crate::update::{self, Began, Trial, Watch};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
@@ -132,6 +134,8 @@ pub fn run(
         crew: crew.clone(),
     })
     .map_err(io("create a wake-up"))?;
+    let trust = Arc::new(Trust::new(&config.state));
+    let control = Arc::new(Control::new(link_settings.clone()).map_err(io("create a wake-up"))?);
     let files = files(config);
     let notes = files.notes.clone();
     // Mostly there is nothing to sweep. Where there is, its disk may hang, and nobody waits for that.
@@ -142,9 +146,14 @@ pub fn run(
     {
         log::warn!("what transfers have left behind stays until the next start: {e}");
     }
-    let dispatcher = Arc::new(Dispatcher::new(vec![
+    let dispatcher = Dispatcher::new(vec![
         Box::new(Commands::new(Arc::clone(&pool))),
-        Box::new(Data::new(Arc::clone(&pool), Arc::clone(&outbox))),
+        Box::new(Data::new(
+            Arc::clone(&pool),
+            Arc::clone(&outbox),
+            Arc::clone(&trust),
+        )),
+        Box::new(TrustDesk::new(Arc::clone(&control))),
         Box::new(Scripts::new(
             Arc::clone(&pool),
             Arc::clone(&scripts),
@@ -172,11 +181,12 @@ pub fn run(
             Arc::clone(&journal),
             Arc::clone(&scheduler),
             Arc::clone(&scripts),
+            Arc::clone(&trust),
         )),
         Box::new(Schedules::new(Arc::clone(&scheduler))),
-    ]));
+    ]);
+    let dispatcher = Arc::new(dispatcher.judged_by(Arc::clone(&trust)));
     let heartbeat = Arc::new(Heartbeat::new());
-    let control = Arc::new(Control::new(link_settings).map_err(io("create a wake-up"))?);
 
     let local_settings = server::Settings {
         path: config.socket.clone(),
@@ -221,6 +231,7 @@ pub fn run(
         scheduler: Arc::clone(&scheduler),
         attributes,
         scripts,
+        trust,
         instance,
         run: id::random(),
         clone_advice: clone_advice(config),

@@ -2,18 +2,33 @@
 
 use crate::message::payload::{self, PluginState};
 use crate::message::{ErrorCode, Message, VERSION};
-use crate::plugin::{Peer, Plugin};
+use crate::plugin::{Origin, Peer, Plugin};
+use crate::trust::Trust;
+use std::sync::Arc;
 
 /// Knows the plugins of this agent.
 #[derive(Default)]
 pub struct Dispatcher {
     plugins: Vec<Box<dyn Plugin>>,
+    /// Judges what comes from Poseidon.
+    trust: Option<Arc<Trust>>,
 }
 
 impl Dispatcher {
     /// Dispatches to `plugins`; where two act on a type, the first gets it.
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
-        Self { plugins }
+        Self {
+            plugins,
+            trust: None,
+        }
+    }
+
+    /// Has what comes from Poseidon judged before anything acts on it.
+    pub fn judged_by(self, trust: Arc<Trust>) -> Self {
+        Self {
+            trust: Some(trust),
+            ..self
+        }
     }
 
     /// The types that can be acted on here.
@@ -46,6 +61,15 @@ impl Dispatcher {
             }
             let text = message.payload.as_deref().unwrap_or("without payload");
             log::warn!("the peer says error: {}", shorten(text));
+            return;
+        }
+        if let Some(trust) = self
+            .trust
+            .as_ref()
+            .filter(|_| from.origin == Origin::Poseidon)
+            && let Err((code, reason)) = trust.judge(message)
+        {
+            from.outbox.push(message.reply_error(code, reason));
             return;
         }
         let kind = message.kind.as_str();

@@ -52,6 +52,7 @@ FULL = {
     "shutdown_command": ["halt"],
     "update_key": ["A" * 43 + "="],
     "update_confirm_seconds": "60",
+    "poseidon_key": ["B" * 43 + "="],
     "window_bytes": "131072",
     "idle_seconds": "60",
     "manifest_entries": "1000",

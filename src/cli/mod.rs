@@ -14,6 +14,7 @@ mod run;
 mod schedule;
 mod script;
 mod status;
+mod trust;
 mod words;
 
 use crate::config::Config;

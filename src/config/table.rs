@@ -305,6 +305,16 @@ pub static SETTINGS: &[Setting] = &[
         Number(5, 86_400, U64(|c| &mut c.update.confirm_seconds)),
     ),
     only_file(
+        "trust.poseidon_keys",
+        List(One::IsNoList, |config, keys| {
+            for key in &keys {
+                check::public_key(key)?;
+            }
+            config.trust.poseidon_keys = keys;
+            Ok(())
+        }),
+    ),
+    only_file(
         "files.window_bytes",
         Number(65_536, 2_097_152, U64(|c| &mut c.files.window_bytes)),
     ),

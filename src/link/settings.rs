@@ -5,6 +5,7 @@ use super::{Deadlines, Options, Proxy, ProxySettings, ProxySource, Target};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::{self, Identifier};
+use crate::message::sign::PublicKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct LinkSettings {
     pub pong: Duration,
     /// Told in `hello`.
     pub labels: BTreeMap<String, String>,
+    /// Keys that Poseidon may have.
+    pub poseidon_keys: Vec<PublicKey>,
 }
 
 impl LinkSettings {
@@ -53,6 +56,7 @@ impl LinkSettings {
             interval: Duration::from_secs(config.heartbeat_seconds),
             pong: Duration::from_secs(connect.pong_seconds),
             labels: config.labels.clone(),
+            poseidon_keys: poseidon_keys(config)?,
         })
     }
 }
@@ -64,6 +68,15 @@ pub fn targets(config: &Config) -> Result<Vec<Target>> {
             .map_err(|e| Error::new(format!("a configured url {e}")))
     };
     config.url.iter().map(parse).collect()
+}
+
+/// The keys of a configuration.
+pub fn poseidon_keys(config: &Config) -> Result<Vec<PublicKey>> {
+    let parse = |key: &String| {
+        key.parse()
+            .map_err(|e| Error::new(format!("a configured key of Poseidon: {e}")))
+    };
+    config.trust.poseidon_keys.iter().map(parse).collect()
 }
 
 fn proxy(config: &Config) -> Result<ProxySettings> {

@@ -91,6 +91,8 @@ pub const AGENT_EXIT: &str = "agent.exit";
 pub const SYSTEM_REBOOT: &str = "system.reboot";
 #[allow(missing_docs)]
 pub const SYSTEM_SHUTDOWN: &str = "system.shutdown";
+/// Over the local socket: what `triton trust` has changed is to be read.
+pub const TRUST_RELOAD: &str = "trust.reload";
 /// The code of an `error` where there is no connection to Poseidon.
 pub const OFFLINE: &str = "offline";
 /// Asks the agent for its own state; answered by a message of the same type.

@@ -12,6 +12,7 @@ use crate::plugin::health::agent_rss;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::sys::clock;
+use crate::trust::Trust;
 use std::sync::Arc;
 
 /// Answers `agent.status`.
@@ -25,6 +26,7 @@ pub struct Status {
     journal: Arc<Journal>,
     scheduler: Arc<Scheduler>,
     scripts: Arc<Repository>,
+    trust: Arc<Trust>,
 }
 
 impl Status {
@@ -39,6 +41,7 @@ impl Status {
         journal: Arc<Journal>,
         scheduler: Arc<Scheduler>,
         scripts: Arc<Repository>,
+        trust: Arc<Trust>,
     ) -> Self {
         Self {
             instance,
@@ -50,6 +53,7 @@ impl Status {
             journal,
             scheduler,
             scripts,
+            trust,
         }
     }
 }
@@ -76,6 +80,7 @@ impl Plugin for Status {
             "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
             "journal": self.journal.report(),
             "schedule": self.scheduler.report(),
+            "trust": self.trust.report(),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
             "jobs": {
                 "running": self.pool.running(),

@@ -10,6 +10,7 @@ pub mod health;
 pub mod history;
 pub mod schedule;
 pub mod scripts;
+pub mod trust;
 pub mod update;
 
 pub use crate::job::Origin;
