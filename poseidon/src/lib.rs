@@ -20,6 +20,7 @@ pub mod data;
 pub mod demo;
 pub mod events;
 pub mod jobs;
+pub mod keyring;
 pub mod repositories;
 pub mod server;
 pub mod store;

@@ -15,6 +15,7 @@ pub mod recorder;
 pub mod registry;
 pub mod selector;
 pub mod session;
+pub mod trust;
 pub mod upgrade;
 
 use serde::Serialize;
@@ -63,6 +64,7 @@ pub(crate) struct AgentView<'a> {
     pub heartbeat_seconds: u32,
     pub attributes: &'a BTreeMap<String, String>,
     pub collision: Option<&'a arrival::Collision>,
+    pub trust: trust::TrustView<'a>,
 }
 
 /// An identifier that knocked, as the API gives it.
@@ -75,6 +77,10 @@ pub(crate) struct PendingView {
     pub last_seen: f64,
     pub attempts: u64,
     pub agent: String,
+    /// Ids of the keys that were shown with this identifier, the last one last.
+    pub key_ids: Vec<String>,
+    #[serde(skip)]
+    pub keys: Vec<triton::message::sign::PublicKey>,
 }
 
 /// A registered or refused identifier, as the API gives it.

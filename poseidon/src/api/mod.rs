@@ -11,6 +11,7 @@ mod history;
 mod identifiers;
 mod jobs;
 mod repositories;
+mod trust;
 
 use crate::agents::upgrade::{self, bearer};
 use crate::server::{App, page};
@@ -81,6 +82,11 @@ routes! {
     get "/api/v1/data/{name}/{*key}" => data::show,
     put "/api/v1/data/{name}/{*key}" => data::put,
     delete "/api/v1/data/{name}/{*key}" => data::remove,
+    get "/api/v1/trust" => trust::list,
+    post "/api/v1/trust/rotate" => trust::rotate,
+    get "/api/v1/trust/{name}" => trust::show,
+    post "/api/v1/trust/{name}/accept" => trust::accept,
+    post "/api/v1/trust/{name}/reset" => trust::reset,
     get "/api/v1/events" => events::stream,
 }
 

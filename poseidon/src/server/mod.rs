@@ -15,6 +15,7 @@ use crate::data::Data;
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
+use crate::keyring::Keyring;
 use crate::repositories::Repositories;
 use crate::store::batches::BatchStore as _;
 use crate::store::sqlite::Sqlite;
@@ -113,6 +114,8 @@ pub struct App {
     pub settings: Settings,
     /// The agents.
     pub registry: Registry,
+    /// Poseidon's own key.
+    pub keyring: Keyring,
     /// The jobs.
     pub jobs: Arc<Jobs>,
     /// Content by its hash.
@@ -170,6 +173,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     raise_descriptor_limit();
     let data = DataDir::open(&settings.data)?;
     let token = data.admin_token()?;
+    let keyring = Keyring::open(data.path())?;
     let listener = listen(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
     let address = listener
         .local_addr()
@@ -209,6 +213,7 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     let events = Events::default();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
+        keyring,
         registry: Registry::new(snapshot, events.clone(), settings.heartbeat_seconds),
         jobs: Jobs::new(db.clone(), events.clone(), spools, open_jobs),
         blobs,

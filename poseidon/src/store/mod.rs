@@ -9,6 +9,7 @@ pub mod named;
 pub mod records;
 pub mod repositories;
 pub mod sqlite;
+pub mod trust;
 
 use records::{Batch, Found, RecordFilter, Stored};
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,7 @@ pub struct Snapshot {
     pub identifiers: Vec<Identifier>,
     pub instances: Vec<Instance>,
     pub open_jobs: Vec<Job>,
+    pub device_keys: Vec<trust::DeviceKey>,
 }
 
 /// Which jobs to list.
@@ -159,7 +161,11 @@ pub struct JobFilter {
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
 pub trait Store:
-    repositories::RepositoryStore + named::NamedStore + batches::BatchStore + Send
+    repositories::RepositoryStore
+    + named::NamedStore
+    + batches::BatchStore
+    + trust::TrustStore
+    + Send
 {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;

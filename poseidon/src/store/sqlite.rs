@@ -4,8 +4,10 @@ mod batches;
 mod named;
 mod records;
 mod repositories;
+mod trust;
 
 use super::records::{Batch, Found, RecordFilter, Stored};
+use super::trust::TrustStore as _;
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
@@ -19,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003-types.sql"),
     include_str!("../../migrations/0004-repositories.sql"),
     include_str!("../../migrations/0005-batches.sql"),
+    include_str!("../../migrations/0007-trust.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
@@ -118,6 +121,7 @@ impl Store for Sqlite {
     }
 
     fn load(&mut self) -> Result<Snapshot> {
+        let device_keys = self.device_keys()?;
         let mut statement = self
             .db
             .prepare("SELECT hash, name, refused, created, attributes FROM identifiers")?;
@@ -161,6 +165,7 @@ impl Store for Sqlite {
             identifiers,
             instances,
             open_jobs,
+            device_keys,
         })
     }
 
