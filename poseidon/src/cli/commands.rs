@@ -83,6 +83,15 @@ pub(super) fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'
     value[field].as_array().into_iter().flatten()
 }
 
+/// Ids of the keys that were shown, to compare with `triton trust show`.
+fn key_ids(pending: &Value) -> String {
+    let ids: Vec<String> = rows(pending, "keyIds").map(text).collect();
+    if ids.is_empty() {
+        return "-".to_owned();
+    }
+    ids.join(" ")
+}
+
 pub(super) async fn pending(client: &Client, json: bool) -> Ended {
     let answer: Value = client.get("/pending").await?;
     if json {
@@ -94,6 +103,7 @@ pub(super) async fn pending(client: &Client, json: bool) -> Ended {
                 text(&p["id"]),
                 text(&p["address"]),
                 text(&p["agent"]),
+                key_ids(p),
                 text(&p["attempts"]),
                 ago(&p["firstSeen"]),
                 ago(&p["lastSeen"]),
@@ -107,6 +117,7 @@ pub(super) async fn pending(client: &Client, json: bool) -> Ended {
         "ID",
         "ADDRESS",
         "AGENT",
+        "KEY",
         "ATTEMPTS",
         "FIRST SEEN",
         "LAST SEEN",
@@ -114,8 +125,22 @@ pub(super) async fn pending(client: &Client, json: bool) -> Ended {
     print(&(table(&head, &rows) + "\nLet one in with: poseidon approve ID --name NAME\n"))
 }
 
-pub(super) async fn approve(client: &Client, id: &str, name: Option<String>) -> Ended {
-    let body = name.map_or_else(|| json!({}), |name| json!({"name": name}));
+pub(super) async fn approve(
+    client: &Client,
+    id: &str,
+    name: Option<String>,
+    key: Option<String>,
+    no_pin: bool,
+) -> Ended {
+    let mut body = json!({});
+    for (field, value) in [("name", name), ("key", key)] {
+        if let Some(value) = value {
+            body[field] = value.into();
+        }
+    }
+    if no_pin {
+        body["pin"] = false.into();
+    }
     let path = format!("/pending/{}/approve", segment(id));
     let answer: Value = client.post(&path, &body).await?;
     let identifier = &answer["identifier"];
