@@ -254,7 +254,7 @@ impl Trust {
                 }
             }
         } else {
-            return Worth::Foreign(self.silent(&inner, place));
+            return Worth::Foreign(inner.silent(place));
         }
         if let Some(session) = &mut inner.session {
             session.trusted = true;
@@ -275,18 +275,7 @@ impl Trust {
         if inner.is_open() {
             return Worth::Open;
         }
-        Worth::Foreign(self.silent(&inner, place))
-    }
-
-    fn silent(&self, inner: &Inner, place: &str) -> String {
-        if let (Some(broken), true) = (&inner.broken, inner.configured.is_empty()) {
-            return format!("nobody knows which Poseidon this device obeys: {broken}");
-        }
-        format!(
-            "the server at {place} does not show that it is the Poseidon of the key {}, which alone this device obeys \
-             (see 'triton trust show')",
-            inner.bound_to()
-        )
+        Worth::Foreign(inner.silent(place))
     }
 
     fn pin(&self, inner: &mut Inner, pin: Pin) {
@@ -439,6 +428,18 @@ impl Trust {
 }
 
 impl Inner {
+    /// What is said of a server that does not show who it is.
+    fn silent(&self, place: &str) -> String {
+        if let (Some(broken), true) = (&self.broken, self.configured.is_empty()) {
+            return format!("nobody knows which Poseidon this device obeys: {broken}");
+        }
+        format!(
+            "the server at {place} does not show that it is the Poseidon of the key {}, which alone this device obeys \
+             (see 'triton trust show')",
+            self.bound_to()
+        )
+    }
+
     fn judge(&mut self, message: &Message) -> Result<(), Refusal> {
         let untrusted = |reason: String| Err((ErrorCode::Untrusted, reason));
         let keys = self.keys();

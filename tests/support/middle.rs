@@ -138,7 +138,11 @@ fn between(shared: &Shared, mut agent: TcpStream) {
         let made_up = std::mem::take(&mut *shared.made_up.lock().unwrap());
         for (to, message) in made_up {
             let text = Frame::text(message.encode().unwrap());
-            let side = if to == To::Agent { &mut agent } else { &mut server };
+            let side = if to == To::Agent {
+                &mut agent
+            } else {
+                &mut server
+            };
             if !write(side, text) {
                 return;
             }

@@ -1,14 +1,14 @@
 //! A handle on one live connection: what others may do with it while its session runs.
 
 use crate::jobs::lock;
+use crate::keyring::Own;
 use crate::time::now;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
-use crate::keyring::Own;
-use std::sync::Arc;
 use triton::message::sign::{PublicKey, VALID, acts};
 use triton::message::{EncodeError, Message, id};
 

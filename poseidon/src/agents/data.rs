@@ -129,7 +129,11 @@ async fn piece(
     } = &asked.request;
     let content = find(app, key, reference, asked.job.as_deref()).await?;
     let pinned = bond.is_some_and(|bond| bond.pinned);
-    if pinned && asked.key.is_none() && asked.job.is_none() && is_secret(app, key, reference).await? {
+    if pinned
+        && asked.key.is_none()
+        && asked.job.is_none()
+        && is_secret(app, key, reference).await?
+    {
         let text = format!("{reference:?} is a secret, which goes to this device sealed only");
         return Err((ErrorCode::Untrusted, text));
     }

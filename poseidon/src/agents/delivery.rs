@@ -142,9 +142,7 @@ async fn queued(
     // After one that is not taken none is, so that their order stays.
     let mut going = stored.is_ok();
     for live in due {
-        let send = |job: &Job| {
-            going && connection.send_message(&message(job)).is_ok()
-        };
+        let send = |job: &Job| going && connection.send_message(&message(job)).is_ok();
         going = app.jobs.send_claimed(&live, connection.id, journal, send);
     }
     retry

@@ -59,9 +59,8 @@ impl Session<'_> {
             Ok(pinned) => pinned,
             Err(reason) => return self.distrust(message, &hello, shown, &reason),
         };
-        self.connection.set_bond(
-            shown.map(|key| Bond::new(self.app.keyring.own(), key, pinned, &message.id)),
-        );
+        self.connection
+            .set_bond(shown.map(|key| Bond::new(self.app.keyring.own(), key, pinned, &message.id)));
         if hello.probe {
             if matches!(self.phase, Phase::Waiting) {
                 self.phase = Phase::Probe;
@@ -148,7 +147,8 @@ impl Session<'_> {
             // Who knows no keys would take an error for the word of a plain server, and hand it its records.
             return self.connection.close("untrusted");
         }
-        let text = format!("{reason}; an operator may let it in with: poseidon trust accept {name}");
+        let text =
+            format!("{reason}; an operator may let it in with: poseidon trust accept {name}");
         let error = message.reply_error(ErrorCode::Untrusted, text);
         self.connection.close_with(&error, "untrusted");
     }

@@ -77,7 +77,11 @@ impl Pin {
                 named.copied().map(Some).ok_or_else(|| {
                     IdentifierError::Invalid(format!(
                         "no device has shown the key {id} with this identifier; shown: {}",
-                        if shown.is_empty() { "none".to_owned() } else { ids() }
+                        if shown.is_empty() {
+                            "none".to_owned()
+                        } else {
+                            ids()
+                        }
                     ))
                 })
             }

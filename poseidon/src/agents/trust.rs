@@ -111,10 +111,14 @@ impl Keys {
         };
         let Some(key) = shown else {
             return if !self.pins.is_empty() {
-                Judgement::Out("it shows no key, and this identifier is for pinned keys only".into())
+                Judgement::Out(
+                    "it shows no key, and this identifier is for pinned keys only".into(),
+                )
             } else if let Some((known, _)) = self.shown.get(instance) {
                 let id = known.id();
-                Judgement::Out(format!("it shows no key, and this instance has shown {id} before"))
+                Judgement::Out(format!(
+                    "it shows no key, and this instance has shown {id} before"
+                ))
             } else {
                 Judgement::In(false)
             };
@@ -280,7 +284,9 @@ impl Registry {
             Some((_, Ok(id), _)) => Some((id, None)),
             Some((_, _, Ok(key))) => Some((key.id(), Some(key))),
             Some((id, ..)) => {
-                let text = format!("{id:?} is neither the id of a key (16 hex digits) nor a key in base64");
+                let text = format!(
+                    "{id:?} is neither the id of a key (16 hex digits) nor a key in base64"
+                );
                 return Err(invalid(text));
             }
         };
@@ -317,10 +323,15 @@ impl Registry {
                 pins.push((chosen, now()));
             }
             if pins.len() > MAX_PINS {
-                let text = format!("an identifier has at most {MAX_PINS} pinned keys: 'poseidon trust reset' first");
+                let text = format!(
+                    "an identifier has at most {MAX_PINS} pinned keys: 'poseidon trust reset' first"
+                );
                 return Err(invalid(text));
             }
-            let pins = Keys { pins, ..Keys::default() };
+            let pins = Keys {
+                pins,
+                ..Keys::default()
+            };
             pins.rows(identifier)
         };
         let (hash, stored) = (identifier.to_owned(), rows.clone());

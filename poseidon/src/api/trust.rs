@@ -53,11 +53,7 @@ pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer
     Ok(json(&app.registry.keys_of(&hash)))
 }
 
-pub(super) async fn accept(
-    State(app): Shared,
-    Path(name): Path<String>,
-    body: Body,
-) -> Answer {
+pub(super) async fn accept(State(app): Shared, Path(name): Path<String>, body: Body) -> Answer {
     let accept: Accept = read(body).await?;
     let hash = identifier(&app, &name)?;
     let keys = app

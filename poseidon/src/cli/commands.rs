@@ -259,6 +259,9 @@ pub(super) async fn agents(client: &Client, on: &[String], json: bool) -> Ended 
     for agent in all.iter().filter(|a| a["collision"].is_object()) {
         let _ = writeln!(out, "\n{}", collision(agent));
     }
+    for agent in all.iter().filter(|a| a["trust"]["untrusted"].is_object()) {
+        let _ = writeln!(out, "\n{}", untrusted(agent));
+    }
     print(&out)
 }
 
@@ -281,9 +284,28 @@ fn collision(agent: &Value) -> String {
     )
 }
 
+/// Who came under a device's name and was not believed, and what to do.
+fn untrusted(agent: &Value) -> String {
+    let other = &agent["trust"]["untrusted"];
+    format!(
+        "Untrusted: a device at {address} came as {name} and is kept out ({time}): {reason}. Compare with 'triton trust show' \
+         at the device; 'poseidon trust ls {name}' tells more, 'poseidon trust accept {name} KEYID' lets it in.",
+        address = text(&other["address"]),
+        name = text(&agent["name"]),
+        time = ago(&other["time"]),
+        reason = text(&other["reason"]),
+    )
+}
+
 fn state(agent: &Value) -> String {
-    let collides = agent["collision"].is_object();
-    text(&agent["state"]) + if collides { ", collision" } else { "" }
+    let mut state = text(&agent["state"]);
+    if agent["collision"].is_object() {
+        state.push_str(", collision");
+    }
+    if agent["trust"]["untrusted"].is_object() {
+        state.push_str(", untrusted");
+    }
+    state
 }
 
 fn system(hello: &Value) -> String {
@@ -315,6 +337,9 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Ended {
     let mut out = describe(&agent);
     if agent["collision"].is_object() {
         let _ = writeln!(out, "\n{}", collision(&agent));
+    }
+    if agent["trust"]["untrusted"].is_object() {
+        let _ = writeln!(out, "\n{}", untrusted(&agent));
     }
     print(&out)
 }

@@ -53,15 +53,24 @@ impl Trust {
                 if json {
                     return print_json(own);
                 }
-                print(&format!("{}  {}\n", text(&own["keyId"]), text(&own["publicKey"])))
+                print(&format!(
+                    "{}  {}\n",
+                    text(&own["keyId"]),
+                    text(&own["publicKey"])
+                ))
             }
             Command::Ls { name, json } => ls(client, name.as_deref(), json).await,
             Command::Accept { name, key } => {
                 let body = key.map_or_else(|| json!({}), |key| json!({ "key": key }));
                 let path = format!("/trust/{}/accept", segment(&name));
                 let answer: Value = client.post(&path, &body).await?;
-                let pinned: Vec<String> = rows(&answer, "pinned").map(|k| text(&k["keyId"])).collect();
-                print(&format!("pinned for {}: {}\n", clean(&name), pinned.join(", ")))
+                let pinned: Vec<String> =
+                    rows(&answer, "pinned").map(|k| text(&k["keyId"])).collect();
+                print(&format!(
+                    "pinned for {}: {}\n",
+                    clean(&name),
+                    pinned.join(", ")
+                ))
             }
             Command::Reset { name } => {
                 let path = format!("/trust/{}/reset", segment(&name));
@@ -97,7 +106,11 @@ async fn ls(client: &Client, name: Option<&str>, json: bool) -> Ended {
             lines.push(vec![
                 text(&device["name"]),
                 what.to_owned(),
-                if key.is_null() { "-".to_owned() } else { text(key) },
+                if key.is_null() {
+                    "-".to_owned()
+                } else {
+                    text(key)
+                },
                 ago(time),
                 more,
             ]);
@@ -106,7 +119,12 @@ async fn ls(client: &Client, name: Option<&str>, json: bool) -> Ended {
             line("pinned", &key["keyId"], &key["since"], String::new());
         }
         for key in rows(device, "shown") {
-            line("shown", &key["keyId"], &key["since"], text(&key["instance"]));
+            line(
+                "shown",
+                &key["keyId"],
+                &key["since"],
+                text(&key["instance"]),
+            );
         }
         for one in rows(device, "refused") {
             let more = format!("{}: {}", text(&one["address"]), text(&one["reason"]));

@@ -161,11 +161,7 @@ pub struct JobFilter {
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
 pub trait Store:
-    repositories::RepositoryStore
-    + named::NamedStore
-    + batches::BatchStore
-    + trust::TrustStore
-    + Send
+    repositories::RepositoryStore + named::NamedStore + batches::BatchStore + trust::TrustStore + Send
 {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;
