@@ -74,16 +74,16 @@ need cargo "install Rust (rustup.rs, or Debian's rustc and cargo)"
 target=${CARGO_TARGET_DIR:-target}
 kept=$(mktemp)
 trap 'rm -f "$kept"' EXIT
-printf '%-10s %10s %10s\n' features bytes more
+printf '%-12s %10s %10s\n' features bytes more
 before=0
-for features in "" tls rustls; do
+for features in full full,tls full,rustls; do
     cargo build --quiet --locked --bin triton --profile small --config profile.small.strip=false \
         --no-default-features --features "$features"
     cp "$target/small/triton" "$kept"
     strip -s "$kept"
     size=$(wc -c <"$kept")
-    [ -n "$features" ] || before=$size
-    printf '%-10s %10d %+10d\n' "${features:-none}" "$size" $((size - before))
+    [ "$features" != full ] || before=$size
+    printf '%-12s %10d %+10d\n' "$features" "$size" $((size - before))
 done
 echo
 apart "$target/small/triton"

@@ -41,7 +41,13 @@ def tree(pid):
 
 def spent(pid):
     """Processor time of a server, its processes that live and those that have ended."""
-    return sum(Process(p).seconds() for p in tree(pid))
+    for _ in range(100):
+        try:
+            return sum(Process(p).seconds() for p in tree(pid))
+        except (Failed, OSError):
+            # One has ended in between: from now on its time is its parent's.
+            time.sleep(0.01)
+    raise Failed(f"the processes of {pid} come and go too fast to be looked at")
 
 
 class Ssh:

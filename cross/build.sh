@@ -12,7 +12,7 @@ usage() {
 cross/build.sh [OPTION…] TARGET…|all
 
   --tls rustls|native|none   rustls (default); native: a small OpenSSL, built once for each target; none: ws:// only
-  --features LIST            other features of the package, in place of what --tls chooses
+  --features LIST            the plugins, by comma (full; see Cargo.toml and docs/size.md); '' builds the core only
   --check-reproducible       builds twice in different folders and compares (cross/reproducible.sh)
   --install                  installs what is missing (apt-get, rustup) instead of naming it
   --lib-tests                builds the library's tests instead, unoptimised, and prints the path of each (cross/emulate.sh)
@@ -30,7 +30,7 @@ for argument; do
         exec "$cross/reproducible.sh" "${others[@]}"
     fi
 done
-tls=rustls features='' install='' lib_tests='' prebuilt='' wanted=()
+tls=rustls features=full install='' lib_tests='' prebuilt='' wanted=()
 while [ $# -gt 0 ]; do
     case $1 in
         --tls) tls=${2:-}; shift ;;
@@ -50,8 +50,8 @@ while [ $# -gt 0 ]; do
 done
 [ ${#wanted[@]} -gt 0 ] || { usage >&2; fail "which target?"; }
 case $tls in
-    rustls) : "${features:=rustls}" ;;
-    native) : "${features:=tls}" ;;
+    rustls) features=rustls,$features ;;
+    native) features=tls,$features ;;
     none) ;;
     *) fail "--tls is rustls, native or none, not '$tls'" ;;
 esac

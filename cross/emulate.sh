@@ -123,7 +123,8 @@ EOF
     if [ -n "$units" ]; then
         # Only what reads and writes bytes: the rest is about this machine's processes.
         library=$("$cross/build.sh" "${options[@]}" --lib-tests "$name" | tail -n 1)
-        "$emulator" "$library" -Zunstable-options --force-run-in-process --test-threads 1 message:: journal:: plugin::health \
+        # One process for all is not for a stable test harness.
+        RUSTC_BOOTSTRAP=1 "$emulator" "$library" -Zunstable-options --force-run-in-process --test-threads 1 message:: journal:: plugin::health \
             link::head link::backoff config:: dates:: || fail "$name: the test that was begun last has failed"
     fi
     started=$(wc -l <"$starts")

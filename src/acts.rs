@@ -118,6 +118,7 @@ impl Acts {
     }
 }
 
+#[cfg_attr(not(feature = "acts"), allow(dead_code))]
 /// The job: waits, then hands the act on.
 #[derive(Debug)]
 pub struct Delayed {

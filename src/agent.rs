@@ -4,6 +4,9 @@ use crate::acts::{Actor, Acts, Deed, Stage};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::events::intake::Intake;
+use crate::external::{self, Hub};
 use crate::heartbeat::{Heartbeat, Sources};
 use crate::identity::{self, Instance};
 use crate::job::{self, Pool};
@@ -14,28 +17,19 @@ use crate::link::status::LinkStatus;
 use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
 use crate::message::id;
+use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
-use crate::plugin::acts::Doer;
-use crate::plugin::agent::Status;
-use crate::plugin::command::Commands;
-use crate::plugin::data::Data;
-use crate::plugin::engine::Engine;
-use crate::plugin::files::Files;
-use crate::plugin::history::History;
-use crate::plugin::schedule::Schedules;
-use crate::plugin::scripts::Scripts;
-use crate::plugin::trust::TrustDesk;
-use crate::plugin::update::Updates;
+use crate::plugin::builtin::{self, Modules};
+use crate::policy::{self, Policy};
 use crate::schedule::{self, Scheduler};
 use crate::scripts::{Attributes, Repository};
-use crate::service::{self, Service, notify::Notify};
+use crate::service::{self, Service, notify::Notify, watchdog::Part};
 use crate::sys;
 use crate::sys::poll::{IN, PollSet};
 use crate::sys::process;
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
-use crate::transfer::{self, Pace};
 use crate::trust::Trust;
 use crate::update::{self, Began, Trial, Watch};
 use std::fs::{File, TryLockError};
@@ -45,7 +39,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Jobs get this long to end after SIGTERM when the agent stops. With what follows it stays within the 5 s that
 /// procd gives before it kills.
@@ -94,7 +88,12 @@ pub fn run(
     let _lock = lock(&config.state)?;
     let updates = update::Settings::from_config(config, program);
     // Before all that a new program might not be up to.
-    let trial = match Trial::begin(&updates) {
+    let began = if cfg!(feature = "update") {
+        Trial::begin(&updates)
+    } else {
+        Began::Alone
+    };
+    let trial = match began {
         Began::Alone => None,
         Began::Trial(trial) => Some(trial),
         Began::TakenBack => return Ok(Outcome::Restarting),
@@ -111,7 +110,12 @@ pub fn run(
 
     let queues = queues(config);
     let outbox = Arc::new(Outbox::new(queues).map_err(io("create a queue"))?);
-    let pool = Pool::start(job_settings(config), &crew, Arc::clone(&journal));
+    let policy = Arc::new(Policy::new(policy::Rules::new(config, program)));
+    let gated = job::Settings {
+        gate: Some(Arc::clone(&policy) as _),
+        ..job_settings(config)
+    };
+    let pool = Pool::start(gated, &crew, Arc::clone(&journal));
     let variable = |name: &str| std::env::var_os(name);
     let notify = Notify::new(&variable);
     let bell = service::bell(&notify).map_err(io("create a wake-up"))?;
@@ -123,69 +127,79 @@ pub fn run(
         config.scripts.interpreters.clone(),
         Arc::clone(&attributes),
     ));
-    let scheduler = Scheduler::new(schedule::Settings {
-        state: config.state.clone(),
-        entries: config.schedule.clone(),
-        seed: instance.id.clone(),
-        workers: config.jobs.workers,
-        pool: Arc::clone(&pool),
-        scripts: Arc::clone(&scripts),
-        journal: Arc::clone(&journal),
-        crew: crew.clone(),
-    })
-    .map_err(io("create a wake-up"))?;
     let trust = Arc::new(Trust::new(&config.state));
     let control = Arc::new(Control::new(link_settings.clone()).map_err(io("create a wake-up"))?);
-    let files = files(config);
-    let notes = files.notes.clone();
-    // Mostly there is nothing to sweep. Where there is, its disk may hang, and nobody waits for that.
-    if notes.exists()
-        && let Err(e) = crew.spawn("sweep", SMALL_STACK, move || {
-            transfer::leftovers::sweep(&notes, SystemTime::now());
+    let modules = Arc::new(Modules::new(&config.plugins.off));
+    // What `cfg!` leaves out is not in the program either.
+    let on = cfg!(feature = "schedule") && modules.has("schedule");
+    let scheduler = on.then(|| {
+        Scheduler::new(schedule::Settings {
+            state: config.state.clone(),
+            entries: config.schedule.clone(),
+            seed: instance.id.clone(),
+            workers: config.jobs.workers,
+            pool: Arc::clone(&pool),
+            scripts: Arc::clone(&scripts),
+            journal: Arc::clone(&journal),
+            crew: crew.clone(),
+            permit: {
+                let policy = Arc::clone(&policy);
+                Box::new(move |entry| policy.check_run(entry))
+            },
         })
-    {
-        log::warn!("what transfers have left behind stays until the next start: {e}");
+    });
+    let scheduler = scheduler.transpose().map_err(io("create a wake-up"))?;
+    let on = cfg!(feature = "external") && modules.has("external");
+    let hub = on.then(|| {
+        let settings = external::Settings::from_config(config, &instance.id);
+        let (attributes, link) = (Arc::clone(&attributes), Arc::clone(&status));
+        Hub::new(settings, attributes, link, crew.clone())
+    });
+    let hub = hub.transpose().map_err(io("create a wake-up"))?;
+    if let Some(hub) = &hub {
+        modules.set_hub(Arc::clone(hub));
     }
-    let dispatcher = Dispatcher::new(vec![
-        Box::new(Commands::new(Arc::clone(&pool))),
-        Box::new(Data::new(
-            Arc::clone(&pool),
-            Arc::clone(&outbox),
-            Arc::clone(&trust),
-        )),
-        Box::new(TrustDesk::new(Arc::clone(&control))),
-        Box::new(Scripts::new(
-            Arc::clone(&pool),
-            Arc::clone(&scripts),
-            pace(config),
-        )),
-        Box::new(Doer::new(Arc::clone(&pool), Arc::clone(&acts))),
-        Box::new(Engine::new(Arc::clone(&pool), config.engine.pipe.clone())),
-        Box::new(Updates::new(
-            Arc::clone(&pool),
-            updates,
-            pace(config),
-            Arc::clone(&acts),
-        )),
-        Box::new(Files::new(Arc::clone(&pool), Arc::new(files))),
-        Box::new(History::new(
-            Arc::clone(&journal),
-            config.limits.message_bytes,
-        )),
-        Box::new(Status::new(
-            instance.clone(),
-            link_settings.fingerprint.clone(),
-            Arc::clone(&status),
-            Arc::clone(&pool),
-            Arc::clone(&outbox),
-            Arc::clone(&journal),
-            Arc::clone(&scheduler),
-            Arc::clone(&scripts),
-            Arc::clone(&trust),
-        )),
-        Box::new(Schedules::new(Arc::clone(&scheduler))),
-    ]);
-    let dispatcher = Arc::new(dispatcher.judged_by(Arc::clone(&trust)));
+    let on = cfg!(feature = "events") && modules.has("events");
+    let events = on.then(|| {
+        let (journal, crew) = (Arc::clone(&journal), crew.clone());
+        Arc::new(Events::new(journal, crew, config.events.line_bytes))
+    });
+    let intake = events.as_ref().map(|events| {
+        Intake::new(
+            Arc::clone(events),
+            &config.events,
+            config.socket_group.clone(),
+            config.state.clone(),
+        )
+    });
+    let intake = intake.transpose().map_err(io("create a wake-up"))?;
+    let intake = intake.flatten().map(Arc::new);
+    let metrics = Arc::new(Metrics::new(config.metrics.max));
+    let plugins = builtin::compose(builtin::Parts {
+        config,
+        modules: &modules,
+        crew: &crew,
+        instance: &instance,
+        fingerprint: &link_settings.fingerprint,
+        link: &status,
+        outbox: &outbox,
+        pool: &pool,
+        journal: &journal,
+        policy: &policy,
+        trust: &trust,
+        control: &control,
+        acts: &acts,
+        scheduler: scheduler.as_ref(),
+        scripts: &scripts,
+        events: events.as_ref(),
+        metrics: &metrics,
+        updates,
+    });
+    let door = policy::Door::new(Arc::clone(&policy), Arc::clone(&pool));
+    let dispatcher = Dispatcher::with_modules(plugins, Arc::clone(&modules));
+    // Who asks is looked at before what is asked for.
+    let dispatcher = dispatcher.guarded(Box::new(Arc::clone(&trust)));
+    let dispatcher = Arc::new(dispatcher.guarded(Box::new(door)));
     let heartbeat = Arc::new(Heartbeat::new());
 
     let local_settings = server::Settings {
@@ -213,14 +227,17 @@ pub fn run(
     let beat_thread = {
         let heartbeat = Arc::clone(&heartbeat);
         let sources = Sources {
+            health: cfg!(feature = "health") && modules.has("health"),
             outbox: Arc::clone(&outbox),
             pool: Arc::clone(&pool),
             link: Arc::clone(&status),
             journal: Arc::clone(&journal),
+            metrics,
         };
         crew.spawn("heartbeat", SMALL_STACK, move || heartbeat.run(&sources))
     };
     threads.push(beat_thread.map_err(io("start the thread heartbeat"))?);
+    let plugins_dispatcher = Arc::clone(&dispatcher);
     let parts = supervisor::Parts {
         outbox: Arc::clone(&outbox),
         dispatcher,
@@ -228,9 +245,9 @@ pub fn run(
         status: Arc::clone(&status),
         control: Arc::clone(&control),
         journal: Arc::clone(&journal),
-        scheduler: Arc::clone(&scheduler),
+        scheduler: scheduler.clone(),
         attributes,
-        scripts,
+        scripts: modules.has("scripts").then_some(scripts),
         trust,
         instance,
         run: id::random(),
@@ -242,13 +259,26 @@ pub fn run(
     });
     threads.push(link_thread.map_err(io("start the thread link"))?);
 
+    if let Some(intake) = &intake {
+        let intake = Arc::clone(intake);
+        let thread = crew.spawn("events", SMALL_STACK, move || intake.run());
+        threads.push(thread.map_err(io("start the thread events"))?);
+    }
+    // The socket is there for them, and what they say has somewhere to go.
+    if let Some(hub) = &hub {
+        hub.begin(&plugins_dispatcher);
+    }
+
     // Ready without a connection: a device without network boots all the same.
-    let mut service = Service::begin(
-        notify,
-        Arc::clone(&status),
-        vec![&*control, &*heartbeat, &*local, &*pool, &*scheduler],
-        &variable,
-    );
+    let mut watched: Vec<&dyn Part> = vec![&*control, &*heartbeat, &*local, &*pool];
+    if let Some(scheduler) = &scheduler {
+        watched.push(&**scheduler);
+    }
+    if let Some(hub) = &hub {
+        watched.push(&**hub);
+    }
+    watched.extend(intake.as_deref().map(|intake| intake as &dyn Part));
+    let mut service = Service::begin(notify, Arc::clone(&status), watched, &variable);
     let mut actor = Actor {
         acts: &acts,
         link: &outbox,
@@ -259,7 +289,13 @@ pub fn run(
     };
     let apply = |config: &Config| {
         apply_log(config);
-        scheduler.configure(config.schedule.clone());
+        if let Some(scheduler) = &scheduler {
+            scheduler.configure(config.schedule.clone());
+        }
+        if let Some(hub) = &hub {
+            hub.look();
+        }
+        policy.replace(config.policy.clone());
     };
     let reload = || read_anew(&control, reload, &apply);
     let mut trial = Watch::new(trial, &status, &journal);
@@ -278,8 +314,12 @@ pub fn run(
         service.stopping();
     }
     // First what makes work, then what reports its end.
-    threads.extend(scheduler.stop());
+    threads.extend(scheduler.as_ref().and_then(|s| s.stop()));
+    if let Some(intake) = &intake {
+        intake.stop();
+    }
     pool.stop(JOB_GRACE);
+    threads.extend(hub.as_ref().and_then(|hub| hub.stop()));
     heartbeat.stop();
     control.stop();
     local.stop();
@@ -505,29 +545,6 @@ fn job_settings(config: &Config) -> job::Settings {
     }
 }
 
-fn pace(config: &Config) -> Pace {
-    let idle = Duration::from_secs(config.files.idle_seconds);
-    // After a reconnect all are made again. Those of all workers fit the outbox twice, which drops what it has no room for.
-    let requests = config.limits.control_messages / config.jobs.workers.max(1) / 2;
-    let files = &config.files;
-    Pace::new(
-        files.window_bytes,
-        requests,
-        config.limits.message_bytes,
-        idle,
-    )
-}
-
-fn files(config: &Config) -> transfer::Files {
-    let files = &config.files;
-    transfer::Files::new(
-        pace(config),
-        files.reserve_bytes,
-        files.manifest_entries,
-        config.state.join("transfers"),
-    )
-}
-
 /// The most that a job's end may take of the journal, on disk or in memory: the smallest one still has room for a job.
 fn end_bytes(config: &Config) -> usize {
     let journal = &config.journal;
@@ -577,17 +594,6 @@ fn log_start(config: &Config, settings: &LinkSettings, instance: &Instance) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_requests_of_all_transfers_fit_the_outbox_twice() {
-        let mut config = Config::default();
-        assert_eq!(pace(&config).requests, 32);
-        config.limits.control_messages = 64;
-        for (workers, requests) in [(1, 32), (4, 8), (64, 1)] {
-            config.jobs.workers = workers;
-            assert_eq!(pace(&config).requests, requests);
-        }
-    }
 
     #[test]
     fn a_panic_in_any_thread_ends_the_daemons_wait() {

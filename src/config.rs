@@ -7,12 +7,15 @@ mod setting;
 mod table;
 
 pub use check::public_key;
+pub use file::schedule as schedule_entries;
 pub use setting::{Outside, Setting};
 pub use table::SETTINGS;
 
 use crate::error::{Error, Result};
+use crate::policy;
 use crate::schedule::Entry;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,6 +53,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// What the device runs by its own clock.
     pub schedule: Vec<Arc<Entry>>,
+    /// What Poseidon may ask for.
+    pub policy: policy::Settings,
     #[allow(missing_docs)]
     pub tls: Tls,
     #[allow(missing_docs)]
@@ -70,8 +75,13 @@ pub struct Config {
     pub update: Update,
     #[allow(missing_docs)]
     pub trust: Trust,
+    pub plugins: Plugins,
     #[allow(missing_docs)]
     pub files: Files,
+    #[allow(missing_docs)]
+    pub events: Events,
+    #[allow(missing_docs)]
+    pub metrics: Metrics,
     #[allow(missing_docs)]
     pub limits: Limits,
 }
@@ -194,6 +204,21 @@ pub struct System {
     pub shutdown_command: Vec<String>,
 }
 
+/// `[plugins]`: what of the agent is on, and what runs beside it.
+#[derive(Clone)]
+pub struct Plugins {
+    /// Built-in ones that are switched off.
+    pub off: Vec<String>,
+    /// Where the external ones are. It need not exist.
+    pub folder: PathBuf,
+    /// Seconds that one may take to its `hello`.
+    pub hello_seconds: u64,
+    /// Seconds that one may leave a `ping` unanswered or its input unread.
+    pub patience_seconds: u64,
+    /// Messages that are read of one in a second.
+    pub rate: u64,
+}
+
 /// `[files]`: how content moves to and from the device.
 #[derive(Clone)]
 pub struct Files {
@@ -205,6 +230,30 @@ pub struct Files {
     pub manifest_entries: usize,
     /// Bytes of a file system that a transfer leaves free.
     pub reserve_bytes: u64,
+}
+
+/// `[events]`: where CEF events come from, and how many.
+#[derive(Clone)]
+pub struct Events {
+    /// Bytes of one line.
+    pub line_bytes: usize,
+    /// Bytes of those that travel together.
+    pub batch_bytes: usize,
+    /// A second, from each source of the listener and from each file.
+    pub rate: u32,
+    /// Where datagrams of syslog are taken; by default nowhere.
+    pub syslog_udp: Option<SocketAddr>,
+    /// The same at a path.
+    pub syslog_unix: Option<PathBuf>,
+    /// Files that are followed.
+    pub files: Vec<PathBuf>,
+}
+
+/// `[metrics]`: numbers that scripts and plugins add to the heartbeats.
+#[derive(Clone)]
+pub struct Metrics {
+    /// At once.
+    pub max: usize,
 }
 
 /// `[limits]`: what bounds memory.
@@ -236,6 +285,7 @@ impl Default for Config {
             oom_score_adj: None,
             labels: BTreeMap::new(),
             schedule: Vec::new(),
+            policy: policy::Settings::default(),
             tls: Tls::default(),
             proxy: Proxy::default(),
             connect: Connect::default(),
@@ -249,7 +299,10 @@ impl Default for Config {
                 confirm_seconds: 300,
             },
             trust: Trust::default(),
+            plugins: Plugins::default(),
             files: Files::default(),
+            events: Events::default(),
+            metrics: Metrics { max: 64 },
             limits: Limits::default(),
         }
     }
@@ -318,6 +371,18 @@ impl Default for Journal {
     }
 }
 
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            off: Vec::new(),
+            folder: PathBuf::from("/etc/triton/plugins"),
+            hello_seconds: 10,
+            patience_seconds: 30,
+            rate: 100,
+        }
+    }
+}
+
 impl Default for Files {
     fn default() -> Self {
         Self {
@@ -325,6 +390,19 @@ impl Default for Files {
             idle_seconds: 600,
             manifest_entries: 20_000,
             reserve_bytes: 524_288,
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            line_bytes: 16_384,
+            batch_bytes: 32_768,
+            rate: 50,
+            syslog_udp: None,
+            syslog_unix: None,
+            files: Vec::new(),
         }
     }
 }
@@ -358,25 +436,20 @@ impl Config {
             None => Self::default(),
         };
         overlay::apply(&mut config, environment, flags)?;
+        if let Some(path) = config.policy.file.clone() {
+            let text = text_of(&path, "read the policy (policy.file)")?;
+            let read = file::read_policy(&text)
+                .map_err(|reason| Error::new(format!("{}:{reason}", path.display())))?;
+            config.policy.replace(read, path);
+        }
         Ok(config)
     }
 
     fn from_file(path: &Path) -> Result<Self> {
-        use std::io::Read as _;
-        let fail = |e| Error::at("read the configuration", path, e);
-        let file = std::fs::File::open(path).map_err(fail)?;
-        let mut text = String::new();
-        file.take(FILE_LIMIT + 1)
-            .read_to_string(&mut text)
-            .map_err(fail)?;
-        if text.len() as u64 > FILE_LIMIT {
-            return Err(Error::new(format!(
-                "{}: the configuration is longer than {FILE_LIMIT} bytes",
-                path.display()
-            )));
-        }
-        let config = Self::from_toml(&text)
+        let text = text_of(path, "read the configuration")?;
+        let mut config = Self::from_toml(&text)
             .map_err(|reason| Error::new(format!("{}:{reason}", path.display())))?;
+        config.policy.sources.push(path.to_owned());
         if config.jobs.remembered {
             log::warn!(
                 "{}: jobs.remembered means nothing any more, the journal remembers jobs (journal.bytes); remove the line",
@@ -403,6 +476,23 @@ impl Config {
     pub fn from_toml(text: &str) -> Result<Self, String> {
         file::read(text)
     }
+}
+
+fn text_of(path: &Path, what: &str) -> Result<String> {
+    use std::io::Read as _;
+    let fail = |e| Error::at(what, path, e);
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let mut text = String::new();
+    file.take(FILE_LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(fail)?;
+    if text.len() as u64 > FILE_LIMIT {
+        return Err(Error::new(format!(
+            "{}: it is longer than {FILE_LIMIT} bytes",
+            path.display()
+        )));
+    }
+    Ok(text)
 }
 
 fn others_may_read(path: &Path) -> bool {
@@ -480,6 +570,14 @@ mod tests {
             ),
             ("[scripts]\ninterpreters = \"sh\"", &["2: ", "a table"]),
             ("[engine]\npipe = \"p\"", &["2: ", "absolute"]),
+            (
+                "[events]\nsyslog_udp = \"router:514\"",
+                &["2: ", "127.0.0.1:514"],
+            ),
+            ("[events]\nsyslog_udp = \"0\"", &["2: ", "127.0.0.1:514"]),
+            ("[events]\nsyslog_unix = \"log\"", &["2: ", "absolute"]),
+            ("[events]\nfiles = [\"log\"]", &["2: ", "absolute"]),
+            ("[events]\nfiles = [\"/a\", \"/a\"]", &["2: ", "twice"]),
             ("[system]\nreboot_command = []", &["2: ", "a program"]),
             (
                 "[system]\nshutdown_command = \"halt\"",
@@ -592,6 +690,7 @@ mod tests {
             for n in [*least, *most] {
                 let mut config = Config::from_toml(&format!("{} = {n}", setting.key)).unwrap();
                 let kept = match number {
+                    setting::Number::U32(place) => i64::from(*place(&mut config)),
                     setting::Number::U64(place) => i64::try_from(*place(&mut config)).unwrap(),
                     setting::Number::Usize(place) => i64::try_from(*place(&mut config)).unwrap(),
                     setting::Number::I32(place) => i64::from(*place(&mut config)),

@@ -2,47 +2,54 @@
 
 use crate::message::payload::{self, PluginState};
 use crate::message::{ErrorCode, Message, VERSION};
-use crate::plugin::{Origin, Peer, Plugin};
-use crate::trust::Trust;
+use crate::plugin::builtin::Modules;
+use crate::plugin::{Peer, Plugin};
 use std::sync::Arc;
+
+/// Stands in front of the plugins.
+pub trait Guard: Send + Sync {
+    /// Whether a request goes on to its plugin; where it does not, it is answered. It must not block, as a plugin.
+    fn lets_pass(&self, message: &Message, from: &Peer) -> bool;
+}
 
 /// Knows the plugins of this agent.
 #[derive(Default)]
 pub struct Dispatcher {
     plugins: Vec<Box<dyn Plugin>>,
-    /// Judges what comes from Poseidon.
-    trust: Option<Arc<Trust>>,
+    modules: Arc<Modules>,
+    guards: Vec<Box<dyn Guard>>,
 }
 
 impl Dispatcher {
     /// Dispatches to `plugins`; where two act on a type, the first gets it.
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
+        Self::with_modules(plugins, Arc::default())
+    }
+
+    /// Dispatches to `plugins`; `modules` knows what else there could be.
+    pub fn with_modules(plugins: Vec<Box<dyn Plugin>>, modules: Arc<Modules>) -> Self {
         Self {
             plugins,
-            trust: None,
+            modules,
+            guards: Vec::new(),
         }
     }
 
-    /// Has what comes from Poseidon judged before anything acts on it.
-    pub fn judged_by(self, trust: Arc<Trust>) -> Self {
-        Self {
-            trust: Some(trust),
-            ..self
-        }
+    /// Asks `guard` before each request, behind those that are asked already.
+    #[must_use]
+    pub fn guarded(mut self, guard: Box<dyn Guard>) -> Self {
+        self.guards.push(guard);
+        self
     }
 
     /// The types that can be acted on here.
     pub fn types(&self) -> Vec<String> {
-        self.plugins
-            .iter()
-            .flat_map(|p| p.offers())
-            .map(|&t| t.to_owned())
-            .collect()
+        self.plugins.iter().flat_map(|p| p.offers()).collect()
     }
 
     /// How the plugins are.
     pub fn plugins(&self) -> Vec<PluginState> {
-        self.plugins.iter().map(|p| p.state()).collect()
+        self.modules.states()
     }
 
     /// Tells all that the connection to Poseidon has ended.
@@ -63,17 +70,13 @@ impl Dispatcher {
             log::warn!("the peer says error: {}", shorten(text));
             return;
         }
-        if let Some(trust) = self
-            .trust
-            .as_ref()
-            .filter(|_| from.origin == Origin::Poseidon)
-            && let Err((code, reason)) = trust.judge(message)
-        {
-            from.outbox.push(message.reply_error(code, reason));
-            return;
-        }
         let kind = message.kind.as_str();
-        let Some(plugin) = self.plugins.iter().find(|p| p.types().contains(&kind)) else {
+        let Some(plugin) = self.plugins.iter().find(|p| p.takes(kind)) else {
+            if let Some(error) = self.modules.absent(kind) {
+                log::warn!("a request was refused: {}", error.message);
+                from.outbox.push(message.reply(payload::ERROR, &error));
+                return;
+            }
             log::warn!(
                 "a message of the unknown type {:?} was refused",
                 shorten(kind)
@@ -88,7 +91,13 @@ impl Dispatcher {
             from.outbox.push(message.reply_unsupported_version());
             return;
         }
-        plugin.handle(message, from);
+        if self
+            .guards
+            .iter()
+            .all(|guard| guard.lets_pass(message, from))
+        {
+            plugin.handle(message, from);
+        }
     }
 }
 

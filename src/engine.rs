@@ -1,7 +1,7 @@
 //! `engine.command`: one line into the named pipe of a monitoring engine.
 
 use crate::job::{Context, Stop, Task};
-use crate::message::payload::{Error, ErrorCode};
+use crate::message::payload::{ENGINE_COMMAND, Error, ErrorCode};
 use crate::sys::poll;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -106,6 +106,7 @@ impl Task for EngineCommand {
 
     fn run(&self, context: &Context<'_>) -> Result<Option<Value>, Stop> {
         let mut file = self.open()?;
+        context.permit(ENGINE_COMMAND, &file, "")?;
         let end = poll::after(PATIENCE);
         loop {
             context.check()?;

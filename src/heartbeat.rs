@@ -6,6 +6,7 @@ use crate::journal::Journal;
 use crate::link::status::LinkStatus;
 use crate::message::Message;
 use crate::message::payload::{self, AgentHealth};
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::plugin::health::{self, Health};
 use crate::service::watchdog::{Part, Pulse};
@@ -30,6 +31,8 @@ struct State {
 
 /// What a heartbeat says about the agent comes from here.
 pub struct Sources {
+    /// Whether it says more of the device than its uptime.
+    pub health: bool,
     /// Gets the heartbeats.
     pub outbox: Arc<Outbox>,
     /// Knows the jobs.
@@ -38,6 +41,8 @@ pub struct Sources {
     pub link: Arc<LinkStatus>,
     /// Knows how many records wait.
     pub journal: Arc<Journal>,
+    /// Knows what scripts and plugins measure.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Heartbeat {
@@ -106,13 +111,18 @@ impl Heartbeat {
 
     /// The body of the thread `heartbeat`.
     pub fn run(&self, sources: &Sources) {
-        let mut health = Health::new();
+        let on = cfg!(feature = "health") && sources.health;
+        let mut health = on.then(Health::new);
         while self.wait() {
             sources.journal.tend();
             // A sensor or a disk that hangs takes the heartbeats, and nothing else: an agent that still runs commands
             // is the means of repair, and a new one would hang there again.
             self.pulse.busy_until(Some(Instant::now() + NO_END));
-            let mut beat = health.read();
+            let mut beat = match &mut health {
+                // Said twice, so that a build without it has nothing of it.
+                Some(health) if cfg!(feature = "health") => health.read(),
+                _ => health::uptime_only(),
+            };
             self.pulse.busy_until(None);
             beat.agent = Some(AgentHealth {
                 rss: health::agent_rss().unwrap_or_default(),
@@ -120,6 +130,7 @@ impl Heartbeat {
                 jobs: (sources.pool.running() + sources.pool.waiting()) as u64,
                 reconnects: sources.link.reconnects(),
             });
+            beat.metrics = sources.metrics.list();
             sources
                 .outbox
                 .set_heartbeat(Message::with(payload::HEARTBEAT, &beat));

@@ -2,12 +2,16 @@
 
 mod acts;
 pub mod agent;
+pub mod cef;
 pub mod cli;
 pub mod config;
 pub mod dates;
 pub mod dispatch;
+#[cfg(feature = "engine")]
 mod engine;
 pub mod error;
+pub mod events;
+pub mod external;
 pub mod heartbeat;
 pub mod identity;
 pub mod job;
@@ -15,8 +19,10 @@ pub mod journal;
 pub mod link;
 pub mod local;
 pub mod message;
+pub mod metrics;
 pub mod outbox;
 pub mod plugin;
+pub mod policy;
 pub mod schedule;
 pub mod scripts;
 pub mod secret;

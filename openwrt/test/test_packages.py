@@ -383,13 +383,13 @@ class Packages(unittest.TestCase):
 class Feed(unittest.TestCase):
     def test_the_makefile_builds_what_is_configured(self):
         default = feed.variables()
-        self.assertEqual(default["features"], "rustls")
+        self.assertEqual(default["features"], "full,rustls")
         self.assertEqual(default["args"], "--locked --no-default-features")
-        self.assertEqual(feed.variables("TRITON_TLS_RUSTLS")["features"], "rustls")
+        self.assertEqual(feed.variables("TRITON_TLS_RUSTLS")["features"], "full,rustls")
         openssl = feed.variables("TRITON_TLS_OPENSSL")
-        self.assertEqual(openssl["features"], "tls")
+        self.assertEqual(openssl["features"], "full,tls")
         self.assertIn("OPENSSL_NO_VENDOR=1", openssl["vars"])
-        self.assertEqual(feed.variables("TRITON_TLS_NONE")["features"], "")
+        self.assertEqual(feed.variables("TRITON_TLS_NONE")["features"], "full")
         for part in ("$(RUST_ARCH_DEPENDS)",):
             with open(os.path.join(feed.PACKAGE, "Makefile"), encoding="utf-8") as file:
                 self.assertIn(part, file.read())
@@ -408,7 +408,7 @@ class Feed(unittest.TestCase):
         with open(os.path.join(OPENWRT, "..", "Cargo.toml"), "rb") as file:
             cargo = tomllib.load(file)
         self.assertEqual(feed.variables()["version"], cargo["workspace"]["package"]["version"])
-        for feature in ("tls", "rustls"):
+        for feature in ("full", "tls", "rustls"):
             self.assertIn(feature, cargo["features"])
         for name in ("Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT"):
             self.assertTrue(os.path.exists(os.path.join(OPENWRT, "..", name)), name)

@@ -29,6 +29,8 @@ pub enum Change {
     History(Key),
     /// The scripts of the identifier with this hash.
     Scripts(String),
+    /// The schedule of the identifier with this hash, or what its devices have of it.
+    Schedule(String),
 }
 
 /// The place where changes are said and heard.

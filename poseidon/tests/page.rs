@@ -25,10 +25,14 @@ macro_rules! world {
 mod batches;
 #[path = "page/commands.rs"]
 mod commands;
+#[path = "page/events.rs"]
+mod events;
 #[path = "page/files.rs"]
 mod files;
 #[path = "page/offline.rs"]
 mod offline;
+#[path = "page/schedule.rs"]
+mod schedule;
 #[path = "page/scripts.rs"]
 mod scripts;
 

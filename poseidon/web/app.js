@@ -2,6 +2,7 @@
 
 import { loadToken, setToken } from "./api.js";
 import * as batches from "./batches.js";
+import * as cef from "./cef.js";
 import * as device from "./device.js";
 import { attribute, byId, say, show, text } from "./dom.js";
 import { counted } from "./format.js";
@@ -33,6 +34,12 @@ function readBatch() {
   return match ? (match[1] ?? "") : null;
 }
 
+/** `#/events` are all events, with what is looked for behind a question mark; `null` is neither. */
+function readEvents() {
+  const match = /^#\/events(?:\?(.*))?$/.exec(location.hash);
+  return match ? (match[1] ?? "") : null;
+}
+
 function go() {
   if (/^#token=/.test(location.hash)) {
     loadToken();
@@ -40,7 +47,8 @@ function go() {
   }
   const batch = readBatch();
   const { device: key, job } = readRoute();
-  const next = batch === null ? key : `batches/${batch}`;
+  const events = readEvents();
+  const next = events !== null ? "events" : batch === null ? key : `batches/${batch}`;
   const signedIn = fleet.link !== "refused";
   show(byId("login"), !signedIn);
   show(byId("fleet"), signedIn && next === "");
@@ -49,6 +57,8 @@ function go() {
   list.setActive(signedIn && next === "");
   device.open(signedIn && key !== "" ? key : null, job);
   batches.open(signedIn ? batch : null);
+  show(byId("events"), signedIn && events !== null);
+  cef.open(signedIn ? events : null);
   if (next !== route) {
     const before = route;
     route = next;
@@ -57,7 +67,8 @@ function go() {
       if (before) list.focusRow(before);
     } else {
       scrollTo(0, 0);
-      byId(batch === null ? "device-name" : "batches-title").focus({ preventScroll: true });
+      const heading = batch === null ? "device-name" : "batches-title";
+      byId(events === null ? heading : "events-title").focus({ preventScroll: true });
     }
   }
   retitle();
@@ -65,7 +76,8 @@ function go() {
 
 function retitle() {
   const down = fleet.down ? `${counted(fleet.down, "device")} down · ` : "";
-  const shown = readBatch() === null ? device.title() : batches.title();
+  const other = readEvents() === null ? device.title() : cef.title();
+  const shown = readBatch() === null ? other : batches.title();
   const title = route ? `${shown} · Poseidon` : `${down}Poseidon`;
   if (document.title !== title) document.title = title;
 }
@@ -136,6 +148,7 @@ byId("sign-out").addEventListener("click", () => signOut(""));
 list.setUp();
 many.setUp();
 batches.setUp();
+cef.setUp();
 pending.setUp(notice);
 device.setUp(notice);
 fleet.addEventListener("link", showLink);

@@ -4,12 +4,15 @@ import { agentPath, call } from "./api.js";
 import { now } from "./clock.js";
 import { attribute, byId, confirmed, say, show, text } from "./dom.js";
 import { ago, date, longSpan, number, plain } from "./format.js";
+import * as data from "./data.js";
 import { cards, tiles } from "./facts.js";
 import { collision, untrusted } from "./health.js";
 import * as files from "./files.js";
 import * as history from "./history.js";
 import * as jobs from "./jobs.js";
+import * as plots from "./plots.js";
 import * as run from "./run.js";
+import * as schedule from "./schedule.js";
 import * as scripts from "./scripts.js";
 import { fleet, keyOf } from "./store.js";
 
@@ -23,8 +26,11 @@ let wanted = null;
 export function setUp(notice) {
   run.setUp((job) => jobs.take(job));
   history.setUp();
+  plots.setUp();
   files.setUp();
   scripts.setUp();
+  schedule.setUp();
+  data.setUp();
   fleet.addEventListener("agents", ({ detail }) => {
     if (key !== null && (detail.replaced || detail.keys.has(key))) render();
   });
@@ -35,6 +41,8 @@ export function setUp(notice) {
     void jobs.reload();
     void history.catchUp();
     void scripts.reload();
+    void schedule.reload();
+    void data.reload();
     // The output may hang on a connection that is as dead as this one was.
     if (lost) run.again();
     lost = false;
@@ -69,8 +77,11 @@ export function open(next, job = null) {
   run.open(null);
   void jobs.open(null);
   history.open(null);
+  plots.open(null);
   files.open(null);
   scripts.open(null);
+  schedule.open(null);
+  data.open(null);
   byId("command").value = "";
   if (key !== null) render();
 }
@@ -104,11 +115,17 @@ function render() {
     run.open(agent);
     void jobs.open(agent);
     history.open(agent);
+    plots.open(agent);
+    const device = new URLSearchParams({ on: `${plain(agent.name)}/${plain(agent.instance)}` });
+    attribute(byId("plots-events"), "href", `#/events?${device}`);
     files.open(agent);
     scripts.open(agent);
+    schedule.open(agent);
+    data.open(agent);
     if (wanted !== null) void showWanted();
   }
   run.update(agent);
+  schedule.update(agent);
   text(byId("device-name"), plain(agent.name) || "(no name)");
   const up = agent.state === "up";
   text(byId("device-state"), up ? "Up" : "Down");

@@ -14,8 +14,8 @@ const MOST = 200;
 const POLL = 3000;
 const SETTLE = 300;
 
-const CODES = { 0: "accepted", 1: "ok", 2: "failed", 101: "event", 102: "dropped" };
-const MOODS = { 0: "running", 1: "good", 2: "bad", 102: "odd" };
+const CODES = { 0: "accepted", 1: "ok", 2: "failed", 101: "event", 102: "dropped", 103: "skipped" };
+const MOODS = { 0: "running", 1: "good", 2: "bad", 102: "odd", 103: "odd" };
 
 const filter = byId("history-filter");
 let agent = null;
@@ -145,6 +145,11 @@ function summary({ code, data }) {
     }
     case 102:
       return `${plain(said.events)} events, for want of room`;
+    case 103: {
+      const count = number(said.count);
+      const times = count === 1 ? "once" : count >= 1000 ? "1000 times or more" : `${plain(said.count)} times`;
+      return `${plain(said.name)} did not run ${times} from ${date(number(said.at))}: ${plain(said.reason)}`;
+    }
     default:
       return plain(data);
   }

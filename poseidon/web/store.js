@@ -12,7 +12,7 @@ const SLOWEST = 15_000;
 export const keyOf = (agent) =>
   `${encodeURIComponent(plain(agent.name, 500))}/${encodeURIComponent(plain(agent.instance, 500))}`;
 
-/** Says `agents`, `pending`, `job`, `batch` and `link` when these change; agents at most once a frame. */
+/** Says `agents`, `pending`, `job`, `scripts`, `schedule`, `batch` and `link` when these change; agents at most once a frame. */
 class Fleet extends EventTarget {
   agents = new Map();
   pending = [];
@@ -121,6 +121,9 @@ class Fleet extends EventTarget {
         break;
       case "scripts":
         this.dispatchEvent(new CustomEvent("scripts", { detail: event }));
+        break;
+      case "schedule":
+        this.dispatchEvent(new CustomEvent("schedule", { detail: event }));
         break;
       case "batch":
         this.dispatchEvent(new CustomEvent("batch", { detail: event.batch }));

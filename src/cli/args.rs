@@ -1,6 +1,7 @@
 //! The command line.
 
 use super::history::{self, Query};
+use super::policy;
 use super::put::Put;
 use super::words::{self, Words};
 use crate::config::Setting;
@@ -9,7 +10,7 @@ use crate::sys::clock;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt as _};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// What the command line says.
@@ -32,6 +33,7 @@ pub enum Command {
     History { query: Query, json: bool },
     Put { put: Put, json: bool },
     Schedule { json: bool },
+    Policy { query: policy::Query, json: bool },
     Words(Words),
     Identifier { fingerprint: bool },
     CheckConfig,
@@ -61,6 +63,8 @@ impl Command {
         match self {
             Self::Exec(_) => super::exec::OWN_FAILURE,
             Self::Words(words) => words.failure_code(),
+            // 1 is an answer of `policy test`.
+            Self::Policy { .. } => super::USAGE,
             _ => 1,
         }
     }
@@ -74,6 +78,7 @@ impl Args {
         let mut exec = Exec::default();
         let mut query = Query::default();
         let mut put = Put::default();
+        let mut policy = policy::Query::default();
         let mut given = Words::default();
         loop {
             // Everything behind the first word of the program that exec runs is the program's.
@@ -87,6 +92,16 @@ impl Args {
                 exec.argv = words(raw)?;
                 break;
             }
+            // A value below zero is no option.
+            if command.as_deref() == Some(words::METRIC)
+                && given.list.len() == 1
+                && let Some(mut raw) = parser.try_raw_args()
+                && raw.peek().is_some_and(is_number)
+                && let Some(value) = raw.next()
+            {
+                given.list.push(text(value)?);
+                continue;
+            }
             match parser.next().map_err(|e| e.to_string())? {
                 None => break,
                 Some(Long("help") | Short('h')) => flags.help = true,
@@ -96,12 +111,23 @@ impl Args {
                 }
                 Some(Long("json")) => flags.json = true,
                 Some(Long("fingerprint")) => flags.fingerprint = true,
+                Some(Long("remove")) if command.as_deref() == Some(words::METRIC) => {
+                    given.options.push(("remove".to_owned(), String::new()));
+                }
                 Some(Long(name)) => {
                     let name = name.to_owned();
                     let taken = match command.as_deref() {
                         Some("exec" | words::SCRIPT_RUN) => exec.take(&name, &mut parser)?,
                         Some("history") => query.take(&name, &mut parser)?,
                         Some("put") => put.take(&name, &mut parser)?,
+                        Some("policy") if name == "stdin" => {
+                            policy.brings_stdin();
+                            true
+                        }
+                        Some("policy") if policy::Query::has(&name) => {
+                            policy.set(&name, &value(&name, &mut parser)?)?;
+                            true
+                        }
                         Some(command) if words::takes(command, &name) => {
                             given
                                 .options
@@ -130,6 +156,9 @@ impl Args {
                 Some(Value(word)) if put.words.len() < 2 && command.as_deref() == Some("put") => {
                     put.words.push(text(word)?);
                 }
+                Some(Value(word)) if command.as_deref() == Some("policy") => {
+                    policy.words.push(text(word)?);
+                }
                 Some(Value(word)) if command.as_deref() == Some("script") => {
                     command = Some(format!("script {}", text(word)?));
                 }
@@ -148,7 +177,13 @@ impl Args {
                 Some(other) => return Err(other.unexpected().to_string()),
             }
         }
-        let command = flags.command(command, exec, query, put, given)?;
+        let command = match command.as_deref() {
+            Some("policy") if !flags.help && !flags.version => Command::Policy {
+                query: policy.check()?,
+                json: flags.json,
+            },
+            _ => flags.command(command, exec, query, put, given)?,
+        };
         Ok(Args {
             command,
             config: flags.config,
@@ -173,6 +208,11 @@ fn text(word: OsString) -> Result<String, String> {
             word.display()
         )
     })
+}
+
+fn is_number(word: &OsStr) -> bool {
+    word.to_str()
+        .is_some_and(|word| word.parse::<f64>().is_ok())
 }
 
 fn unknown(name: &str, command: Option<&str>) -> String {
@@ -308,7 +348,7 @@ impl Flags {
         let name = command.ok_or("say what to do".to_owned())?;
         let takes_json = matches!(
             name.as_str(),
-            "status" | "history" | "put" | "schedule" | "trust" | words::SCRIPT_LS
+            "status" | "history" | "put" | "schedule" | "module" | "trust" | words::SCRIPT_LS
         );
         if self.json && !takes_json {
             return Err(unknown("json", Some(&name)));
@@ -455,6 +495,11 @@ mod tests {
                 "--delay takes a number",
             ),
             (&["engine"], "engine takes COMMAND"),
+            (&["metric"], "metric takes NAME VALUE"),
+            (&["metric", "a", "1", "2"], "unexpected argument \"2\""),
+            (&["metric", "a", "-x"], "-x"),
+            (&["event", "--remove"], "--remove is no option"),
+            (&["event", "--ttl", "1"], "--ttl is no option"),
             (&["put", "--code", "99", "x"], "above 99"),
             (&["put", "--since", "1h", "x"], "--since is no option"),
             (&["status", "extra"], "unexpected argument \"extra\""),
@@ -515,6 +560,14 @@ mod tests {
             (&["get", "--to", "/f", "a"], &["a"]),
             (&["system", "reboot", "--delay", "1.5"], &["reboot"]),
             (&["engine", "A;b"], &["A;b"]),
+            (&["metric", "a", "-5.5", "--ttl", "9"], &["a", "-5.5"]),
+            (&["metric", "--unit", "W", "a", "-1e3"], &["a", "-1e3"]),
+            (&["metric", "a", "--remove"], &["a"]),
+            (&["event", "-"], &["-"]),
+            (
+                &["event", "--name", "x y", "--host=h", "k=v", "l=m n"],
+                &["k=v", "l=m n"],
+            ),
         ] {
             let Command::Words(given) = parse(line).unwrap().command else {
                 panic!("{line:?}");

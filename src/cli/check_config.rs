@@ -32,6 +32,11 @@ pub fn run(args: &Args) -> Result<u8> {
     let _ = writeln!(text, "identifier  {identifier}");
     let _ = writeln!(text, "state       {}", config.state.display());
     let _ = writeln!(text, "socket      {}", config.socket.display());
+    let policy = &config.policy;
+    let (profile, rules) = (policy.profile.as_str(), policy.rules.len());
+    let from = policy.file.as_ref();
+    let from = from.map_or(String::new(), |f| format!(", from {}", f.display()));
+    let _ = writeln!(text, "policy      {profile}, {rules} rules{from}");
     for entry in &config.schedule {
         if let Some(Err(why)) = entry.zone() {
             return Err(Error::new(format!(

@@ -82,7 +82,11 @@ fn watch(client: &mut Client, request: &Message, line: &mut Line) -> Result<u8> 
                 }
                 payload::RESULT => {
                     line.clear();
-                    return Ok(end(&read(&m)?));
+                    let result: JobResult = read(&m)?;
+                    if let Some(data) = &result.data {
+                        super::print(&format!("{data}\n"));
+                    }
+                    return Ok(end(&result));
                 }
                 payload::ERROR => {
                     line.clear();

@@ -12,17 +12,23 @@ Commands:
   exec -- CMD [ARG…]  run a command as a job of the agent; see 'triton help exec'
   history             what happened here; see 'triton help history'
   put [KEY] DATA      store a value in the history; see 'triton help put'
+  event LINE|-, metric NAME VALUE
+                      a CEF event, a number for the heartbeat; see 'triton help event'
   script ls|run       the scripts of this device; see 'triton help script'
   progress PERCENT [TEXT], get NAME
                       from within a job: how far it is, data that Poseidon has
                       for this device; see 'triton help inside'
   schedule [--json]   what runs by the device's own clock, when next, and how it ended last
+  policy show|test    what Poseidon may ask for here; see 'triton help policy'
   agent reload|restart|exit, system reboot|shutdown [--delay SECONDS]
                       as Poseidon may ask; Ctrl-C within the delay cancels
   engine COMMAND [--pipe PATH]
                       one line into the pipe of a monitoring engine (engine.pipe)
   trust [show|accept|reset|rotate]
                       this device's key, and whom it obeys; see 'triton help trust'
+  module ls [--json] | kill NAME | start NAME | ask TYPE [JSON]
+                      plugins: those there are; one that is external ended, started,
+                      or asked for something
   identifier          print the identifier to register with Poseidon (a secret);
                       --fingerprint prints what Poseidon shows of it
   check-config        read the configuration and say what is wrong with it
@@ -131,13 +137,55 @@ For root and the agent's user. Exit codes: 0 done, 1 not, for the reason that is
 line.
 ";
 
+const EVENT: &str = "\
+Usage: triton event [--host HOST] 'CEF:0|…'
+       triton event [--host HOST] -
+       triton event --vendor V --product P [--device-version V] --signature ID --name N --severity S
+                    [--host HOST] [KEY=VALUE…]
+       triton metric NAME VALUE [--ttl SECONDS] [--unit U]
+       triton metric NAME --remove
+
+'event' stores an event in the journal of this device, from which Poseidon gets it, now or when it
+can be reached again, and prints the number of its record. A syslog prefix before CEF: gives its time
+and host; else they are now and this device. '-' takes lines from standard input as they come: what
+is wrong with one is said with its number, and the others are stored. With --vendor and the others
+the line is built, with all escapes: severity is 0 to 10, Unknown, Low, Medium, High or Very-High.
+
+'metric' adds a number to the heartbeats, for --ttl seconds (300, at most 86400): who measures says it
+again in time. NAME has up to 64 letters, digits, '.', '_', '-' and '/'. --remove takes it away.
+
+Exit codes: 0 stored, 1 not (of '-': one or more of the lines), 2 wrong command line.
+";
+
+const POLICY: &str = "\
+Usage: triton policy show [--json]
+       triton policy test [--json] TYPE [OPTIONS] [-- CMD [ARG…]]
+       triton policy test [--json] [TYPE] --message FILE
+
+'show' prints the policy of the configuration, and how much the running agent has refused by it. 'test'
+says whether a request of Poseidon's would be let through, by which rule (with file and line), and why
+the others do not fit. Both read the configuration as it is now; SIGHUP puts it in force.
+
+Options; what the request would have:
+  -- CMD [ARG…]    the words of a command        --shell TEXT    a text for the shell
+  --script NAME    a script                      --path PATH     a file or folder
+  --user USER      to run as                     --group GROUP   and this group
+  --env NAME=VALUE a variable; may be repeated   --cwd DIR       a working folder
+  --stdin          something to read             --pipe PATH     an engine's pipe
+  --message FILE   the payload, or the whole message; - is standard input
+
+Exit codes: 0 allowed, 1 refused, 2 wrong command line, configuration or payload.
+";
+
 pub fn text(topic: Option<&str>) -> String {
     let own = match topic.map(|topic| topic.split(' ').next().unwrap_or(topic)) {
         Some("exec") => Some(EXEC),
         Some("history") => Some(HISTORY),
         Some("put") => Some(PUT),
+        Some("event" | "metric") => Some(EVENT),
         Some("script") => Some(SCRIPT),
         Some("trust") => Some(TRUST),
+        Some("policy") => Some(POLICY),
         Some("inside" | "progress" | "get") => Some(INSIDE),
         _ => None,
     };

@@ -279,6 +279,14 @@ fn as_json(record: &Record) -> String {
     text
 }
 
+/// What an event says, and where it is from.
+fn event(data: &Value) -> String {
+    match data["cef"].as_str() {
+        Some(line) => format!("{} {} {line}", plain(&data["host"]), plain(&data["source"])),
+        None => data.to_string(),
+    }
+}
+
 /// A record as a line for people.
 fn line(record: &Record) -> String {
     let data: Value = serde_json::from_str(record.data.get()).unwrap_or_default();
@@ -286,7 +294,7 @@ fn line(record: &Record) -> String {
         code::ACCEPTED => ("accepted".to_owned(), acceptance(&data)),
         code::SUCCEEDED => ("ok".to_owned(), end(&data)),
         code::FAILED => ("failed".to_owned(), end(&data)),
-        code::EVENT => ("event".to_owned(), data.to_string()),
+        code::EVENT => ("event".to_owned(), event(&data)),
         code::DROPPED => (
             "dropped".to_owned(),
             format!("{} events, for want of room", plain(&data["events"])),
@@ -410,6 +418,11 @@ mod tests {
                 "failed     t  not-found, no such program",
             ),
             (101, json!({"a": 1}), "event      t  {\"a\":1}"),
+            (
+                101,
+                json!({"host": "h", "source": "command", "cef": "CEF:0|a"}),
+                "event      t  h command CEF:0|a",
+            ),
             (
                 102,
                 json!({"events": 17}),

@@ -3,12 +3,15 @@
 mod args;
 mod check_config;
 mod doctor;
+mod event;
 mod exec;
 mod get;
 mod help;
 mod history;
 mod identifier;
 mod logging;
+mod module;
+mod policy;
 mod put;
 mod run;
 mod schedule;
@@ -59,6 +62,7 @@ fn dispatch(args: &Args) -> Result<u8> {
         Command::History { query, json } => history::run(&quiet(args)?, query, *json),
         Command::Put { put, json } => put::run(&quiet(args)?, put, *json),
         Command::Schedule { json } => schedule::run(&quiet(args)?, *json),
+        Command::Policy { query, json } => query.run(&quiet(args)?, *json),
         Command::Words(words) => words.run(&quiet(args)?),
         Command::Identifier { fingerprint } => identifier::run(&quiet(args)?, *fingerprint),
         Command::CheckConfig => check_config::run(args),

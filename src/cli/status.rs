@@ -96,6 +96,9 @@ fn describe(status: &Value) -> String {
         ),
     );
     line("schedule", &schedule(&text, &seconds));
+    line("plugins", &plugins(&status["modules"]));
+    line("events", &events(status, &text));
+    line("policy", &policy(&text));
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
     }
@@ -154,6 +157,49 @@ fn schedule(text: &dyn Fn(&str) -> String, seconds: &dyn Fn(&str) -> Option<f64>
         said = format!("{said}; {problem}");
     }
     said.trim_start_matches("; ").to_owned()
+}
+
+/// Those that run beside the agent, and what is not as it is built.
+fn plugins(modules: &Value) -> String {
+    let modules = modules.as_array().into_iter().flatten();
+    let said = modules.filter_map(|module| {
+        let state = module["state"].as_str()?;
+        let builtin = module["kind"] == "builtin";
+        let name = printable(module["name"].as_str()?);
+        (!builtin || state != "running").then(|| format!("{name} {}", printable(state)))
+    });
+    said.collect::<Vec<_>>().join(", ")
+}
+
+/// How many events were stored, what was not, and where they should come from and do not.
+fn events(status: &Value, text: &dyn Fn(&str) -> String) -> String {
+    let sources = status.pointer("/events/sources").and_then(Value::as_array);
+    let sources = sources.map_or(&[][..], Vec::as_slice);
+    let stored = text("/events/stored");
+    if sources.is_empty() && matches!(stored.as_str(), "" | "0") {
+        return String::new();
+    }
+    let mut said = format!(
+        "{stored} stored; of the listener and files {} refused, {} without CEF, {} too many",
+        text("/events/refused"),
+        text("/events/notCef"),
+        text("/events/limited")
+    );
+    for source in sources.iter().filter(|source| !source[1].is_null()) {
+        let _ = write!(said, "; {}: {}", plain(&source[0]), plain(&source[1]));
+    }
+    said
+}
+
+/// Only where something was refused; 'triton policy show' has the rest.
+fn policy(text: &dyn Fn(&str) -> String) -> String {
+    match text("/policy/refused").as_str() {
+        "" | "0" => String::new(),
+        count => format!(
+            "{}, {count} requests of Poseidon's were refused (see 'triton policy show')",
+            text("/policy/profile")
+        ),
+    }
 }
 
 fn plain(value: &Value) -> String {

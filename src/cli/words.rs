@@ -1,6 +1,6 @@
 //! The commands that take a few words and options with a value: one table tells what.
 
-use super::{exec, get, history, put, script, trust, unexpected};
+use super::{event, exec, get, history, module, put, script, trust, unexpected};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::message::Message;
@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub const SCRIPT_RUN: &str = "script run";
 #[allow(missing_docs)]
 pub const SCRIPT_LS: &str = "script ls";
+#[allow(missing_docs)]
+pub const METRIC: &str = "metric";
 
 /// What a command takes.
 struct Shape {
@@ -41,6 +43,14 @@ const SHAPES: &[Shape] = &[
         &[],
         "show, accept [KEY|KEYID], reset or rotate",
     ),
+    shape(
+        "module",
+        (1, 3),
+        &[],
+        "ls, kill NAME, start NAME, or ask TYPE [JSON]",
+    ),
+    shape("event", (0, usize::MAX), event::OPTIONS, "LINE"),
+    shape(METRIC, (1, 2), &["ttl", "unit"], "NAME VALUE"),
 ];
 
 const fn shape(
@@ -98,6 +108,9 @@ impl Words {
         if words.option("delay").is_some_and(|delay| !is_time(delay)) {
             return Err("--delay takes a number of seconds".to_owned());
         }
+        if shape.name == "module" && !module::is_sound(&words.list) {
+            return Err(wrong());
+        }
         if matches!(shape.name, "agent" | "system") && words.act().is_none() {
             return Err(wrong());
         }
@@ -111,6 +124,7 @@ impl Words {
     pub fn failure_code(&self) -> u8 {
         match self.name {
             "agent" | "system" | "engine" => exec::OWN_FAILURE,
+            "module" if self.word() == "ask" => exec::OWN_FAILURE,
             _ => 1,
         }
     }
@@ -119,7 +133,7 @@ impl Words {
         self.list.first().map(String::as_str).unwrap_or_default()
     }
 
-    fn option(&self, name: &str) -> Option<&str> {
+    pub fn option(&self, name: &str) -> Option<&str> {
         let given = self.options.iter().rev().find(|(option, _)| option == name);
         given.map(|(_, value)| value.as_str())
     }
@@ -140,6 +154,8 @@ impl Words {
                 self.list.get(1).map(String::as_str),
                 self.json,
             ),
+            "event" => event::run(config, self),
+            METRIC => event::metric(config, self),
             "get" => get::run(config, self.word(), self.option("to")),
             "engine" => {
                 let mut request = json!({ "command": self.word() });
@@ -150,6 +166,7 @@ impl Words {
                 }
                 job(config, payload::ENGINE_COMMAND, &request)
             }
+            "module" => module::run(config, &self.list, self.json),
             "agent" | "system" => {
                 let delay = self.option("delay").and_then(|d| d.parse::<f64>().ok());
                 let request = json!({ "delaySeconds": delay });

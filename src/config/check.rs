@@ -1,13 +1,17 @@
 //! What settings may be. The texts say what is allowed and never repeat a secret.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// Most labels, and longest text of one, so that `hello` stays small.
 const LABELS: usize = 64;
 const LABEL_LENGTH: usize = 256;
 /// Most extensions with an interpreter.
 const INTERPRETERS: usize = 64;
+/// Most files that are followed, and longest path of one.
+const FOLLOWED: usize = 16;
+const PATH_LENGTH: usize = 1_024;
 /// `sockaddr_un` holds 108 bytes with a closing NUL.
 const SOCKET_LENGTH: usize = 107;
 
@@ -82,6 +86,35 @@ pub(super) fn proxy_url(text: &str) -> Result<(), String> {
     text.parse::<crate::link::Proxy>()
         .map(|_| ())
         .map_err(|e| format!("the proxy {e}"))
+}
+
+/// Where datagrams are taken. A port alone is that of the loopback: who wants more says so.
+pub(super) fn datagram_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    let alone = port.map(|port: u16| SocketAddr::from(([127, 0, 0, 1], port)));
+    alone.or_else(|| text.parse().ok()).ok_or_else(|| {
+        "expected an address and a port, such as 127.0.0.1:514, 0.0.0.0:514 or [::]:514, or a port alone"
+            .to_owned()
+    })
+}
+
+/// Files that are followed.
+pub(super) fn followed(paths: Vec<String>) -> Result<Vec<PathBuf>, String> {
+    if paths.len() > FOLLOWED {
+        return Err(format!("expected at most {FOLLOWED} files"));
+    }
+    for (n, path) in paths.iter().enumerate() {
+        if !path.starts_with('/') || path.len() > PATH_LENGTH || path.chars().any(char::is_control)
+        {
+            return Err(format!(
+                "expected absolute paths of at most {PATH_LENGTH} bytes without control characters"
+            ));
+        }
+        if paths[..n].contains(path) {
+            return Err("one of the files is there twice".to_owned());
+        }
+    }
+    Ok(paths.into_iter().map(PathBuf::from).collect())
 }
 
 /// A list in one text, by comma.

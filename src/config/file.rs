@@ -4,7 +4,9 @@
 
 use super::setting::{Kind, One, Setting, set_number};
 use super::{Config, SETTINGS};
+use crate::policy::{self, Action, Rule};
 use crate::schedule::{self, Entry};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,22 +18,90 @@ type Fault = (usize, String);
 
 /// Reads TOML; the error begins with the number of the line.
 pub(super) fn read(text: &str) -> Result<Config, String> {
+    read_checked(text, &|policy, root| check_policy(policy, root))
+}
+
+/// Reads a file that has nothing but the policy.
+pub(super) fn read_policy(text: &str) -> Result<policy::Settings, String> {
+    let check = |policy: &policy::Settings, root: &DeTable<'_>| {
+        if let Some((name, _)) = root.iter().find(|(name, _)| *name.get_ref() != "policy") {
+            let why = format!("`{}` has no place in a file of the policy", name.get_ref());
+            return Err((name.span().start, why));
+        }
+        if policy.file.is_some() {
+            return Err((0, "policy.file cannot name another file".to_owned()));
+        }
+        // As after a power cut: it was to forbid something.
+        if !policy.named && policy.rules.is_empty() {
+            let why = "it says nothing: name policy.profile, or rules in [policy.deny.NAME] and [policy.allow.NAME]";
+            return Err((0, why.to_owned()));
+        }
+        check_policy(policy, root)
+    };
+    read_checked(text, &check).map(|config| config.policy)
+}
+
+/// Looks at all of it together.
+type Check<'a> = &'a dyn Fn(&policy::Settings, &DeTable<'_>) -> Result<(), Fault>;
+
+fn read_checked(text: &str, check: Check<'_>) -> Result<Config, String> {
     let mut config = Config::default();
     let fault = match DeTable::parse(text) {
-        Ok(root) => table(&mut config, "", root.get_ref()).err(),
+        Ok(root) => table(&mut config, "", root.get_ref())
+            .and_then(|()| check(&config.policy, root.get_ref()))
+            .err(),
         Err(e) => {
             let start = e.span().map_or(0, |span| span.start);
             Some((start, e.message().trim_end().to_owned()))
         }
     };
     match fault {
-        None => Ok(config),
-        Some((start, why)) => {
-            let before = text.get(..start).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            Err(format!("{line}: {why}"))
+        None => {
+            for rule in &mut config.policy.rules {
+                rule.line = line_of(text, rule.line);
+            }
+            Ok(config)
+        }
+        Some(fault) => Err(with_line(text, &fault)),
+    }
+}
+
+fn line_of(text: &str, start: usize) -> usize {
+    let before = text.get(..start).unwrap_or_default();
+    before.matches('\n').count() + 1
+}
+
+fn with_line(text: &str, (start, why): &Fault) -> String {
+    format!("{}: {why}", line_of(text, *start))
+}
+
+/// The sections `[schedule.NAME]` of a text as entries of `schedule.set`; the error begins with the number of the line.
+/// For who sets them from elsewhere: the text has nothing else.
+pub fn schedule(text: &str) -> Result<Vec<serde_json::Value>, String> {
+    let fault = |(start, why): Fault| with_line(text, &(start, why));
+    let root = DeTable::parse(text).map_err(|e| {
+        let start = e.span().map_or(0, |span| span.start);
+        fault((start, e.message().trim_end().to_owned()))
+    })?;
+    let mut entries = Vec::new();
+    for (name, value) in root.get_ref() {
+        let DeValue::Table(table) = value.get_ref() else {
+            let why = format!("{}: {}", name.get_ref(), not("a table", value));
+            return Err(fault((value.span().start, why)));
+        };
+        if name.get_ref() != "schedule" {
+            let why = format!("[{}] is no section [schedule.NAME]", name.get_ref());
+            return Err(fault((name.span().start, why)));
+        }
+        for (name, value) in table {
+            let (fields, _) = entry(name.get_ref(), value).map_err(|(start, why)| {
+                let start = start.unwrap_or(name.span().start);
+                fault((start, format!("schedule.{}: {why}", name.get_ref())))
+            })?;
+            entries.push(fields);
         }
     }
+    Ok(entries)
 }
 
 /// Reads a section; `prefix` is its name and a dot.
@@ -144,11 +214,20 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
                     let start = start.unwrap_or(name.span().start);
                     (start, format!("{}: {why}", name.get_ref()))
                 });
-                config.schedule.push(Arc::new(read?));
+                config.schedule.push(Arc::new(read?.1));
             }
             Ok(())
         }
-        (Kind::Table(_) | Kind::Schedule, _) => Err(fault(not("a table", value))),
+        (Kind::Rules(action), DeValue::Table(table)) => {
+            for (name, value) in table {
+                let read = rule(*action, name, value)
+                    .map_err(|(start, why)| (start, format!("{}: {why}", name.get_ref())));
+                let start = name.span().start;
+                config.policy.add(read?).map_err(|why| (start, why))?;
+            }
+            Ok(())
+        }
+        (Kind::Table(_) | Kind::Schedule | Kind::Rules(_), _) => Err(fault(not("a table", value))),
         (Kind::Former(place), _) => {
             *place(config) = true;
             Ok(())
@@ -156,8 +235,11 @@ fn set(config: &mut Config, setting: &Setting, value: &Spanned<DeValue<'_>>) -> 
     }
 }
 
-/// An entry of the schedule, with the names of this file: `time_zone` for `timeZone`.
-fn entry(name: &str, value: &Spanned<DeValue<'_>>) -> Result<Entry, (Option<usize>, String)> {
+/// An entry of the schedule, with the names of this file: `time_zone` for `timeZone`. As `schedule.set` has it, and read.
+fn entry(
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<(serde_json::Value, Entry), (Option<usize>, String)> {
     let DeValue::Table(table) = value.get_ref() else {
         return Err((Some(value.span().start), not("a table", value)));
     };
@@ -171,13 +253,72 @@ fn entry(name: &str, value: &Spanned<DeValue<'_>>) -> Result<Entry, (Option<usiz
         fields.insert(field.to_owned(), json(value.get_ref()));
     }
     fields.insert("name".to_owned(), name.into());
-    Entry::read(&fields.into()).map_err(|fault| {
+    let fields = fields.into();
+    let read = Entry::read(&fields).map_err(|fault| {
         let field = schedule::snake(fault.field);
         let place = table.iter().find(|(key, _)| *key.get_ref() == field);
         let start = place.map(|(_, value)| value.span().start);
         let dot = if field.is_empty() { "" } else { ": " };
         (start, format!("{field}{dot}{}", fault.why))
-    })
+    });
+    Ok((fields, read?))
+}
+
+/// A rule of the policy. Its line is the place in the text for now.
+fn rule(
+    action: Action,
+    name: &Spanned<Cow<'_, str>>,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Rule, Fault> {
+    let DeValue::Table(table) = value.get_ref() else {
+        return Err((value.span().start, not("a table", value)));
+    };
+    let start = name.span().start;
+    let mut rule = Rule::new(action, name.get_ref()).map_err(|why| (start, why))?;
+    rule.line = start;
+    for (key, value) in table {
+        let known = policy::CONDITIONS;
+        if !known.contains(&&**key.get_ref()) {
+            let why = format!(
+                "unknown condition `{}`, expected one of {}",
+                key.get_ref(),
+                known.join(", ")
+            );
+            return Err((key.span().start, why));
+        }
+        let items = match value.get_ref() {
+            DeValue::String(one) => vec![one.to_string()],
+            DeValue::Array(list) => {
+                let texts = list.iter().map(|one| text(one).map(str::to_owned));
+                texts.collect::<Result<_, _>>()?
+            }
+            _ => {
+                return Err((
+                    value.span().start,
+                    not("a string, or a list of them", value),
+                ));
+            }
+        };
+        rule.set(key.get_ref(), &items)
+            .map_err(|why| (value.span().start, format!("{}: {why}", key.get_ref())))?;
+    }
+    Ok(rule)
+}
+
+/// What can be told only when all of it is known.
+fn check_policy(policy: &policy::Settings, root: &DeTable<'_>) -> Result<(), Fault> {
+    for rule in &policy.rules {
+        rule.check(policy.profile)
+            .map_err(|why| (rule.line, format!("policy.{}: {why}", rule.title())))?;
+    }
+    if policy.file.is_some() && (policy.named || !policy.rules.is_empty()) {
+        let place = root.iter().find(|(name, _)| *name.get_ref() == "policy");
+        let start = place.map_or(0, |(name, _)| name.span().start);
+        let why =
+            "policy.file takes the place of profile and rules: say it there, or here".to_owned();
+        return Err((start, why));
+    }
+    Ok(())
 }
 
 /// What an entry of `schedule.set` would hold. A date is nothing that it may hold.

@@ -1,6 +1,7 @@
 //! What a setting is, and how it is set from a text.
 
 use super::{Config, check};
+use crate::policy::Action;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,8 @@ pub(super) enum Kind {
     Table(fn(&mut Config, BTreeMap<String, String>) -> Result<(), String>),
     /// A section of sections, one for each entry of the schedule.
     Schedule,
+    /// A section of sections, one for each rule of the policy.
+    Rules(Action),
     /// Of older versions: whatever it is, it means nothing any more.
     Former(Place<bool>),
 }
@@ -57,6 +60,7 @@ pub(super) enum One {
 
 /// The numbers that there are.
 pub(super) enum Number {
+    U32(Place<u32>),
     U64(Place<u64>),
     Usize(Place<usize>),
     I32(Place<i32>),
@@ -70,6 +74,7 @@ impl Number {
             T::try_from(n).map(|n| *place = n).is_ok()
         }
         match self {
+            Self::U32(place) => put(place(config), n),
             Self::U64(place) => put(place(config), n),
             Self::Usize(place) => put(place(config), n),
             Self::I32(place) => put(place(config), n),
@@ -104,9 +109,11 @@ impl Setting {
                 Ok(())
             }
             Kind::List(_, set) => set(config, check::list(text)),
-            Kind::Switch(_) | Kind::Table(_) | Kind::Schedule | Kind::Former(_) => {
-                Err("stands in the file only".to_owned())
-            }
+            Kind::Switch(_)
+            | Kind::Table(_)
+            | Kind::Schedule
+            | Kind::Rules(_)
+            | Kind::Former(_) => Err("stands in the file only".to_owned()),
         }
     }
 }

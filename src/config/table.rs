@@ -3,10 +3,13 @@
 //!
 //! A new setting is a field of [`Config`](super::Config) with its default, and a line here.
 
-use super::setting::Kind::{AnyPath, Former, List, Number, Path, Schedule, Switch, Table, Text};
-use super::setting::Number::{I32, SomeI32, U64, Usize};
+use super::setting::Kind::{
+    AnyPath, Former, List, Number, Path, Rules, Schedule, Switch, Table, Text,
+};
+use super::setting::Number::{I32, SomeI32, U32, U64, Usize};
 use super::setting::{Kind, One, Outside, Setting};
 use super::{LogTo, check};
+use crate::policy::Action;
 
 /// Longest deadline of a phase, in seconds.
 const LONGEST: i64 = 600;
@@ -193,6 +196,19 @@ pub static SETTINGS: &[Setting] = &[
     ),
     only_file("schedule", Schedule),
     only_file(
+        "policy.profile",
+        Text(|config, name| config.policy.set_profile(name)),
+    ),
+    only_file(
+        "policy.file",
+        Path(|config, path| {
+            config.policy.file = Some(path);
+            Ok(())
+        }),
+    ),
+    only_file("policy.allow", Rules(Action::Allow)),
+    only_file("policy.deny", Rules(Action::Deny)),
+    only_file(
         "connect.dns_seconds",
         Number(1, LONGEST, U64(|c| &mut c.connect.dns_seconds)),
     ),
@@ -315,6 +331,33 @@ pub static SETTINGS: &[Setting] = &[
         }),
     ),
     only_file(
+        "plugins.off",
+        List(One::IsNoList, |config, names| {
+            crate::plugin::builtin::check_off(&names)?;
+            config.plugins.off = names;
+            Ok(())
+        }),
+    ),
+    only_file(
+        "plugins.folder",
+        Path(|config, path| {
+            config.plugins.folder = path;
+            Ok(())
+        }),
+    ),
+    only_file(
+        "plugins.hello_seconds",
+        Number(1, LONGEST, U64(|c| &mut c.plugins.hello_seconds)),
+    ),
+    only_file(
+        "plugins.patience_seconds",
+        Number(1, LONGEST, U64(|c| &mut c.plugins.patience_seconds)),
+    ),
+    only_file(
+        "plugins.rate",
+        Number(1, 10_000, U64(|c| &mut c.plugins.rate)),
+    ),
+    only_file(
         "files.window_bytes",
         Number(65_536, 2_097_152, U64(|c| &mut c.files.window_bytes)),
     ),
@@ -330,6 +373,41 @@ pub static SETTINGS: &[Setting] = &[
         "files.reserve_bytes",
         Number(0, 1_073_741_824, U64(|c| &mut c.files.reserve_bytes)),
     ),
+    only_file(
+        "events.line_bytes",
+        Number(1_024, 65_536, Usize(|c| &mut c.events.line_bytes)),
+    ),
+    only_file(
+        "events.batch_bytes",
+        Number(1_024, 262_144, Usize(|c| &mut c.events.batch_bytes)),
+    ),
+    only_file(
+        "events.rate",
+        Number(1, 10_000, U32(|c| &mut c.events.rate)),
+    ),
+    only_file(
+        "events.syslog_udp",
+        Text(|config, text| {
+            config.events.syslog_udp = Some(check::datagram_address(text)?);
+            Ok(())
+        }),
+    ),
+    only_file(
+        "events.syslog_unix",
+        Path(|config, path| {
+            check::socket_length(&path)?;
+            config.events.syslog_unix = Some(path);
+            Ok(())
+        }),
+    ),
+    only_file(
+        "events.files",
+        List(One::IsNoList, |config, paths| {
+            config.events.files = check::followed(paths)?;
+            Ok(())
+        }),
+    ),
+    only_file("metrics.max", Number(1, 256, Usize(|c| &mut c.metrics.max))),
     only_file(
         "limits.message_bytes",
         Number(16_384, 16_777_216, Usize(|c| &mut c.limits.message_bytes)),

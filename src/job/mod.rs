@@ -17,6 +17,7 @@
 //! somebody else's. A process that leaves the group (setsid) has left the job: no cancel reaches it.
 
 mod ending;
+mod gate;
 mod output;
 mod pool;
 mod registry;
@@ -26,6 +27,7 @@ mod supervise;
 pub mod task;
 
 pub use ending::kind_of;
+pub use gate::Gate;
 pub use pool::Pool;
 pub use registry::JobState;
 pub(crate) use spawn::{DEFAULT_PATH, hide_own_variables};
@@ -70,6 +72,8 @@ pub struct Settings {
     /// Whether to ask the kernel for a pidfd. Without one (Linux before 5.3, or to test that) an exit is found by
     /// looking, 5 to 100 times a second, while a job runs.
     pub pidfd: bool,
+    /// Asked by jobs of Poseidon's where they have got to.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 impl Settings {
@@ -99,6 +103,7 @@ impl Default for Settings {
             environment: Vec::new(),
             shell: "/bin/sh".to_owned(),
             pidfd: true,
+            gate: None,
         }
     }
 }
@@ -113,6 +118,8 @@ pub enum Origin {
     Local,
     /// The device's own clock, by an entry of its schedule.
     Schedule,
+    /// An external plugin, by its name. It asks for no jobs.
+    Plugin(&'static str),
 }
 
 impl Origin {
@@ -122,6 +129,7 @@ impl Origin {
             Self::Poseidon => "poseidon",
             Self::Local => "local",
             Self::Schedule => "schedule",
+            Self::Plugin(_) => "plugin",
         }
     }
 }

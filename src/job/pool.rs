@@ -520,7 +520,10 @@ impl Shared {
                 };
                 let asker = (&*job.asker.sink, job.asker.conversation_id.as_str());
                 let until = job.plan.timeout.map(poll::after);
+                let gate = self.settings.gate.as_deref();
+                let gate = gate.filter(|_| job.origin == Origin::Poseidon);
                 let context = Context::new(&job.token, asker, wake, &turn, &take, &tell, until);
+                let context = context.gated(gate);
                 let started = Instant::now();
                 let run = task.run(&context);
                 if run == Err(Stop::GoesOn) {

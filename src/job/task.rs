@@ -1,5 +1,6 @@
 //! Jobs that the agent carries out itself: transfers, synchronisations, acts on the agent and the system.
 
+use super::gate::{self, Gate};
 use super::registry::{Order, Turn, Why};
 use crate::message::Message;
 use crate::message::payload::{self, ErrorCode, JobResult, Progress, Status, Stream};
@@ -11,6 +12,7 @@ use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Debug;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,8 +37,21 @@ pub enum Stop {
     Failed(payload::Error),
     /// It was cancelled or its time is up: the context knows which.
     Ended,
+    /// It has ended otherwise than by carrying it out itself, and who did says how.
+    Told(Box<Told>),
     /// The agent restarts, and its next process tells the end ([`crate::journal::Settings::goes_on`]).
     GoesOn,
+}
+
+/// What somebody else says of a task's end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// Whether it did what it was to do.
+    pub succeeded: bool,
+    /// In words.
+    pub message: Option<String>,
+    /// For programs.
+    pub data: Option<Value>,
 }
 
 impl From<payload::Error> for Stop {
@@ -62,6 +77,7 @@ pub struct Context<'a> {
     take: &'a dyn Fn() -> Option<Message>,
     tell: &'a dyn Fn(&Progress),
     timeout_at: Option<Instant>,
+    gate: Option<&'a dyn Gate>,
     order: Cell<Option<Order>>,
     timed_out: Cell<Option<&'static str>>,
     /// The outbox's count of changes, when the task last heard of one.
@@ -70,8 +86,8 @@ pub struct Context<'a> {
     asked_twice: Cell<bool>,
     /// Said, and not handed over yet.
     progress: RefCell<Option<Progress>>,
-    /// Output that was handed over or dropped.
-    written: Cell<u64>,
+    /// Output that was handed over or dropped, of each stream.
+    written: [Cell<u64>; 2],
     dropped: Cell<u64>,
 }
 
@@ -97,13 +113,28 @@ impl<'a> Context<'a> {
             take,
             tell,
             timeout_at,
+            gate: None,
             order: Cell::new(None),
             timed_out: Cell::new(None),
             changes: Cell::new(sink.changes()),
             asked_twice: Cell::new(false),
             progress: RefCell::default(),
-            written: Cell::new(0),
+            written: [Cell::new(0), Cell::new(0)],
             dropped: Cell::new(0),
+        }
+    }
+
+    /// Asks `gate` where it has got to.
+    pub(super) fn gated(self, gate: Option<&'a dyn Gate>) -> Self {
+        Self { gate, ..self }
+    }
+
+    /// Whether a message of this type may use what is open, or what is to be at `rest` in that folder. To be asked
+    /// before it is used, however it was found.
+    pub fn permit(&self, kind: &str, file: &File, rest: &str) -> Result<(), Stop> {
+        match self.gate {
+            Some(gate) => gate::ask(gate, kind, file, rest),
+            None => Ok(()),
         }
     }
 
@@ -175,9 +206,15 @@ impl<'a> Context<'a> {
 
     /// Writes to the job's standard output; waits for room. Without a connection it is dropped and counted.
     pub fn output(&self, bytes: &[u8]) -> Result<(), Stop> {
-        let piece = payload::Output::new(Stream::Stdout, self.written.get(), bytes);
+        self.output_on(Stream::Stdout, bytes)
+    }
+
+    /// The same on either stream.
+    pub fn output_on(&self, stream: Stream, bytes: &[u8]) -> Result<(), Stop> {
+        let written = &self.written[stream as usize];
+        let piece = payload::Output::new(stream, written.get(), bytes);
         let length = bytes.len() as u64;
-        self.written.set(self.written.get() + length);
+        written.set(written.get() + length);
         if !self.send_bulk(payload::OUTPUT, &piece)? {
             self.dropped.set(self.dropped.get() + length);
         }
@@ -221,6 +258,27 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Rings this task out of [`Context::pause`]; also rung by whoever wants it to end.
+    pub fn wake(&self) -> &Arc<Wake> {
+        self.wake
+    }
+
+    /// Waits until its wake is rung, or for a time.
+    pub fn pause(&self, deadline: Option<Instant>) {
+        wait(self.wake, deadline);
+    }
+
+    /// When its time is up.
+    pub fn timeout_at(&self) -> Option<Instant> {
+        self.timeout_at
+    }
+
+    /// How long it has to end in order where it was told to end, and whether it was told again, which means at once.
+    pub fn ordered(&self) -> Option<(std::time::Duration, bool)> {
+        let order = (self.turn)().order?;
+        Some((order.grace, order.times > 1))
+    }
+
     /// Waits for a time, or until it is to end.
     pub fn sleep_until(&self, deadline: Instant) -> Result<(), Stop> {
         loop {
@@ -234,13 +292,7 @@ impl<'a> Context<'a> {
 
     fn wait(&self, deadline: Option<Instant>) {
         let deadline = [deadline, self.timeout_at].into_iter().flatten().min();
-        let mut set = PollSet::new();
-        set.add(self.wake.as_fd(), IN);
-        if set.wait(deadline).is_err() {
-            // The kernel is short of memory: not at once again.
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        self.wake.clear();
+        wait(self.wake, deadline);
     }
 
     /// The end of a task, by what it returned.
@@ -250,9 +302,19 @@ impl<'a> Context<'a> {
         started_at: f64,
         started: Instant,
     ) -> Result<JobResult, payload::Error> {
+        let mut said = None;
         let (status, message, data) = match run {
             Ok(data) => (Status::Succeeded, None, data),
             Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Told(told)) => {
+                let status = if told.succeeded {
+                    Status::Succeeded
+                } else {
+                    Status::Failed
+                };
+                said = told.message;
+                (status, None, told.data)
+            }
             Err(Stop::Ended | Stop::GoesOn) => match self.order.get() {
                 Some(order) => (Status::Cancelled, order.why.message(), None),
                 None => match self.timed_out.get() {
@@ -262,15 +324,28 @@ impl<'a> Context<'a> {
             },
         };
         let elapsed = started.elapsed().as_millis();
+        let result = JobResult::without_process(status, message);
         Ok(JobResult {
             started_at: Some(started_at),
             elapsed_ms: u64::try_from(elapsed).unwrap_or(u64::MAX),
-            stdout_bytes: self.written.get(),
+            stdout_bytes: self.written[0].get(),
+            stderr_bytes: self.written[1].get(),
             dropped: self.dropped.get(),
             data,
-            ..JobResult::without_process(status, message)
+            message: said.or(result.message),
+            ..result
         })
     }
+}
+
+fn wait(wake: &Wake, deadline: Option<Instant>) {
+    let mut set = PollSet::new();
+    set.add(wake.as_fd(), IN);
+    if set.wait(deadline).is_err() {
+        // The kernel is short of memory: not at once again.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    wake.clear();
 }
 
 /// Messages for a running task.

@@ -52,6 +52,11 @@ impl Segment {
         format!("{:010}.log", self.number)
     }
 
+    /// Bytes of its events, and of what is corrupt.
+    pub fn event_bytes(&self) -> u64 {
+        self.bytes - self.kept_bytes.min(self.bytes)
+    }
+
     /// Counts a record whose line has so many bytes.
     pub fn add(&mut self, record: &Record, bytes: u64) {
         if self.records == 0 {

@@ -119,6 +119,26 @@ impl Memory {
         lost
     }
 
+    /// Drops the oldest events, so that all of them and `needed` bytes more fit one of so many parts.
+    pub fn bound_events(&mut self, needed: usize, acked: u64, parts: u32) -> Lost {
+        let mut lost = Lost::default();
+        let share = self.limit / parts as usize;
+        let of_events = |r: &&Record| is_event(r.code);
+        let mut bytes: usize = self.records.iter().filter(of_events).map(size).sum();
+        self.records.retain(|record| {
+            let goes = bytes + needed > share && is_event(record.code);
+            if goes {
+                bytes -= size(record);
+                self.bytes -= size(record);
+                if record.id > acked {
+                    lost.add(record);
+                }
+            }
+            !goes
+        });
+        lost
+    }
+
     /// Drops the oldest that `may` go, until `needed` bytes fit.
     fn drop_while(
         &mut self,

@@ -192,6 +192,20 @@ impl Journal {
         self.change(|state| state.put(put))
     }
 
+    /// Stores events, all or none: each its time and its data in JSON. Returns the sequence of the last. They are synced as
+    /// the ends of jobs are; without a connection at once, but no oftener than once in some seconds, and then it is the
+    /// caller's to see that [`Self::sync`] is called when [`Self::sync_due`] says.
+    pub fn events(&self, events: Vec<(f64, String)>) -> Result<u64, payload::Error> {
+        let drafts = events.into_iter();
+        let drafts = drafts.map(|(time, data)| record::Draft::event(time, data));
+        self.change(|state| state.events(drafts.collect()))
+    }
+
+    /// Whether a server that acknowledges is there.
+    pub fn is_connected(&self) -> bool {
+        self.state().connected
+    }
+
     /// This job goes on over the agent's restart: the next process tells its end.
     pub fn set_goes_on(&self, token: &str) {
         self.state().goes_on = Some(token.to_owned());

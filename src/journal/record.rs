@@ -80,6 +80,15 @@ impl Draft {
         })
     }
 
+    /// An event; `data` is JSON.
+    pub fn event(etime: f64, data: String) -> Self {
+        let draft = Self::new(&id::random(), code::EVENT, None, data);
+        Self {
+            etime: milliseconds(etime),
+            ..draft
+        }
+    }
+
     /// So many events were dropped.
     pub fn loss(events: u64) -> Self {
         let data = serde_json::json!({ "events": events }).to_string();

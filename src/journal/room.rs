@@ -65,11 +65,37 @@ impl Disk {
         }
 
         let stays = |r: &Record| stays(r) && !is_event(r.code);
-        at = 0;
-        while !self.fits(needed) && at < self.segments.len() {
-            // Events, and what is corrupt.
-            let segment = &self.segments[at];
-            if segment.bytes - segment.kept_bytes.min(segment.bytes) < least {
+        self.drop_events(acked, &mut lost, stays, |disk| disk.fits(needed))?;
+        Ok(lost)
+    }
+
+    /// Drops the oldest events, so that all of them and `needed` bytes more take no more than `share`; returns what that
+    /// took of what nobody has.
+    pub fn bound_events(&mut self, needed: u64, share: u64, acked: u64) -> Result<Lost, Fault> {
+        let mut lost = Lost::default();
+        let fits = |disk: &Self| {
+            let events: u64 = disk.segments.iter().map(Segment::event_bytes).sum();
+            events + needed <= share
+        };
+        if !fits(self) {
+            self.sync()?;
+            self.drop_events(acked, &mut lost, |r| !is_event(r.code), fits)?;
+        }
+        Ok(lost)
+    }
+
+    /// Cleans segments, the oldest first, of events and what else does not stay, until it is enough.
+    fn drop_events(
+        &mut self,
+        acked: u64,
+        lost: &mut Lost,
+        stays: impl Fn(&Record) -> bool,
+        is_enough: impl Fn(&Self) -> bool,
+    ) -> Result<(), Fault> {
+        let least = (self.limits.segment() / WORTHWHILE).max(1);
+        let mut at = 0;
+        while !is_enough(self) && at < self.segments.len() {
+            if self.segments[at].event_bytes() < least {
                 at += 1;
                 continue;
             }
@@ -81,7 +107,7 @@ impl Disk {
             })?;
             at = self.clean(at, &stays)?;
         }
-        Ok(lost)
+        Ok(())
     }
 
     /// Bytes that rewriting a segment would free.

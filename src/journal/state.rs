@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 
 /// How long an end may wait for its acknowledgement, which makes a sync needless.
 const LAZY: Duration = Duration::from_secs(1);
+/// While there is no connection events are synced at once, but no oftener than this.
+const EVENT_PAUSE: Duration = Duration::from_secs(5);
+/// Events take at most one part of so many: else they would drive out what is known of jobs that have ended.
+const EVENT_SHARE: u32 = 2;
 /// Pause between attempts to use the disk again.
 const RETRY: Duration = Duration::from_secs(30);
 /// At most this part of the journal is kept free for the end of one job; a larger end loses its tails when it is full.
@@ -72,6 +76,8 @@ pub struct State {
     /// In use where there is one.
     pub memory: Option<Memory>,
     pub lazy: Option<Lazy>,
+    /// When the disk was last waited for.
+    pub synced_at: Option<Instant>,
     /// The disk failed with something unsynced: from this segment on it may hold less than it shows.
     pub suspect: Option<u32>,
     pub id_changed: bool,
@@ -103,6 +109,7 @@ impl State {
             disk: None,
             memory: None,
             lazy: None,
+            synced_at: None,
             suspect: None,
             id_changed: false,
             goes_on: settings.goes_on.clone(),
@@ -330,6 +337,49 @@ impl State {
         Ok(record)
     }
 
+    /// See [`super::Journal::events`].
+    pub fn events(&mut self, drafts: Vec<Draft>) -> Result<u64, payload::Error> {
+        self.recover();
+        let bytes: usize = drafts.iter().map(Draft::bound).sum();
+        self.bound_events(bytes)?;
+        if !self.room(bytes) {
+            return Err(payload::Error::new(ErrorCode::Busy, self.full()));
+        }
+        for draft in drafts {
+            self.store(draft);
+        }
+        let rested = self.synced_at.is_none_or(|at| at.elapsed() >= EVENT_PAUSE);
+        if self.connected || !rested {
+            self.sync_soon();
+        } else {
+            self.sync();
+        }
+        Ok(self.last())
+    }
+
+    /// Makes room for events within what they may take, at the cost of the oldest of them.
+    fn bound_events(&mut self, bytes: usize) -> Result<(), payload::Error> {
+        let acked = self.acked;
+        let share = match &self.memory {
+            Some(_) => self.memory_bytes as u64,
+            None => self.limits.bytes,
+        } / u64::from(EVENT_SHARE);
+        if bytes as u64 > share {
+            let message = format!(
+                "these events take {bytes} bytes of the journal, and all events have {share}; send fewer at once"
+            );
+            return Err(payload::Error::new(ErrorCode::TooLarge, message));
+        }
+        let on_disk = self.with_disk(|disk| disk.bound_events(bytes as u64, share, acked));
+        // Of a disk that has just failed the memory has what it could take over.
+        let lost = on_disk.unwrap_or_else(|| match &mut self.memory {
+            Some(memory) => memory.bound_events(bytes, acked, EVENT_SHARE),
+            None => Lost::default(),
+        });
+        self.lose(lost);
+        Ok(())
+    }
+
     fn sync_soon(&mut self) {
         let last = self.sequence.last();
         let since = self.waits().map_or_else(Instant::now, |lazy| lazy.since);
@@ -346,12 +396,18 @@ impl State {
 
     /// See [`super::Journal::sync_due`].
     pub fn sync_due(&self) -> Option<Instant> {
-        self.waits().map(|lazy| lazy.since + LAZY)
+        let lazy = self.waits()?;
+        if self.connected {
+            return Some(lazy.since + LAZY);
+        }
+        let rested = self.synced_at.map(|at| at + EVENT_PAUSE);
+        Some(rested.map_or(lazy.since, |at| at.max(lazy.since)))
     }
 
     /// Waits for the disk, whatever for.
     pub fn sync(&mut self) {
         self.with_disk(Disk::sync);
+        self.synced_at = Some(Instant::now());
         self.lazy = None;
     }
 

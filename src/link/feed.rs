@@ -52,13 +52,16 @@ pub struct Feed<'a> {
     sent: VecDeque<Sent>,
     records: usize,
     bytes: usize,
+    /// Bytes of one `events`; one event more than that travels alone.
+    event_bytes: usize,
 }
 
 impl<'a> Feed<'a> {
-    /// Sends nothing yet.
-    pub fn new(journal: &'a Journal) -> Self {
+    /// Sends nothing yet. Messages with events have up to `event_bytes`.
+    pub fn new(journal: &'a Journal, event_bytes: usize) -> Self {
         Self {
             journal,
+            event_bytes,
             acknowledges: None,
             cursor: 0,
             ahead: None,
@@ -81,7 +84,7 @@ impl<'a> Feed<'a> {
         *self = Self {
             acknowledges: Some(acked.is_some()),
             cursor,
-            ..Self::new(self.journal)
+            ..Self::new(self.journal, self.event_bytes)
         };
     }
 
@@ -166,14 +169,21 @@ impl<'a> Feed<'a> {
         self.ahead.as_ref()
     }
 
-    /// A message with `first` and those behind it that are no job's.
+    /// A message with `first` and those behind it that are no job's: events, or all that are none.
     fn history(&mut self, first: Record) -> (Message, usize) {
+        let events = first.code == code::EVENT;
+        let most = if events {
+            self.event_bytes
+        } else {
+            HISTORY_BYTES
+        };
         let mut bytes = size(&first);
         let mut records = vec![first];
         while self.records + records.len() < WINDOW
             && let Some(next) = self.peek()
             && !code::is_job(next.code)
-            && bytes + size(next) <= HISTORY_BYTES
+            && (next.code == code::EVENT) == events
+            && bytes + size(next) <= most
             && let Some(next) = self.ahead.take()
         {
             bytes += size(&next);
@@ -181,6 +191,9 @@ impl<'a> Feed<'a> {
             records.push(next);
         }
         let count = records.len();
+        if events {
+            return (of_events(&records, self.journal.last()), count);
+        }
         let history = History {
             records,
             last: self.journal.last(),
@@ -203,22 +216,49 @@ fn size(record: &Record) -> usize {
 
 /// A record about a job as the message of its conversation: the stored object, and what makes it a record.
 fn of_job(record: &Record) -> Message {
-    let own = payload::to_json(&serde_json::json!({
+    let own = serde_json::json!({
         "sequence": record.id,
         "etime": record.etime,
         "ctime": record.ctime,
-    }));
-    // Both are objects; spliced, since reading a whole result to write it again would cost twice its memory.
+    });
+    Message {
+        conversation_id: conversation(record).to_owned(),
+        payload: Some(payload::carriable(spliced(&own, record))),
+        ..Message::new(kind_of(record))
+    }
+}
+
+/// Events as one message.
+fn of_events(records: &[Record], last: u64) -> Message {
+    let mut text = "{\"events\":[".to_owned();
+    for (n, record) in records.iter().enumerate() {
+        let own = serde_json::json!({
+            "sequence": record.id,
+            "time": record.etime,
+            "stored": record.ctime,
+        });
+        text.push_str(if n > 0 { "," } else { "" });
+        text.push_str(&spliced(&own, record));
+    }
+    text.push_str("],\"last\":");
+    text.push_str(&last.to_string());
+    text.push('}');
+    Message {
+        payload: Some(payload::carriable(text)),
+        ..Message::new(payload::EVENTS)
+    }
+}
+
+/// The members of `own`, and those of what is stored. Both are objects; not read, since to read a whole result and to write it
+/// again would cost twice its memory.
+fn spliced(own: &serde_json::Value, record: &Record) -> String {
+    let own = own.to_string();
     let data = record.data.get().trim();
     let inner = data.strip_prefix('{').and_then(|d| d.strip_suffix('}'));
     let inner = inner.map_or("", str::trim);
     let head = own.trim_end_matches('}');
     let separator = if inner.is_empty() { "" } else { "," };
-    Message {
-        conversation_id: conversation(record).to_owned(),
-        payload: Some(payload::carriable(format!("{head}{separator}{inner}}}"))),
-        ..Message::new(kind_of(record))
-    }
+    format!("{head}{separator}{inner}}}")
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ fn records_leave_in_order_as_their_messages() {
     accept(&journal, "job", "talk");
     let values = [put(&journal, json!(1)), put(&journal, json!({"b": "<&>"}))];
     end(&journal, "job", "talk");
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     assert!(
         matches!(feed.next(&outbox), Turn::Idle),
         "not before welcome"
@@ -118,7 +118,7 @@ fn records_leave_in_order_as_their_messages() {
     feed.acknowledged(more);
 
     // The next connection goes on where the server says it stands.
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     feed.begin(Some(values[0]));
     let (_, payload) = sent(feed.next(&outbox));
     assert_eq!(payload["records"][0]["id"], values[1]);
@@ -130,7 +130,7 @@ fn an_end_waits_for_its_own_output_and_holds_up_what_is_behind_it() {
     let (journal, outbox) = (journal(), outbox());
     let waiter = Arc::new(Wake::new().unwrap());
     accept(&journal, "a", "talk");
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     feed.begin(Some(0));
     sent(feed.next(&outbox));
     for conversation in ["other", "talk"] {
@@ -153,7 +153,7 @@ fn no_more_than_a_window_is_on_its_way() {
     for n in 0..WINDOW + 20 {
         accept(&journal, &format!("job-{n}"), "");
     }
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     feed.begin(Some(0));
     let first = sent(feed.next(&outbox)).1["sequence"].as_u64().unwrap();
     assert_eq!(drain(&mut feed, &outbox), WINDOW - 1);
@@ -174,7 +174,7 @@ fn no_more_than_a_window_is_on_its_way() {
 fn values_count_one_by_one_and_by_their_bytes() {
     let (journal, outbox) = (journal(), outbox());
     let numbers: Vec<u64> = (0..=WINDOW).map(|n| put(&journal, json!(n))).collect();
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     feed.begin(Some(0));
     let mut got = 0;
     while let Turn::Send(message) = feed.next(&outbox) {
@@ -204,19 +204,19 @@ fn values_count_one_by_one_and_by_their_bytes() {
 fn who_acknowledges_nothing_gets_each_record_once() {
     let (journal, outbox) = (journal(), outbox());
     let first = put(&journal, json!(1));
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     feed.begin(None);
     feed.flushed();
     sent(feed.next(&outbox));
     assert_eq!(journal.acked(), 0, "it has not left yet");
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     feed.begin(None);
     sent(feed.next(&outbox));
     feed.flushed();
     assert_eq!(journal.acked(), first);
     assert!(feed.is_done());
     feed.acknowledged(0);
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     feed.begin(None);
     assert!(matches!(feed.next(&outbox), Turn::Idle));
 }
@@ -229,7 +229,7 @@ fn what_json_may_hold_and_xml_not_arrives_all_the_same() {
     accept(&journal, "job", "job");
     let data = json!({"status": "failed", "message": text}).to_string();
     journal.end("job", "job", code::FAILED, data);
-    let mut feed = Feed::new(&journal);
+    let mut feed = Feed::new(&journal, 1_000);
     feed.begin(Some(0));
     for pointer in ["/records/0/data", "/what", "/message"] {
         let (message, _) = sent(feed.next(&outbox));

@@ -55,6 +55,8 @@ pub struct Context<'a> {
     pub pong: Duration,
     /// Bytes of one message.
     pub message_limit: usize,
+    /// Bytes of events in one message.
+    pub event_bytes: usize,
 }
 
 /// Why a session ended.
@@ -117,7 +119,7 @@ pub fn run(connection: Connection, hello: &Hello, context: &Context<'_>) -> End 
             outbox: Arc::clone(context.outbox),
             origin: Origin::Poseidon,
         },
-        feed: Feed::new(context.journal),
+        feed: Feed::new(context.journal, context.event_bytes),
         welcome_by: Some(now + context.hello),
         deltas: None,
         last_beat: None,

@@ -20,6 +20,8 @@ pub struct LinkSettings {
     pub interval: Duration,
     /// How long a pong may take.
     pub pong: Duration,
+    /// Bytes of events in one message.
+    pub event_bytes: usize,
     /// Told in `hello`.
     pub labels: BTreeMap<String, String>,
     /// Keys that Poseidon may have.
@@ -55,6 +57,7 @@ impl LinkSettings {
             fingerprint: identifier.fingerprint(),
             interval: Duration::from_secs(config.heartbeat_seconds),
             pong: Duration::from_secs(connect.pong_seconds),
+            event_bytes: config.events.batch_bytes,
             labels: config.labels.clone(),
             poseidon_keys: poseidon_keys(config)?,
         })

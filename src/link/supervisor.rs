@@ -36,12 +36,12 @@ pub struct Parts {
     pub control: Arc<Control>,
     /// What has to reach Poseidon.
     pub journal: Arc<Journal>,
-    /// Knows which entries it has.
-    pub scheduler: Arc<Scheduler>,
+    /// Knows which entries it has. None where nothing runs by the clock.
+    pub scheduler: Option<Arc<Scheduler>>,
     /// What Poseidon says of this device, for its scripts.
     pub attributes: Arc<Attributes>,
-    /// The scripts.
-    pub scripts: Arc<Repository>,
+    /// The scripts. None where Poseidon cannot bring any.
+    pub scripts: Option<Arc<Repository>>,
     /// Whom this device obeys.
     pub trust: Arc<Trust>,
     /// Who this agent is.
@@ -164,6 +164,7 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
         hello: settings.options.deadlines.hello,
         pong: settings.pong,
         message_limit: settings.options.message_limit,
+        event_bytes: settings.event_bytes,
     };
     session::run(connection, &hello(parts, settings), &context)
 }
@@ -259,11 +260,11 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         capabilities: parts.dispatcher.types(),
         plugins: parts.dispatcher.plugins(),
         journal: Some(journal),
-        schedule: Some(Revision {
-            revision: parts.scheduler.revision(),
+        schedule: parts.scheduler.as_ref().map(|scheduler| Revision {
+            revision: scheduler.revision(),
         }),
-        scripts: Some(Revision {
-            revision: parts.scripts.revision().unwrap_or_default(),
+        scripts: parts.scripts.as_ref().map(|scripts| Revision {
+            revision: scripts.revision().unwrap_or_default(),
         }),
         run: Some(parts.run.clone()),
         probe: false,

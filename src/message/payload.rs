@@ -13,7 +13,7 @@ mod xml;
 
 pub use data::{DataRequest, DataResponse, Manifest, PIECE, ScriptFile};
 pub use files::{ENTRIES_LIMIT, Entries, Entry, EntryKind, FileRequest};
-pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Temperature};
+pub use health::{AgentHealth, FileSystem, Heartbeat, Interface, Metric, Temperature};
 pub use history::{Ack, DATA_DEPTH, History, HistoryGet, HistoryPut, Record, code, depth};
 pub use job::{
     Accepted, Bounds, Cancel, Command, JobResult, Output, OutputMode, Parameters, Progress, Status,
@@ -55,6 +55,12 @@ pub const HISTORY: &str = "history";
 pub const HISTORY_GET: &str = "history.get";
 #[allow(missing_docs)]
 pub const HISTORY_PUT: &str = "history.put";
+/// Stores one event, or several.
+pub const EVENT: &str = "event";
+/// Events on their way to Poseidon.
+pub const EVENTS: &str = "events";
+/// Adds a number to the heartbeats.
+pub const METRIC: &str = "metric";
 /// Replaces the entries of the schedule that Poseidon has set.
 pub const SCHEDULE_SET: &str = "schedule.set";
 /// Asks for all entries; answered by a message of the same type.
@@ -93,6 +99,12 @@ pub const SYSTEM_REBOOT: &str = "system.reboot";
 pub const SYSTEM_SHUTDOWN: &str = "system.shutdown";
 /// Over the local socket: what `triton trust` has changed is to be read.
 pub const TRUST_RELOAD: &str = "trust.reload";
+/// Asks for all plugins; answered by a message of the same type.
+pub const MODULE_LIST: &str = "module.list";
+/// Ends an external plugin.
+pub const MODULE_KILL: &str = "module.kill";
+/// Starts it again.
+pub const MODULE_START: &str = "module.start";
 /// The code of an `error` where there is no connection to Poseidon.
 pub const OFFLINE: &str = "offline";
 /// Asks the agent for its own state; answered by a message of the same type.

@@ -45,7 +45,7 @@ proptest! {
             let mut bytes = [0; 64];
             bytes[..32].copy_from_slice(&half);
             let key_id = crate::message::id::hex(&half[..8]).parse().unwrap();
-            Box::new(crate::message::sign::Signature { key_id, number, until, bytes })
+            Box::new(Signature { key_id, number, until, bytes })
         });
         let written = Message {
             kind: format!("k{kind}"), version, id: format!("i{id}"), conversation_id: format!("c{conversation}"), payload,

@@ -1,6 +1,8 @@
 //! `agent.status`: the agent about itself.
 
+use super::builtin::{Modules, Parts};
 use super::{Peer, Plugin};
+use crate::events::Events;
 use crate::identity::Instance;
 use crate::job::Pool;
 use crate::journal::Journal;
@@ -9,6 +11,7 @@ use crate::message::Message;
 use crate::message::payload::AGENT_STATUS;
 use crate::outbox::Outbox;
 use crate::plugin::health::agent_rss;
+use crate::policy::Policy;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::sys::clock;
@@ -24,36 +27,31 @@ pub struct Status {
     pool: Arc<Pool>,
     outbox: Arc<Outbox>,
     journal: Arc<Journal>,
-    scheduler: Arc<Scheduler>,
+    scheduler: Option<Arc<Scheduler>>,
     scripts: Arc<Repository>,
+    modules: Arc<Modules>,
+    events: Option<Arc<Events>>,
+    policy: Arc<Policy>,
     trust: Arc<Trust>,
 }
 
 impl Status {
     /// Reports on these parts.
-    #[allow(clippy::too_many_arguments, reason = "each is a part")]
-    pub fn new(
-        instance: Instance,
-        fingerprint: String,
-        link: Arc<LinkStatus>,
-        pool: Arc<Pool>,
-        outbox: Arc<Outbox>,
-        journal: Arc<Journal>,
-        scheduler: Arc<Scheduler>,
-        scripts: Arc<Repository>,
-        trust: Arc<Trust>,
-    ) -> Self {
+    pub fn new(parts: &Parts<'_>) -> Self {
         Self {
-            instance,
-            fingerprint,
+            instance: parts.instance.clone(),
+            fingerprint: parts.fingerprint.to_owned(),
             started: clock::now(),
-            link,
-            pool,
-            outbox,
-            journal,
-            scheduler,
-            scripts,
-            trust,
+            link: Arc::clone(parts.link),
+            pool: Arc::clone(parts.pool),
+            outbox: Arc::clone(parts.outbox),
+            journal: Arc::clone(parts.journal),
+            scheduler: parts.scheduler.cloned(),
+            scripts: Arc::clone(parts.scripts),
+            modules: Arc::clone(parts.modules),
+            events: parts.events.cloned(),
+            policy: Arc::clone(parts.policy),
+            trust: Arc::clone(parts.trust),
         }
     }
 }
@@ -79,14 +77,17 @@ impl Plugin for Status {
             "link": self.link.get(),
             "queue": { "messages": self.outbox.len(), "dropped": self.outbox.dropped() },
             "journal": self.journal.report(),
-            "schedule": self.scheduler.report(),
+            "schedule": self.scheduler.as_ref().map(|s| s.report()),
+            "policy": self.policy.report(),
             "trust": self.trust.report(),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
+            "events": self.events.as_ref().map(|e| e.report()),
             "jobs": {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),
                 "list": self.pool.list(),
             },
+            "modules": self.modules.list(),
         });
         if let Some(reason) = &self.instance.fleeting {
             report["instanceReason"] = reason.clone().into();

@@ -2,10 +2,12 @@
 //! local clients ask of Poseidon through the agent.
 
 use super::{Peer, Plugin};
+use crate::config::Config;
 use crate::job::{Origin, Pool};
 use crate::message::payload::{self, DATA_REQUEST, DATA_RESPONSE, DataRequest};
 use crate::message::{ErrorCode, Message};
 use crate::outbox::Outbox;
+use crate::transfer::Pace;
 use crate::trust::{Question, Trust};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +47,20 @@ impl Relayed {
             ..answer
         });
     }
+}
+
+/// How fast content moves, by the configuration.
+pub fn pace(config: &Config) -> Pace {
+    let idle = Duration::from_secs(config.files.idle_seconds);
+    // After a reconnect all are made again. Those of all workers fit the outbox twice, which drops what it has no room for.
+    let requests = config.limits.control_messages / config.jobs.workers.max(1) / 2;
+    let files = &config.files;
+    Pace::new(
+        files.window_bytes,
+        requests,
+        config.limits.message_bytes,
+        idle,
+    )
 }
 
 impl Data {
@@ -271,5 +287,16 @@ mod tests {
         ask();
         assert_eq!(code(&local.pop().unwrap()), "offline");
         assert_eq!(local.pop(), None);
+    }
+
+    #[test]
+    fn the_requests_of_all_transfers_fit_the_outbox_twice() {
+        let mut config = Config::default();
+        assert_eq!(pace(&config).requests, 32);
+        config.limits.control_messages = 64;
+        for (workers, requests) in [(1, 32), (4, 8), (64, 1)] {
+            config.jobs.workers = workers;
+            assert_eq!(pace(&config).requests, requests);
+        }
     }
 }

@@ -1,22 +1,45 @@
 //! `file.put`, `directory.put`, `file.get` and `file.list`: each is a job.
 
 use super::{Peer, Plugin};
+use crate::config::Config;
 use crate::job::{Pool, Request, Task, Work};
 use crate::message::payload::{
     self, Bounds, DIRECTORY_PUT, Error, FILE_GET, FILE_LIST, FILE_PUT, FileRequest,
 };
 use crate::message::{ErrorCode, Message};
-use crate::transfer::Files as Shared;
+use crate::thread::{Crew, SMALL_STACK};
 use crate::transfer::directory::PutDirectory;
 use crate::transfer::get::Get;
 use crate::transfer::list::List;
 use crate::transfer::put::Put;
+use crate::transfer::{Files as Shared, leftovers};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Makes tasks of requests.
 pub struct Files {
     pool: Arc<Pool>,
     shared: Arc<Shared>,
+}
+
+/// What transfers share, by the configuration. What earlier ones have left behind is swept on a thread.
+pub fn shared(config: &Config, crew: &Crew) -> Arc<Shared> {
+    let files = Shared::new(
+        super::data::pace(config),
+        config.files.reserve_bytes,
+        config.files.manifest_entries,
+        config.state.join("transfers"),
+    );
+    let notes = files.notes.clone();
+    // Mostly there is nothing to sweep. Where there is, its disk may hang, and nobody waits for that.
+    if notes.exists()
+        && let Err(e) = crew.spawn("sweep", SMALL_STACK, move || {
+            leftovers::sweep(&notes, SystemTime::now());
+        })
+    {
+        log::warn!("what transfers have left behind stays until the next start: {e}");
+    }
+    Arc::new(files)
 }
 
 impl Files {

@@ -67,6 +67,10 @@ impl History {
 
     fn put(&self, message: &Message) -> Result<Message, Error> {
         let mut put: HistoryPut = message.read().map_err(invalid)?;
+        if put.code == Some(code::EVENT) {
+            let text = "code must not be 101: an event is checked, send it as `event`";
+            return Err(Error::new(ErrorCode::Invalid, text));
+        }
         if put.code == Some(code::SKIPPED) {
             let text =
                 "code must not be 103: the agent itself says by it what its schedule skipped";

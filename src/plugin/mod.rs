@@ -1,22 +1,38 @@
 //! What acts on messages. The core knows plugins only by this trait.
 
-pub mod acts;
+// The core, in every build. `health` also knows how heartbeats differ, which both sides need.
 pub mod agent;
-pub mod command;
-pub mod data;
-pub mod engine;
-pub mod files;
+pub mod builtin;
 pub mod health;
 pub mod history;
-pub mod schedule;
-pub mod scripts;
+pub mod jobs;
+pub mod module;
 pub mod trust;
+
+#[cfg(feature = "acts")]
+pub mod acts;
+#[cfg(feature = "command")]
+pub mod command;
+#[cfg(feature = "data")]
+pub mod data;
+#[cfg(feature = "engine")]
+pub mod engine;
+#[cfg(any(feature = "events", feature = "metrics"))]
+pub mod events;
+#[cfg(feature = "external")]
+pub mod external;
+#[cfg(feature = "files")]
+pub mod files;
+#[cfg(feature = "schedule")]
+pub mod schedule;
+#[cfg(feature = "scripts")]
+pub mod scripts;
+#[cfg(feature = "update")]
 pub mod update;
 
 pub use crate::job::Origin;
 use crate::job::{Request, Work};
 use crate::message::Message;
-use crate::message::payload::PluginState;
 use crate::outbox::Outbox;
 use std::sync::Arc;
 
@@ -52,9 +68,14 @@ pub trait Plugin: Send + Sync {
     /// The message types it acts on, all in version 1.
     fn types(&self) -> &'static [&'static str];
 
-    /// Those of them that it can act on here, for `hello`.
-    fn offers(&self) -> &'static [&'static str] {
-        self.types()
+    /// Whether it acts on this type.
+    fn takes(&self, kind: &str) -> bool {
+        self.types().contains(&kind)
+    }
+
+    /// Those that it can act on here and now, for `hello`.
+    fn offers(&self) -> Vec<String> {
+        self.types().iter().map(|&t| t.to_owned()).collect()
     }
 
     /// Answers into the peer's outbox, now or later. It must not block: what takes time is a job. Only the disk may be
@@ -69,13 +90,4 @@ pub trait Plugin: Send + Sync {
 
     /// The connection to Poseidon has ended.
     fn disconnected(&self) {}
-
-    /// How it is.
-    fn state(&self) -> PluginState {
-        PluginState {
-            name: self.name().to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            state: "running".to_owned(),
-        }
-    }
 }

@@ -20,20 +20,26 @@ impl Schedules {
 
     fn set(&self, message: &Message) -> Result<Message, Error> {
         let invalid = |e: payload::PayloadError| Error::new(ErrorCode::Invalid, e.to_string());
-        let mut set: Value = message.read().map_err(invalid)?;
-        if message
-            .payload
-            .as_deref()
-            .unwrap_or_default()
-            .trim_start()
-            .starts_with('<')
-        {
-            typed(&mut set);
-        }
+        let set = read(message).map_err(invalid)?;
         let data = self.scheduler.set(&set)?;
         let result = json!({ "status": "succeeded", "elapsedMs": 0, "data": data });
         Ok(message.reply(RESULT, &result))
     }
+}
+
+/// What `schedule.set` asks for, JSON or XML. The policy reads by it too.
+pub fn read(message: &Message) -> Result<Value, payload::PayloadError> {
+    let mut set: Value = message.read()?;
+    if message
+        .payload
+        .as_deref()
+        .unwrap_or_default()
+        .trim_start()
+        .starts_with('<')
+    {
+        typed(&mut set);
+    }
+    Ok(set)
 }
 
 /// In XML a list of one looks like no list, and everything is a text.

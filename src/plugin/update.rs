@@ -61,11 +61,11 @@ impl Plugin for Updates {
         &[AGENT_UPDATE]
     }
 
-    fn offers(&self) -> &'static [&'static str] {
+    fn offers(&self) -> Vec<String> {
         if self.settings.keys.is_empty() {
-            return &[];
+            return Vec::new();
         }
-        self.types()
+        vec![AGENT_UPDATE.to_owned()]
     }
 
     fn handle(&self, message: &Message, from: &Peer) {

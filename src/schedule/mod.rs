@@ -20,6 +20,7 @@ mod tzif;
 mod zone;
 
 pub use entry::{Entry, Fault, by_snake, from_xml, snake};
+pub(crate) use zone::Zone;
 
 use crate::job::{Holds, Origin, Pool, Request, Work};
 use crate::journal::Journal;
@@ -73,7 +74,12 @@ pub struct Settings {
     pub journal: Arc<Journal>,
     #[allow(missing_docs)]
     pub crew: Crew,
+    /// Asked before each run of an entry that Poseidon has set.
+    pub permit: Permit,
 }
+
+/// Whether an entry may run.
+pub type Permit = Box<dyn Fn(&Entry) -> Result<(), payload::Error> + Send + Sync>;
 
 /// Knows the entries, and runs them by its thread.
 pub struct Scheduler {
@@ -88,6 +94,7 @@ pub struct Scheduler {
     scripts: Arc<Repository>,
     journal: Arc<Journal>,
     crew: Crew,
+    permit: Permit,
 }
 
 #[derive(Default)]
@@ -142,6 +149,7 @@ impl Scheduler {
             scripts: settings.scripts,
             journal: settings.journal,
             crew: settings.crew,
+            permit: settings.permit,
         });
         scheduler.ensure_thread(true);
         Ok(scheduler)
@@ -199,10 +207,7 @@ impl Scheduler {
         if text.len() > FILE_LIMIT {
             return Err(payload::Error::new(
                 ErrorCode::TooLarge,
-                format!(
-                    "the entries take {} bytes; {FILE_LIMIT} are allowed",
-                    text.len()
-                ),
+                too_long(text.len()),
             ));
         }
         // Before the lock is taken: zones are files. Shown until the thread has looked at the entries.
@@ -324,15 +329,25 @@ fn expected(entry: &Entry) -> Option<i64> {
     let (When::Times(cron), true) = (&entry.when, entry.enabled) else {
         return None;
     };
-    let zone = entry
-        .zone()
-        .unwrap_or_else(|| Ok(zone::Zone::own().0))
-        .ok()?;
+    let zone = entry.zone().unwrap_or_else(|| Ok(Zone::own().0)).ok()?;
     next::next(cron, &zone, run::whole(clock::now()))
 }
 
+/// Whether a device would take this as `schedule.set`, but for the zones that it knows: for who is about to send it.
+pub fn check(set: &Value) -> Result<(), String> {
+    read_set(set)?;
+    match set.to_string().len() {
+        length if length > FILE_LIMIT => Err(too_long(length)),
+        _ => Ok(()),
+    }
+}
+
+fn too_long(length: usize) -> String {
+    format!("the entries take {length} bytes; {FILE_LIMIT} are allowed")
+}
+
 /// `{revision, entries}`, checked.
-fn read_set(set: &Value) -> Result<(String, Vec<Arc<Entry>>), String> {
+pub fn read_set(set: &Value) -> Result<(String, Vec<Arc<Entry>>), String> {
     let revision = match &set["revision"] {
         Value::String(text) if text.len() <= REVISION_LIMIT => text.clone(),
         Value::Number(number) => number.to_string(),

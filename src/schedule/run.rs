@@ -502,7 +502,12 @@ impl Worker<'_> {
                 continue;
             };
             log::debug!("schedule: {} begins", item.entry.name);
-            match request(&item.entry, &run.token, &self.shared.scripts, &self.outbox) {
+            let permitted = match item.source {
+                POSEIDON => (self.shared.permit)(&item.entry),
+                _ => Ok(()),
+            };
+            let (scripts, sink) = (&self.shared.scripts, &self.outbox);
+            match permitted.and_then(|()| request(&item.entry, &run.token, scripts, sink)) {
                 Ok(request) => self.shared.pool.submit(request),
                 Err(error) => {
                     let time = run.time;

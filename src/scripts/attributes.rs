@@ -58,6 +58,11 @@ impl Attributes {
         }
     }
 
+    /// All of them.
+    pub fn all(&self) -> BTreeMap<String, String> {
+        self.values().clone()
+    }
+
     /// As variables of a script.
     pub fn environment(&self) -> Vec<(String, String)> {
         let values = self.values();

@@ -34,6 +34,11 @@ impl<'a> PollSet<'a> {
         self.entries.len() - 1
     }
 
+    /// What happened to each, by their places.
+    pub fn all(&self) -> Vec<i16> {
+        self.entries.iter().map(|entry| entry.revents).collect()
+    }
+
     /// Waits until a descriptor is ready or the deadline has passed; without a deadline, for ever. Returns
     /// whether any is ready. An interrupting signal does not end the wait.
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<bool> {

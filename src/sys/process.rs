@@ -103,6 +103,26 @@ pub fn as_a_fresh_process(command: &mut Command) {
     unsafe { command.pre_exec(fresh) };
 }
 
+/// Has the kernel kill `command`'s child when the thread that starts it ends, as all threads of a killed agent do.
+pub fn end_with_parent(command: &mut Command) {
+    // SAFETY: numbers only.
+    let parent = unsafe { libc::getpid() };
+    let bind = move || {
+        // SAFETY: numbers only, as in `prepare`.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // It may have ended before that.
+        // SAFETY: numbers only.
+        if unsafe { libc::getppid() } != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: as in `prepare`.
+    unsafe { command.pre_exec(bind) };
+}
+
 /// A child has never a safer place than the agent that started it.
 fn behind_own(oom_score_adj: i32) -> String {
     let own = self::oom_score_adj().unwrap_or(i32::MIN);

@@ -117,6 +117,17 @@ pub fn set_user_timeout(stream: &TcpStream, timeout: Duration) -> io::Result<()>
     set_tcp(stream, libc::TCP_USER_TIMEOUT, ms)
 }
 
+/// Bytes that were written and that the other side's kernel has not acknowledged.
+pub fn unacknowledged(stream: &impl AsRawFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to the pointer, which is valid for that.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 fn set_tcp(stream: &TcpStream, option: libc::c_int, value: u32) -> io::Result<()> {
     // SAFETY: pointer and length describe `value`, which outlives the call.
     let result = unsafe {

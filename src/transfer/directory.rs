@@ -7,7 +7,7 @@ use super::put::{self, Step, check_space};
 use super::walk::Walk;
 use super::{Content, Files, Meter, fetch, io_error, path, prune, temporary};
 use crate::job::{Context, Stop, Task};
-use crate::message::payload::{ENTRIES_LIMIT, Entry, EntryKind, Error, FileRequest};
+use crate::message::payload::{DIRECTORY_PUT, ENTRIES_LIMIT, Entry, EntryKind, Error, FileRequest};
 use crate::message::{ErrorCode, id};
 use crate::sys::dir::{self, Dir};
 use serde_json::{Value, json};
@@ -108,6 +108,7 @@ impl Task for PutDirectory {
         let (folder, name) = path::absolute(&self.path)?;
         let above = Dir::open(Path::new(folder))
             .map_err(|e| io_error(format_args!("open the folder {folder}"), &e))?;
+        context.permit(DIRECTORY_PUT, above.file(), name)?;
         let step = Step {
             context,
             files: &self.files,

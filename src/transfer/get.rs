@@ -5,7 +5,8 @@ use super::put::kind_of;
 use super::{Files, Patience, io_error, path, refused};
 use crate::job::{Context, Stop, Task};
 use crate::message::payload::{
-    self, DATA_OFFER, DATA_REQUEST, DATA_RESPONSE, DataRequest, DataResponse, Error, FileRequest,
+    self, DATA_OFFER, DATA_REQUEST, DATA_RESPONSE, DataRequest, DataResponse, Error, FILE_GET,
+    FileRequest,
 };
 use crate::message::{ErrorCode, Message, id, text};
 use crate::sys::dir::Dir;
@@ -49,7 +50,7 @@ impl Get {
     }
 
     /// Opens it, where it is a regular file: a device or a pipe would act on that.
-    fn open(&self) -> Result<(File, Metadata), Error> {
+    fn open(&self, context: &Context<'_>) -> Result<(File, Metadata), Stop> {
         let (folder, name) = path::absolute(&self.path)?;
         let failed = |act: &str, e: &io::Error| io_error(format_args!("{act} {}", self.path), e);
         let is_file = |metadata: &Metadata| {
@@ -72,17 +73,19 @@ impl Get {
         } else {
             let dir = Dir::open(Path::new(folder))
                 .map_err(|e| io_error(format_args!("open the folder {folder}"), &e))?;
+            context.permit(FILE_GET, dir.file(), name)?;
             let name = OsStr::new(name);
             let look = dir.look(name).map_err(|e| failed("look at", &e))?;
             let none = || Error::new(ErrorCode::NotFound, format!("there is no {}", self.path));
             let look = look.ok_or_else(none)?;
             if look.is_symlink() {
                 let target = dir.read_link(name).map_err(|e| failed("read", &e))?;
-                return Err(refused(format!(
+                let text = format!(
                     "{} is a symbolic link to {}; ask for that, or with \"follow\"",
                     self.path,
                     target.display()
-                )));
+                );
+                return Err(refused(text).into());
             }
             is_file(&look)?;
             dir.read(name)
@@ -91,6 +94,8 @@ impl Get {
         // It may have been exchanged meanwhile.
         let metadata = file.metadata().map_err(|e| failed("look at", &e))?;
         is_file(&metadata)?;
+        // By a link it may be anywhere.
+        context.permit(FILE_GET, &file, "")?;
         Ok((file, metadata))
     }
 }
@@ -101,7 +106,7 @@ impl Task for Get {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Option<Value>, Stop> {
-        let (file, metadata) = self.open()?;
+        let (file, metadata) = self.open(context)?;
         let source = Source::new(file, &metadata, &self.path)?;
         let size = source.size;
         if self.offset > size {

@@ -5,7 +5,7 @@ use super::put::kind_of;
 use super::{io_error, path};
 use crate::job::{Context, Stop, Task};
 use crate::message::ErrorCode;
-use crate::message::payload::{Error, FileRequest};
+use crate::message::payload::{Error, FILE_LIST, FileRequest};
 use crate::sys::dir::Dir;
 use crate::sys::user;
 use serde_json::{Value, json};
@@ -63,10 +63,13 @@ impl Task for List {
         let failed = |e: &std::io::Error| io_error(format_args!("list {}", self.path), e);
         let (mut count, mut more) = (0_u64, false);
         let dir = if self.path == "/" {
-            Dir::open(Path::new("/")).map_err(|e| failed(&e))?
+            let root = Dir::open(Path::new("/")).map_err(|e| failed(&e))?;
+            context.permit(FILE_LIST, root.file(), "")?;
+            root
         } else {
             let (folder, name) = path::absolute(&self.path)?;
             let above = Dir::open(Path::new(folder)).map_err(|e| failed(&e))?;
+            context.permit(FILE_LIST, above.file(), name)?;
             let name = OsStr::new(name);
             let there = above.look(name).map_err(|e| failed(&e))?;
             let none = || Error::new(ErrorCode::NotFound, format!("there is no {}", self.path));

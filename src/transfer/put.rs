@@ -6,7 +6,7 @@ use super::temporary::{self, Temporary};
 use super::{Content, Files, Meter, fetch, hash, io_error, no_space, path, prune, refused};
 use crate::job::{Context, Stop, Task};
 use crate::message::ErrorCode;
-use crate::message::payload::{Error, FileRequest};
+use crate::message::payload::{Error, FILE_PUT, FileRequest};
 use crate::sys::dir::Dir;
 use crate::sys::space;
 use serde_json::{Value, json};
@@ -76,8 +76,12 @@ impl Task for Put {
             request.group.as_deref(),
             request.mtime,
         )?;
+        let permit = |dir: &Dir, at: &Path| {
+            let rest = Path::new(path).strip_prefix(at).unwrap_or(Path::new(path));
+            context.permit(FILE_PUT, dir.file(), &rest.to_string_lossy())
+        };
         let parents = if request.parents {
-            Parents::make(Path::new(folder))?
+            Parents::make(Path::new(folder), &permit)?
         } else {
             Parents::default()
         };
@@ -88,6 +92,7 @@ impl Task for Put {
             }
             error
         })?;
+        permit(&dir, Path::new(folder))?;
         let temporary = temporary::name(name, &self.content.sha256);
         let _note = self.files.note(
             Of::File,
@@ -297,13 +302,16 @@ pub fn check_space(file: &File, bytes: u64, reserve: u64, path: &str) -> Result<
 struct Parents(Vec<PathBuf>);
 
 impl Parents {
-    fn make(folder: &Path) -> Result<Self, Error> {
+    /// `permit` is asked about each folder in which one is made.
+    fn make(folder: &Path, permit: &dyn Fn(&Dir, &Path) -> Result<(), Stop>) -> Result<Self, Stop> {
         let mut missing = Vec::new();
         for path in folder.ancestors() {
             match fs::metadata(path) {
                 Ok(_) => break,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(path),
-                Err(e) => return Err(io_error(format_args!("look at {}", path.display()), &e)),
+                Err(e) => {
+                    return Err(io_error(format_args!("look at {}", path.display()), &e).into());
+                }
             }
         }
         let mut made = Self::default();
@@ -313,15 +321,14 @@ impl Parents {
             };
             let above = Dir::open(folder)
                 .map_err(|e| io_error(format_args!("open the folder {}", folder.display()), &e))?;
+            permit(&above, folder)?;
             match above.make_folder(name) {
                 Ok(()) => made.0.push(path.to_owned()),
                 // Somebody else's.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => {
-                    return Err(io_error(
-                        format_args!("make the folder {}", path.display()),
-                        &e,
-                    ));
+                    let what = format_args!("make the folder {}", path.display());
+                    return Err(io_error(what, &e).into());
                 }
             }
             let synced = above.file().sync_all();

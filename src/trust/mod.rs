@@ -6,17 +6,19 @@
 
 pub mod files;
 
+use crate::dispatch::Guard;
 use crate::message::payload::{
     DATA_REQUEST, DataRequest, DataResponse, ErrorCode, HELLO, Hello, Welcome,
 };
 use crate::message::seal::Ephemeral;
 use crate::message::sign::{self, KeyId, LONGEST, PublicKey};
 use crate::message::{Message, text};
+use crate::plugin::{Origin, Peer};
 use crate::sys::clock;
 use files::{Device, Files, Pin, Refused};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// The same Poseidon is noted as refused again after so long, in seconds: flash wears.
@@ -424,6 +426,20 @@ impl Trust {
     pub fn device_id(&self) -> Option<KeyId> {
         let inner = self.inner();
         inner.device.as_ref().map(|d| d.key.public().id())
+    }
+}
+
+impl Guard for Arc<Trust> {
+    fn lets_pass(&self, message: &Message, from: &Peer) -> bool {
+        if from.origin != Origin::Poseidon {
+            return true;
+        }
+        let judged = self.judge(message);
+        if let Err((code, reason)) = &judged {
+            from.outbox
+                .push(message.reply_error(code.clone(), reason.as_str()));
+        }
+        judged.is_ok()
     }
 }
 

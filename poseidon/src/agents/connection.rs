@@ -1,5 +1,7 @@
 //! A handle on one live connection: what others may do with it while its session runs.
 
+use super::ask::Asks;
+use super::provision::Brought;
 use crate::jobs::lock;
 use crate::keyring::Own;
 use crate::time::now;
@@ -103,10 +105,11 @@ pub struct Connection {
     busy_until: Mutex<Option<Instant>>,
     /// A task hands it its jobs.
     pub(super) delivering: AtomicBool,
-    /// A task brings it what is kept for its identifier.
-    pub(super) provisioning: AtomicBool,
-    /// The revision of scripts that was brought to it, or that it did not take; before that its `hello` counts.
-    pub(super) scripts: Mutex<Option<String>>,
+    /// What it was brought of what is kept for its identifier.
+    pub(super) scripts: Brought,
+    pub(super) schedule: Brought,
+    /// What it was asked, and has not answered yet.
+    pub(super) asks: Asks,
     reason: Mutex<Option<&'static str>>,
     closing: Notify,
 }
@@ -165,8 +168,9 @@ impl Connection {
             room: Notify::new(),
             busy_until: Mutex::default(),
             delivering: AtomicBool::new(false),
-            provisioning: AtomicBool::new(false),
-            scripts: Mutex::default(),
+            scripts: Brought::default(),
+            schedule: Brought::default(),
+            asks: Asks::default(),
             reason: Mutex::new(None),
             closing: Notify::new(),
         };
@@ -216,6 +220,9 @@ impl Connection {
     /// Nothing is read from it any more.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Release);
+        self.asks.end();
+        self.scripts.look_again();
+        self.schedule.look_again();
         self.news.notify_waiters();
         self.room.notify_one();
     }

@@ -3,6 +3,7 @@
 use super::recorder::Step;
 use super::session::{Phase, STATE_LIMIT, Session};
 use super::{Key, delivery};
+use crate::cef;
 use crate::jobs::{End, Live, expired};
 use crate::store::records::Record;
 use crate::time::now;
@@ -60,7 +61,9 @@ impl Session<'_> {
                 | payload::DATA_OFFER
                 | payload::DATA_REQUEST
                 | payload::DATA_RESPONSE
-        ) || (kind == payload::HISTORY && self.recorder.is_some());
+                | payload::SCHEDULE_LIST
+        ) || (matches!(kind, payload::HISTORY | payload::EVENTS)
+            && self.recorder.is_some());
         if kind != payload::ERROR && known && message.version != VERSION {
             let reply = message.reply_unsupported_version();
             return self.connection.send_waiting(&reply).await;
@@ -72,6 +75,10 @@ impl Session<'_> {
             return;
         };
         let (key, plain) = (key.clone(), *plain);
+        let Some(message) = self.connection.asks.answer(message) else {
+            return;
+        };
+        let kind = message.kind.as_str();
         let jobs = &self.app.jobs;
         let live = jobs.open_of(
             &message.conversation_id,
@@ -89,6 +96,7 @@ impl Session<'_> {
         match (kind, live) {
             (payload::HEARTBEAT, _) => self.heartbeat(&key, &message).await,
             (payload::HISTORY, _) if known => self.history(&message).await,
+            (payload::EVENTS, _) if known => self.events(&message).await,
             (payload::ACCEPTED, Some(live)) => {
                 jobs.accepted(&live);
                 self.connection.room.notify_one();
@@ -209,6 +217,21 @@ impl Session<'_> {
         }
     }
 
+    /// Records with the code 101, which travel together.
+    async fn events(&mut self, message: &Message) {
+        let text = message.payload.as_deref().unwrap_or_default();
+        let read = serde_json::from_str::<cef::Events>(text).map_err(|e| e.to_string());
+        let records = match read.and_then(|events| events.into_records(now(), LAST_SEQUENCE)) {
+            Ok(records) => records,
+            Err(reason) => return self.complain(message, &reason).await,
+        };
+        if let Some(recorder) = &self.recorder {
+            for record in records {
+                recorder.push(self.app, record, None).await;
+            }
+        }
+    }
+
     async fn heartbeat(&self, key: &Key, message: &Message) {
         // Before anything is read: what a heartbeat says is kept.
         let size = message.payload.as_ref().map_or(0, String::len);
@@ -232,9 +255,13 @@ impl Session<'_> {
             fields = whole;
         }
         fields.remove("nested");
-        let health = raw(&Value::Object(fields));
+        let whole = Value::Object(fields);
+        let health = raw(&whole);
         if health.get().len() > STATE_LIMIT {
             return self.complain(message, "this heartbeat is too large").await;
+        }
+        if let Value::Object(fields) = &whole {
+            self.app.metrics.take(key, fields, now());
         }
         self.app.registry.set_health(key, health);
     }

@@ -1,6 +1,7 @@
 //! The agents: who may connect, who is there, and the conversation with each.
 
 pub mod arrival;
+pub mod ask;
 pub mod connection;
 pub mod data;
 pub mod delivery;

@@ -4,16 +4,20 @@
 
 use super::Key;
 use super::connection::Connection;
+use crate::cef;
 use crate::jobs::{End, Jobs, Live, forgotten};
 use crate::server::App;
+use crate::store::events::Event;
 use crate::store::records::{Batch, Record, Stored};
 use crate::store::{Job, Result};
 use crate::time::now;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use triton::message::{Message, payload};
+use triton::message::Message;
+use triton::message::payload::{self, code};
 
 /// Records of one agent that wait: as many as it may have on their way unacknowledged.
 const QUEUE: usize = 256;
@@ -156,6 +160,7 @@ impl Keeper {
             instance: self.key.instance.clone(),
             address: self.address.clone(),
             received: now(),
+            events: self.events(&records),
             records,
             accepted: accepted.iter().map(|live| live.job().token).collect(),
             ended: ended.iter().map(|(_, job)| job.clone()).collect(),
@@ -190,12 +195,26 @@ impl Keeper {
         self.app
             .registry
             .stored(&self.key, stored.acked, stored.row);
+        if let Some(row) = stored.event {
+            self.app.cef.stored(row);
+        }
         let ack = payload::Ack {
             through: stored.acked,
         };
         let ack = Message::with(payload::ACK, &ack);
         self.connection.send_waiting(&ack).await;
         true
+    }
+
+    /// What the events among the records say. They are read here, and not in the store's thread.
+    fn events(&self, records: &[Record]) -> HashMap<u64, Event> {
+        let mut events = records.iter().filter(|r| r.code == code::EVENT).peekable();
+        if events.peek().is_none() {
+            return HashMap::new();
+        }
+        let name = self.app.registry.name(&self.key.identifier);
+        let read = |record: &Record| (record.id, cef::event(record, &name));
+        events.map(read).collect()
     }
 
     async fn store(&mut self, batch: &Arc<Batch>) -> std::result::Result<Stored, Unstored> {

@@ -59,7 +59,16 @@ pub(super) async fn list(State(app): Shared, Query(query): Query<Vec<(String, St
 }
 
 pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer {
-    let targets = resolve(&app, &name)?;
+    let target = one(&app, &name)?;
+    match app.registry.agents_json(Some(&[target.key])).first() {
+        Some(agent) => Ok(json(agent)),
+        None => Err(ApiError::not_found(format!("{name} has never connected"))),
+    }
+}
+
+/// The one instance that a name stands for.
+pub(super) fn one(app: &App, name: &str) -> Result<Target, ApiError> {
+    let mut targets = resolve(app, name)?;
     if targets.len() > 1 {
         let instances: Vec<_> = targets
             .iter()
@@ -71,11 +80,9 @@ pub(super) async fn show(State(app): Shared, Path(name): Path<String>) -> Answer
             instances.join(", ")
         )));
     }
-    let keys: Vec<Key> = targets.into_iter().map(|t| t.key).collect();
-    match app.registry.agents_json(Some(&keys)).first() {
-        Some(agent) => Ok(json(agent)),
-        None => Err(ApiError::not_found(format!("{name} has never connected"))),
-    }
+    targets
+        .pop()
+        .ok_or_else(|| ApiError::not_found(format!("{name} has never connected")))
 }
 
 pub(super) async fn forget(State(app): Shared, Path(name): Path<String>) -> Answer {

@@ -51,6 +51,9 @@ enum Line<'a> {
         name: &'a str,
         revision: &'a str,
     },
+    Schedule {
+        name: &'a str,
+    },
 }
 
 impl Line<'_> {
@@ -191,6 +194,11 @@ impl Watcher {
                 let (name, _) = self.app.registry.settings(identifier)?;
                 let (name, revision) = (name.as_str(), revision.as_str());
                 Line::Scripts { name, revision }.bytes()
+            }
+            Change::Schedule(identifier) => {
+                let (name, _) = self.app.registry.settings(identifier)?;
+                let name = name.as_str();
+                Line::Schedule { name }.bytes()
             }
             Change::Job(token) => {
                 let job = match self.app.jobs.get(token).await {

@@ -3,6 +3,7 @@
 mod agents;
 mod batches;
 mod blobs;
+mod cef;
 mod data;
 mod events;
 mod extract;
@@ -10,7 +11,9 @@ mod files;
 mod history;
 mod identifiers;
 mod jobs;
+mod metrics;
 mod repositories;
+mod schedules;
 mod trust;
 
 use crate::agents::upgrade::{self, bearer};
@@ -87,7 +90,14 @@ routes! {
     get "/api/v1/trust/{name}" => trust::show,
     post "/api/v1/trust/{name}/accept" => trust::accept,
     post "/api/v1/trust/{name}/reset" => trust::reset,
+    get "/api/v1/schedules/{name}" => schedules::show,
+    put "/api/v1/schedules/{name}" => schedules::put,
+    delete "/api/v1/schedules/{name}" => schedules::remove,
+    get "/api/v1/agents/{name}/schedule" => schedules::of_agent,
     get "/api/v1/events" => events::stream,
+    get "/api/v1/cef" => cef::list,
+    get "/api/v1/cef/state" => cef::state,
+    get "/api/v1/agents/{name}/metrics" => metrics::show,
 }
 
 /// Paths that need no token.
@@ -240,6 +250,10 @@ impl ApiError {
 
     fn full(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INSUFFICIENT_STORAGE, "full", message)
+    }
+
+    fn agent(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "agent", message)
     }
 
     fn busy(message: impl Into<String>) -> Self {

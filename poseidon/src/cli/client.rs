@@ -355,9 +355,8 @@ impl Client {
     }
 
     /// `DELETE`.
-    pub async fn delete(&self, path: &str) -> Result<(), String> {
-        let _: Value = self.call(Method::DELETE, path, None).await?;
-        Ok(())
+    pub async fn delete(&self, path: &str) -> Result<Value, String> {
+        Ok(self.call(Method::DELETE, path, None).await?)
     }
 
     /// `GET`, line by line.
@@ -532,7 +531,7 @@ fn is_https(url: &str) -> Result<bool, String> {
     }
 }
 
-fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
+pub(crate) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = ca_file {
         for certificate in certificates_of(path)? {

@@ -29,7 +29,7 @@ pub(super) struct History {
     /// Only about this token, such as a job's ID
     #[arg(long)]
     token: Option<String>,
-    /// Only with this code: accepted, ok, failed, dropped, or a number
+    /// Only with this code: accepted, ok, failed, dropped, skipped, or a number
     #[arg(long, value_parser = parse_code)]
     code: Option<u32>,
     /// Only what happened since then: a Unix time, a date or date and time (2025-06-01T12:30:00Z), or an age (90s, 15m, 2h, 3d)
@@ -54,9 +54,10 @@ fn parse_code(text: &str) -> Result<u32, String> {
         "ok" => Ok(code::SUCCEEDED),
         "failed" => Ok(code::FAILED),
         "dropped" => Ok(code::DROPPED),
-        _ => text
-            .parse()
-            .map_err(|_| "accepted, ok, failed, dropped or a number is expected".to_owned()),
+        "skipped" => Ok(code::SKIPPED),
+        _ => text.parse().map_err(|_| {
+            "accepted, ok, failed, dropped, skipped or a number is expected".to_owned()
+        }),
     }
 }
 
@@ -182,6 +183,7 @@ fn word(code: &Value) -> String {
         Some(code::FAILED) => "failed".to_owned(),
         Some(code::EVENT) => "event".to_owned(),
         Some(code::DROPPED) => "dropped".to_owned(),
+        Some(code::SKIPPED) => "skipped".to_owned(),
         _ => format!("value {}", text(code)),
     }
 }
@@ -200,6 +202,7 @@ fn summary(record: &Value) -> String {
         }
         Some(1 | 2) => outcome(&json!({"error": data})),
         Some(102) => format!("{} events, for want of room", text(&data["events"])),
+        Some(103) => skipped(data),
         _ => match data {
             Value::String(text) => clean(text),
             _ => clean(&data.to_string()),
@@ -210,6 +213,19 @@ fn summary(record: &Value) -> String {
         short.push('…');
     }
     short
+}
+
+/// Times of a schedule that had no run.
+fn skipped(data: &Value) -> String {
+    let (name, reason) = (text(&data["name"]), text(&data["reason"]));
+    let from = data["at"].as_f64().map(triton::dates::utc);
+    let times = match data["count"].as_u64() {
+        Some(1) => "once".to_owned(),
+        Some(count) if count >= 1000 => "1000 times or more".to_owned(),
+        _ => format!("{} times", text(&data["count"])),
+    };
+    let from = from.unwrap_or_else(|| "-".to_owned());
+    format!("{name} did not run {times} from {from}: {reason}")
 }
 
 #[cfg(test)]
@@ -256,6 +272,11 @@ mod tests {
                 102,
                 json!({"events": 12}),
                 "dropped  t  12 events, for want of room",
+            ),
+            (
+                103,
+                json!({"name": "a", "at": 1_700_000_000, "reason": "over\nlap", "count": 3}),
+                "skipped  t  a did not run 3 times from 2023-11-14T22:13:20Z: over lap",
             ),
             (
                 200,

@@ -7,16 +7,19 @@ mod batches;
 pub mod client;
 mod commands;
 mod data;
+mod events;
 mod follow;
 mod history;
 mod jobs;
 mod ls;
 mod many;
+mod metrics;
 mod place;
 mod printer;
 mod pull;
 mod push;
 mod run;
+mod schedule;
 mod scripts;
 mod serve;
 mod tables;
@@ -186,12 +189,18 @@ enum Command {
     Output(run::Output),
     /// Print what devices have recorded: jobs, their ends, stored values, oldest first
     History(history::History),
+    /// Print the CEF events of devices, oldest first; how they go to the SIEM
+    Events(events::Events),
+    /// Show what a device's heartbeats said over time
+    Metrics(metrics::Metrics),
     /// Scripts of a device: put, list, show, compare, revert
     Scripts(scripts::Scripts),
     /// Data given to a device: files, values, secrets
     Data(data::Data),
     /// Keys: Poseidon's own, and those by which devices are known
     Trust(trust::Trust),
+    /// What devices run by their own clocks: set, list, take away
+    Schedule(schedule::Schedule),
 }
 
 /// Runs the command line.
@@ -264,9 +273,12 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Job { job, json } => jobs::job(&client()?, &job, json).await,
         Command::Output(output) => output.run(&client()?).await,
         Command::History(history) => history.run(&client()?).await,
+        Command::Events(events) => events.run(&client()?).await,
+        Command::Metrics(metrics) => metrics.run(&client()?).await,
         Command::Scripts(scripts) => scripts.run(&client()?).await,
         Command::Data(data) => data.run(&client()?).await,
         Command::Trust(trust) => trust.run(&client()?).await,
+        Command::Schedule(schedule) => schedule.run(&client()?).await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `poseidon serve`.
 
+use crate::cef::forward::{self, Target};
 use crate::server::{self, Settings, life};
 use clap::Args;
 use std::io::Write as _;
@@ -46,6 +47,25 @@ pub(super) struct Serve {
     /// Bytes of all files, scripts and large data; what nothing refers to goes after a day
     #[arg(long, default_value_t = 16 << 30, value_name = "BYTES")]
     blob_store_bytes: u64,
+    /// Bytes of CEF events that are kept, with their index; the oldest make room
+    #[arg(long, default_value_t = 2 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), value_name = "BYTES")]
+    events_bytes: u64,
+    /// Hand events on to a SIEM, by syslog over TLS or TCP
+    #[arg(
+        long,
+        env = "POSEIDON_SIEM",
+        value_name = "tls://HOST:PORT|tcp://HOST:PORT"
+    )]
+    siem: Option<Target>,
+    /// Certificates of the SIEM's own authority, PEM
+    #[arg(long, requires = "siem", value_name = "FILE")]
+    siem_ca: Option<PathBuf>,
+    /// Only events of this severity and above, and those whose severity is unknown
+    #[arg(long, requires = "siem", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=10), value_name = "N")]
+    siem_severity: u8,
+    /// Days for which metrics of heartbeats are kept, in steps of 15 minutes after the first
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650), value_name = "DAYS")]
+    metrics_days: u32,
 }
 
 impl Serve {
@@ -68,6 +88,13 @@ impl Serve {
             file_patience: self.file_patience,
             blob_bytes: self.blob_bytes,
             blob_store_bytes: self.blob_store_bytes,
+            events_bytes: self.events_bytes,
+            siem: self.siem.map(|target| forward::Settings {
+                target,
+                ca: self.siem_ca,
+                severity: self.siem_severity,
+            }),
+            metrics_days: self.metrics_days,
         })
         .await?;
         let scheme = server

@@ -11,15 +11,20 @@ use crate::agents::registry::Registry;
 use crate::agents::{provision, pull, recorder};
 use crate::batches::{self, Batches};
 use crate::blobs::{self, Blobs};
+use crate::cef::{self, Cef, forward};
 use crate::data::Data;
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
 use crate::keyring::Keyring;
+use crate::metrics::{self, Metrics};
 use crate::repositories::Repositories;
+use crate::schedules::Schedules;
 use crate::store::batches::BatchStore as _;
+use crate::store::events::EventStore as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store as _};
+use crate::time::now;
 use axum::Router;
 use axum::body::Body;
 use data::DataDir;
@@ -86,6 +91,12 @@ pub struct Settings {
     pub blob_bytes: u64,
     /// Bytes of all blobs.
     pub blob_store_bytes: u64,
+    /// Bytes of CEF events that are kept, with their index.
+    pub events_bytes: u64,
+    /// Where they are handed on to.
+    pub siem: Option<forward::Settings>,
+    /// Days for which metrics are kept.
+    pub metrics_days: u32,
 }
 
 impl Settings {
@@ -104,6 +115,9 @@ impl Settings {
             file_patience: Duration::from_mins(2),
             blob_bytes: 2 << 30,
             blob_store_bytes: 16 << 30,
+            events_bytes: 2 << 30,
+            siem: None,
+            metrics_days: 30,
         }
     }
 }
@@ -124,8 +138,14 @@ pub struct App {
     pub repositories: Repositories,
     /// What else it was given.
     pub data: Data,
+    /// What its devices run by their own clocks.
+    pub schedules: Schedules,
     /// What is asked of many devices at once.
     pub batches: Batches,
+    /// CEF events.
+    pub cef: Cef,
+    /// What heartbeats say over time.
+    pub metrics: Metrics,
     /// The store.
     pub db: Db,
     /// The fleet as it changes.
@@ -170,6 +190,10 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         Some((certificates, key)) => Some(tls::acceptor(certificates, key)?),
         None => None,
     };
+    let siem = match &settings.siem {
+        Some(siem) => Some((siem.clone(), siem.target.connector(siem.ca.as_deref())?)),
+        None => None,
+    };
     raise_descriptor_limit();
     let data = DataDir::open(&settings.data)?;
     let token = data.admin_token()?;
@@ -195,6 +219,10 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
     let mut snapshot = store.load().map_err(|e| failed(e.to_string()))?;
     let open_jobs = std::mem::take(&mut snapshot.open_jobs);
     let open_batches = store.open_batches().map_err(|e| failed(e.to_string()))?;
+    let newest = store
+        .event_state()
+        .map_err(|e| failed(e.to_string()))?
+        .newest;
     let db = Db::start(Box::new(store)).map_err(|e| failed(e.to_string()))?;
     let output = data.path().join("output");
     let spools = Spools::open(
@@ -219,6 +247,9 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         blobs,
         repositories: Repositories::new(db.clone(), events.clone()),
         data: Data::new(db.clone()),
+        schedules: Schedules::new(db.clone(), events.clone()),
+        cef: Cef::new(newest),
+        metrics: Metrics::default(),
         batches: Batches::new(db.clone(), events.clone()),
         db,
         events,
@@ -231,12 +262,17 @@ pub async fn start(settings: Settings) -> Result<Server, String> {
         settings,
     });
     batches::driver::resume(&app, app.batches.adopt(open_batches));
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(accept(app.clone(), listener, tls)),
         tokio::spawn(flush(app.clone())),
         tokio::spawn(expire(app.clone())),
         tokio::spawn(provision::watch(app.clone())),
+        tokio::spawn(cef::prune(app.clone())),
+        tokio::spawn(metrics::keep(app.clone())),
     ];
+    if let Some((siem, tls)) = siem {
+        tasks.push(tokio::spawn(forward::run(app.clone(), siem, tls)));
+    }
     Ok(Server {
         url,
         address,
@@ -267,6 +303,8 @@ impl Server {
             let _ = timeout(STOP_WAIT, task).await;
         }
         store_changed(&self.app, true).await;
+        // Behind the rows of their instances.
+        self.app.metrics.flush(&self.app, now()).await;
     }
 }
 

@@ -1,13 +1,16 @@
-//! What Poseidon remembers: identifiers, instances, jobs, the records of the agents' journals, scripts, named data.
+//! What Poseidon remembers: identifiers, instances, jobs, the records of the agents' journals, scripts, named data, schedules.
 //!
 //! [`Store`] is what a store can do; [`sqlite`] is the embedded one. [`Db`] is how the rest of the server
 //! reaches it: a thread of its own takes the calls from a bounded queue and commits them in groups, so that
 //! a sync of the disk is paid once for all that wait and never blocks the async runtime.
 
 pub mod batches;
+pub mod events;
+pub mod metrics;
 pub mod named;
 pub mod records;
 pub mod repositories;
+pub mod schedules;
 pub mod sqlite;
 pub mod trust;
 
@@ -161,7 +164,14 @@ pub struct JobFilter {
 
 /// A store. Calls between `begin` and `commit` are durable when `commit` has returned.
 pub trait Store:
-    repositories::RepositoryStore + named::NamedStore + batches::BatchStore + trust::TrustStore + Send
+    repositories::RepositoryStore
+    + named::NamedStore
+    + batches::BatchStore
+    + schedules::ScheduleStore
+    + events::EventStore
+    + metrics::MetricStore
+    + trust::TrustStore
+    + Send
 {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<()>;

@@ -1,7 +1,9 @@
 //! Records of the agents' journals, as they are stored.
 
 use super::Job;
+use super::events::Event;
 use serde::Serialize;
+use std::collections::HashMap;
 pub use triton::message::payload::Record;
 
 /// What came from one instance and becomes durable at once, with what it says of jobs.
@@ -17,6 +19,8 @@ pub struct Batch {
     pub received: f64,
     /// In the order in which they came.
     pub records: Vec<Record>,
+    /// What those with the code 101 say, by their sequence.
+    pub events: HashMap<u64, Event>,
     /// Tokens of jobs that the agent has.
     pub accepted: Vec<String>,
     /// Jobs that have ended.
@@ -30,6 +34,8 @@ pub struct Stored {
     pub acked: u64,
     /// The row of the newest new record; `None` where all were known.
     pub row: Option<u64>,
+    /// The same of the newest new event.
+    pub event: Option<u64>,
 }
 
 /// A record that was found.

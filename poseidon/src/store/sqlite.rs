@@ -1,9 +1,12 @@
 //! The embedded store: one `SQLite` file in WAL mode.
 
 mod batches;
+mod events;
+mod metrics;
 mod named;
 mod records;
 mod repositories;
+mod schedules;
 mod trust;
 
 use super::records::{Batch, Found, RecordFilter, Stored};
@@ -21,7 +24,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003-types.sql"),
     include_str!("../../migrations/0004-repositories.sql"),
     include_str!("../../migrations/0005-batches.sql"),
+    include_str!("../../migrations/0006-schedules.sql"),
     include_str!("../../migrations/0007-trust.sql"),
+    include_str!("../../migrations/0008-events.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \

@@ -38,12 +38,15 @@ pub fn poseidon(arguments: &[&str]) -> Command {
 pub struct Daemon {
     pub url: String,
     pub child: Child,
+    /// More arguments of `serve`.
+    more: Vec<String>,
 }
 
 impl Daemon {
-    async fn start(dir: &Path) -> (Self, Client) {
+    async fn start(dir: &Path, more: Vec<String>) -> (Self, Client) {
         let data = dir.join("data");
         let mut child = poseidon(&["serve", "--listen", "127.0.0.1:0"])
+            .args(&more)
             .env("POSEIDON_DATA", &data)
             .stderr(Stdio::null())
             .spawn()
@@ -54,14 +57,20 @@ impl Daemon {
         let url = line.split_whitespace().last().unwrap().to_owned();
         let token = std::fs::read_to_string(data.join("admin-token")).unwrap();
         let client = Client::new(&url, token.trim().to_owned(), None).unwrap();
-        (Self { url, child }, client)
+        (Self { url, child, more }, client)
     }
 }
 
 /// A server that is a process of its own and can be killed.
 pub async fn daemon() -> Rig {
+    daemon_with(&[]).await
+}
+
+/// The same, with more arguments of `serve`.
+pub async fn daemon_with(more: &[&str]) -> Rig {
     let dir = tempfile::tempdir().unwrap();
-    let (daemon, client) = Daemon::start(dir.path()).await;
+    let more = more.iter().map(|word| (*word).to_owned()).collect();
+    let (daemon, client) = Daemon::start(dir.path(), more).await;
     Rig {
         server: None,
         daemon: Some(daemon),
@@ -122,7 +131,7 @@ impl Rig {
     pub async fn kill(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
         daemon.child.kill().await.unwrap();
-        let (daemon, client) = Daemon::start(self.dir.path()).await;
+        let (daemon, client) = Daemon::start(self.dir.path(), daemon.more).await;
         self.client = client;
         self.daemon = Some(daemon);
     }

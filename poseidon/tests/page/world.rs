@@ -78,9 +78,20 @@ impl World {
 
     /// A registered device that is up.
     pub fn device(&self, number: u8, name: &str, hostname: &str, health: &Value) -> Device {
+        let hello = hello(&format!("{number:032x}"), hostname);
+        self.up(number, name, hello, health)
+    }
+
+    /// The same, with a journal.
+    pub fn journaled(&self, number: u8, name: &str, hostname: &str, health: &Value) -> Device {
+        let mut hello = hello(&format!("{number:032x}"), hostname);
+        hello["journal"] = json!({"id": "j", "state": "disk", "first": 1, "last": 4});
+        self.up(number, name, hello, health)
+    }
+
+    fn up(&self, number: u8, name: &str, hello: Value, health: &Value) -> Device {
         let body = json!({"identifier": identifier(number), "name": name, "attributes": {"site": "Hamburg"}});
         self.api("POST", "/identifiers", &body);
-        let hello = hello(&format!("{number:032x}"), hostname);
         let device = self.connect(number, &hello).expect("it is registered");
         device.send("heartbeat", health);
         device

@@ -48,6 +48,9 @@ pub struct Heartbeat {
     pub processes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentHealth>,
+    /// What scripts and plugins measure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Vec<Metric>>,
 }
 
 /// A mounted file system; sizes in bytes.
@@ -96,6 +99,17 @@ pub struct Interface {
 pub struct Temperature {
     pub label: String,
     pub celsius: f64,
+}
+
+/// A number that a script or plugin has measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Metric {
+    pub name: String,
+    pub value: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 /// The agent about itself.

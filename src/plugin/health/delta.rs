@@ -10,9 +10,10 @@ const NESTED: &str = "nested";
 /// Entries in a list of a nested delta at most.
 const ENTRIES: usize = 256;
 /// Lists whose entries are told apart by a member, so that an entry need not repeat what has not changed in it.
-const NAMED: [(&str, &str); 3] = [
+const NAMED: [(&str, &str); 4] = [
     ("fileSystems", "mount"),
     ("interfaces", "name"),
+    ("metrics", "name"),
     ("temperatures", "label"),
 ];
 

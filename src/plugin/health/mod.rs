@@ -75,7 +75,16 @@ impl Health {
             temperatures: sensors::read(source),
             processes: processes(source),
             agent: None,
+            metrics: None,
         }
+    }
+}
+
+/// A heartbeat that only says how long the device has been up.
+pub fn uptime_only() -> Heartbeat {
+    Heartbeat {
+        uptime: uptime(&Source::new("/".into())),
+        ..Heartbeat::default()
     }
 }
 

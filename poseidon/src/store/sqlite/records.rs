@@ -34,6 +34,7 @@ impl Sqlite {
         let mut stored = Stored {
             acked: known,
             row: None,
+            event: None,
         };
         let mut insert = self.db.prepare_cached(
             "INSERT OR IGNORE INTO records (identifier, instance, id, token, code, etime, ctime, received, data)
@@ -41,6 +42,11 @@ impl Sqlite {
         )?;
         for record in &batch.records {
             if record.id <= stored.acked {
+                continue;
+            }
+            if let Some(event) = batch.events.get(&record.id) {
+                stored.event = Some(self.add_event(batch, event)?);
+                stored.acked = record.id;
                 continue;
             }
             let new = insert.execute(params![

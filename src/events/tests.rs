@@ -1,0 +1,1 @@
+//! Events into a journal, and out of it again.
