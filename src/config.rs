@@ -75,6 +75,7 @@ pub struct Config {
     pub update: Update,
     #[allow(missing_docs)]
     pub trust: Trust,
+    #[allow(missing_docs)]
     pub plugins: Plugins,
     #[allow(missing_docs)]
     pub files: Files,

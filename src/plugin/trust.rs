@@ -29,8 +29,8 @@ impl Plugin for TrustDesk {
     }
 
     /// Nothing that Poseidon could ask for.
-    fn offers(&self) -> &'static [&'static str] {
-        &[]
+    fn offers(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn handle(&self, message: &Message, from: &Peer) {
