@@ -30,6 +30,7 @@ use crate::sys::process;
 use crate::sys::signal::{SIGHUP, SIGINT, SIGTERM, Signals};
 use crate::sys::wake::Wake;
 use crate::thread::{Crew, LARGE_STACK, SMALL_STACK};
+use crate::trust::Trust;
 use crate::update::{self, Began, Trial, Watch};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
@@ -126,6 +127,8 @@ pub fn run(
         config.scripts.interpreters.clone(),
         Arc::clone(&attributes),
     ));
+    let trust = Arc::new(Trust::new(&config.state));
+    let control = Arc::new(Control::new(link_settings.clone()).map_err(io("create a wake-up"))?);
     let modules = Arc::new(Modules::new(&config.plugins.off));
     // What `cfg!` leaves out is not in the program either.
     let on = cfg!(feature = "schedule") && modules.has("schedule");
@@ -183,6 +186,8 @@ pub fn run(
         pool: &pool,
         journal: &journal,
         policy: &policy,
+        trust: &trust,
+        control: &control,
         acts: &acts,
         scheduler: scheduler.as_ref(),
         scripts: &scripts,
@@ -192,9 +197,10 @@ pub fn run(
     });
     let door = policy::Door::new(Arc::clone(&policy), Arc::clone(&pool));
     let dispatcher = Dispatcher::with_modules(plugins, Arc::clone(&modules));
+    // Who asks is looked at before what is asked for.
+    let dispatcher = dispatcher.guarded(Box::new(Arc::clone(&trust)));
     let dispatcher = Arc::new(dispatcher.guarded(Box::new(door)));
     let heartbeat = Arc::new(Heartbeat::new());
-    let control = Arc::new(Control::new(link_settings).map_err(io("create a wake-up"))?);
 
     let local_settings = server::Settings {
         path: config.socket.clone(),
@@ -242,6 +248,7 @@ pub fn run(
         scheduler: scheduler.clone(),
         attributes,
         scripts: modules.has("scripts").then_some(scripts),
+        trust,
         instance,
         run: id::random(),
         clone_advice: clone_advice(config),

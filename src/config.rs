@@ -74,6 +74,8 @@ pub struct Config {
     #[allow(missing_docs)]
     pub update: Update,
     #[allow(missing_docs)]
+    pub trust: Trust,
+    #[allow(missing_docs)]
     pub plugins: Plugins,
     #[allow(missing_docs)]
     pub files: Files,
@@ -136,6 +138,14 @@ pub struct Update {
     pub keys: Vec<String>,
     /// Seconds that a new program has for its first welcome.
     pub confirm_seconds: u64,
+}
+
+/// `[trust]`: whom the device obeys.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Ed25519 public keys, base64, that Poseidon may have. None: the first Poseidon that has approved this device is
+    /// pinned.
+    pub poseidon_keys: Vec<String>,
 }
 
 /// `[jobs]`: what runs commands.
@@ -289,6 +299,7 @@ impl Default for Config {
                 keys: Vec::new(),
                 confirm_seconds: 300,
             },
+            trust: Trust::default(),
             plugins: Plugins::default(),
             files: Files::default(),
             events: Events::default(),

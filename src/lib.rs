@@ -30,4 +30,5 @@ pub mod service;
 pub mod sys;
 pub mod thread;
 pub mod transfer;
+pub mod trust;
 pub mod update;

@@ -1,8 +1,10 @@
-//! Any bytes are read as a message or refused; what is read is written and read back the same.
+//! Any bytes are read as a message or refused; what is read is written and read back the same, with its signature, which
+//! is nobody's.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use triton::message::Message;
+use triton::message::sign::PublicKey;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = Message::decode(bytes, 1 << 20) {
@@ -15,5 +17,10 @@ fuzz_target!(|bytes: &[u8]| {
             Message::decode(line.as_bytes(), 16 << 20).expect("its own writing"),
             message
         );
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let key: PublicKey = key.parse().expect("32 bytes");
+        if message.signature.as_ref().is_none_or(|s| s.key_id != key.id()) {
+            assert!(!key.wrote(&message, ""));
+        }
     }
 });

@@ -52,6 +52,7 @@ FULL = {
     "shutdown_command": ["halt"],
     "update_key": ["A" * 43 + "="],
     "update_confirm_seconds": "60",
+    "poseidon_key": ["B" * 43 + "="],
     "plugin_off": ["engine"],
     "plugin_folder": "/root/plugins",
     "plugin_hello_seconds": "5",

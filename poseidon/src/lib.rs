@@ -26,6 +26,7 @@ pub mod demo;
 pub mod doors;
 pub mod events;
 pub mod jobs;
+pub mod keyring;
 pub mod metrics;
 pub mod repositories;
 pub mod schedules;

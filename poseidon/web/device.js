@@ -6,7 +6,7 @@ import { attribute, byId, confirmed, say, show, text } from "./dom.js";
 import { ago, date, longSpan, number, plain } from "./format.js";
 import * as data from "./data.js";
 import { cards, tiles } from "./facts.js";
-import { collision } from "./health.js";
+import { collision, untrusted } from "./health.js";
 import * as files from "./files.js";
 import * as history from "./history.js";
 import * as jobs from "./jobs.js";
@@ -133,7 +133,7 @@ function render() {
   attribute(byId("device-state"), "title", date(agent.since));
   attribute(byId("device-body"), "data-state", up ? "up" : "down");
   show(byId("forget"), !up);
-  say(byId("device-collision"), collision(agent));
+  say(byId("device-collision"), collision(agent) || untrusted(agent));
   ages();
   tiles(agent);
   cards(agent);

@@ -173,6 +173,7 @@ function fill({ node, parts, data }) {
   attribute(parts.link, "title", data.name);
   attribute(parts.pick, "aria-label", `Select ${data.name}`);
   text(parts.instance, data.shared ? data.instance.slice(0, 8) : "");
+  text(parts.collision, data.warning);
   show(parts.collision, data.collision !== "");
   attribute(parts.collision, "title", data.collision || null);
   text(parts.address, data.host);

@@ -89,6 +89,18 @@ export function collision({ address, hello, collision: other }) {
   );
 }
 
+/** Who came under the name of this device and was not believed; empty where nobody has. */
+export function untrusted({ trust }) {
+  const other = trust?.untrusted;
+  if (other === null || typeof other !== "object") return "";
+  const last = number(other.time) === null ? "" : `, ${ago(now() - other.time)}`;
+  const key = other.keyId ? ` with the key ${plain(other.keyId)}` : "";
+  return (
+    `A device at ${plain(other.address)} came under this name${key} and is kept out${last}: ${plain(other.reason)}. ` +
+    "Compare its key with “triton trust show” at the device; “poseidon trust accept” lets it in."
+  );
+}
+
 /** The columns of one agent in the fleet, made once for each change. */
 export function summary(agent) {
   const { health, hello } = agent;
@@ -102,7 +114,8 @@ export function summary(agent) {
     name: plain(agent.name),
     instance: plain(agent.instance),
     up: agent.state === "up",
-    collision: collision(agent),
+    collision: collision(agent) || untrusted(agent),
+    warning: collision(agent) ? "collision" : "untrusted",
     since: number(agent.since),
     seen: number(agent.lastSeen),
     address,

@@ -75,6 +75,8 @@ function describe({ about, entry }) {
   const parts = [plain(entry.agent), plain(entry.address)];
   if (number(entry.attempts) !== null) parts.push(counted(entry.attempts, "try").replace("trys", "tries"));
   if (last !== null) parts.push(`last seen ${ago(now() - last)}`);
+  const keys = Array.isArray(entry.keyIds) ? entry.keyIds.map(plain) : [];
+  if (keys.length > 0) parts.push(`${keys.length > 1 ? "keys" : "key"} ${keys.join(", ")}`);
   if (first !== null && last - first >= 60) parts.push(`first seen ${ago(now() - first)}`);
   text(about, parts.filter(Boolean).join(" · "));
 }

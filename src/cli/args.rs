@@ -348,7 +348,7 @@ impl Flags {
         let name = command.ok_or("say what to do".to_owned())?;
         let takes_json = matches!(
             name.as_str(),
-            "status" | "history" | "put" | "schedule" | "module" | words::SCRIPT_LS
+            "status" | "history" | "put" | "schedule" | "module" | "trust" | words::SCRIPT_LS
         );
         if self.json && !takes_json {
             return Err(unknown("json", Some(&name)));

@@ -8,13 +8,14 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity;
 use crate::link::settings::LinkSettings;
-use crate::link::{Connection, Incoming, Kind, Outcome, Resolver, Step, connect, tls};
+use crate::link::{Connection, Incoming, Kind, Options, Outcome, Resolver, Step, connect, tls};
 use crate::message::payload::{AgentVersion, Bye, Hello, WELCOME, Welcome};
-use crate::message::{Message, payload};
+use crate::message::{ErrorCode, Message, payload};
 use crate::sys::clock;
 use crate::sys::poll::{IN, OUT, PollSet, after};
 use crate::sys::wake::Wake;
 use crate::thread::Crew;
+use crate::trust::{Trust, Worth};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +112,12 @@ fn walk(config: &Config) -> Result<bool> {
         Outcome::Done => say("ok", &step.phase.to_string(), &step.text),
         Outcome::Failed => say("BAD", &step.phase.to_string(), &step.text),
     };
-    match connect(&settings.options, &mut resolver, &stop, &mut observer) {
+    let trust = Trust::new(&config.state);
+    let options = Options {
+        device_key: trust.prepare(&settings.poseidon_keys),
+        ..settings.options.clone()
+    };
+    match connect(&options, &mut resolver, &stop, &mut observer) {
         Err(e) => {
             if e.kind == Kind::Unregistered {
                 let id = &settings.fingerprint;
@@ -120,12 +126,17 @@ fn walk(config: &Config) -> Result<bool> {
             }
             Ok(false)
         }
-        Ok(connection) => greet(connection, config, &settings),
+        Ok(connection) => greet(connection, config, &settings, &trust),
     }
 }
 
 /// `hello` and `welcome`, as the daemon would. A trial does not take the place of the daemon.
-fn greet(mut connection: Connection, config: &Config, settings: &LinkSettings) -> Result<bool> {
+fn greet(
+    mut connection: Connection,
+    config: &Config,
+    settings: &LinkSettings,
+    trust: &Trust,
+) -> Result<bool> {
     let hello = Hello {
         agent: AgentVersion::own(),
         instance: identity::instance(&config.state)?.id,
@@ -134,10 +145,19 @@ fn greet(mut connection: Connection, config: &Config, settings: &LinkSettings) -
         ..Hello::default()
     };
     let limit = settings.options.deadlines.hello;
-    let answer = send(&mut connection, &Message::with(payload::HELLO, &hello))
+    let hello = trust.hello(&hello, connection.challenge());
+    let answer = send(&mut connection, &hello)
         .and_then(|()| wait_for_welcome(&mut connection, settings.options.message_limit, limit));
     let good = match answer {
-        Ok(Some(welcome)) => {
+        Ok(Some((message, welcome))) => {
+            let verdict = trust.examine(&message, &welcome, connection.peer());
+            if let Worth::Foreign(reason) = verdict {
+                say("BAD", "trust", &reason);
+                return Ok(false);
+            }
+            if verdict == Worth::Trusted {
+                say("ok", "trust", "it is the Poseidon that this device obeys");
+            }
             let name = welcome.name.unwrap_or_default();
             say(
                 "ok",
@@ -176,7 +196,7 @@ fn wait_for_welcome(
     connection: &mut Connection,
     limit: usize,
     patience: Duration,
-) -> Result<Option<Welcome>, String> {
+) -> Result<Option<(Message, Welcome)>, String> {
     let deadline = after(patience);
     loop {
         while let Some(incoming) = connection.receive().map_err(|e| e.to_string())? {
@@ -185,7 +205,15 @@ fn wait_for_welcome(
                     let message =
                         Message::decode(text.as_bytes(), limit).map_err(|e| e.to_string())?;
                     if message.kind == WELCOME {
-                        return message.read().map(Some).map_err(|e| e.to_string());
+                        let welcome = message.read().map_err(|e| e.to_string())?;
+                        return Ok(Some((message, welcome)));
+                    }
+                    if message.kind == payload::ERROR {
+                        let error: payload::Error = message.read().map_err(|e| e.to_string())?;
+                        if error.code == ErrorCode::Untrusted {
+                            let text = error.message;
+                            return Err(format!("Poseidon does not believe this device: {text}"));
+                        }
                     }
                 }
                 Incoming::Close { code, reason } => {

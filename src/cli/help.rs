@@ -24,6 +24,8 @@ Commands:
                       as Poseidon may ask; Ctrl-C within the delay cancels
   engine COMMAND [--pipe PATH]
                       one line into the pipe of a monitoring engine (engine.pipe)
+  trust [show|accept|reset|rotate]
+                      this device's key, and whom it obeys; see 'triton help trust'
   module ls [--json] | kill NAME | start NAME | ask TYPE [JSON]
                       plugins: those there are; one that is external ended, started,
                       or asked for something
@@ -119,6 +121,22 @@ Options:
 Exit codes: 0 stored and on the disk, 1 not stored, for the reason that is said, 2 wrong command line.
 ";
 
+const TRUST: &str = "\
+Usage: triton trust [show] [--json]
+       triton trust accept [KEY|KEYID]
+       triton trust reset
+       triton trust rotate
+
+'show' prints the id of this device's key, to compare with what Poseidon shows before it approves the
+device; the key of the Poseidon that this device obeys; and the Poseidon that it refused last. 'accept'
+binds the device to that one, or to a KEY (base64, as 'poseidon trust show' prints it). 'reset' forgets
+Poseidon's key: the next Poseidon that has approved this device is pinned. 'rotate' gives the device a
+new key, which the old one vouches for. All work without the daemon; one that runs connects anew.
+
+For root and the agent's user. Exit codes: 0 done, 1 not, for the reason that is said, 2 wrong command
+line.
+";
+
 const EVENT: &str = "\
 Usage: triton event [--host HOST] 'CEF:0|…'
        triton event [--host HOST] -
@@ -166,6 +184,7 @@ pub fn text(topic: Option<&str>) -> String {
         Some("put") => Some(PUT),
         Some("event" | "metric") => Some(EVENT),
         Some("script") => Some(SCRIPT),
+        Some("trust") => Some(TRUST),
         Some("policy") => Some(POLICY),
         Some("inside" | "progress" | "get") => Some(INSIDE),
         _ => None,

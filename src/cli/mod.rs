@@ -17,6 +17,7 @@ mod run;
 mod schedule;
 mod script;
 mod status;
+mod trust;
 mod words;
 
 use crate::config::Config;

@@ -83,6 +83,7 @@ fn describe(status: &Value) -> String {
         },
     );
     line("name", &text("/link/name"));
+    line("trust", &trust(status));
     line("last error", &text("/link/lastError"));
     line("journal", &journal(&text));
     line("scripts", &text("/scripts/revision"));
@@ -118,6 +119,28 @@ fn journal(text: &dyn Fn(&str) -> String) -> String {
         "1" => format!("{place}, 1 record waits for Poseidon"),
         waiting => format!("{place}, {waiting} records wait for Poseidon"),
     }
+}
+
+/// Whom the device obeys, and whether it is connected to that one.
+fn trust(status: &Value) -> String {
+    let trust = &status["trust"];
+    let keys = trust["poseidonKeys"].as_array().into_iter().flatten();
+    let keys: Vec<String> = keys.map(plain).collect();
+    let keys = keys.join(", ");
+    let mut said = match trust["state"].as_str() {
+        Some("open") => "open: no Poseidon is pinned".to_owned(),
+        Some("trusted") => format!("connected to the Poseidon of the key {keys}"),
+        Some("untrusted") => format!("this is NOT the Poseidon that it obeys ({keys})"),
+        Some(_) => format!("obeys only the Poseidon of the key {keys}"),
+        None => return String::new(),
+    };
+    if let Some(refused) = trust["refused"].as_u64().filter(|n| *n > 0) {
+        let _ = write!(said, "; {refused} requests refused");
+    }
+    if let Some(problem) = trust["problem"].as_str() {
+        let _ = write!(said, "; {}", printable(problem));
+    }
+    said
 }
 
 /// How much the device runs by its own clock, and what is wrong with that.

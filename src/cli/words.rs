@@ -1,6 +1,6 @@
 //! The commands that take a few words and options with a value: one table tells what.
 
-use super::{event, exec, get, history, module, put, script, unexpected};
+use super::{event, exec, get, history, module, put, script, trust, unexpected};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::message::Message;
@@ -37,6 +37,12 @@ const SHAPES: &[Shape] = &[
     shape("agent", (1, 1), &["delay"], "reload, restart or exit"),
     shape("system", (1, 1), &["delay"], "reboot or shutdown"),
     shape("engine", (1, 1), &["pipe"], "COMMAND"),
+    shape(
+        "trust",
+        (0, 2),
+        &[],
+        "show, accept [KEY|KEYID], reset or rotate",
+    ),
     shape(
         "module",
         (1, 3),
@@ -108,6 +114,9 @@ impl Words {
         if matches!(shape.name, "agent" | "system") && words.act().is_none() {
             return Err(wrong());
         }
+        if shape.name == "trust" && !trust::is_act(words.word(), words.list.len()) {
+            return Err(wrong());
+        }
         Ok(words)
     }
 
@@ -139,6 +148,12 @@ impl Words {
     pub fn run(&self, config: &Config) -> Result<u8> {
         match self.name {
             "progress" => self.progress(config),
+            "trust" => trust::run(
+                config,
+                self.word(),
+                self.list.get(1).map(String::as_str),
+                self.json,
+            ),
             "event" => event::run(config, self),
             METRIC => event::metric(config, self),
             "get" => get::run(config, self.word(), self.option("to")),

@@ -321,6 +321,16 @@ pub static SETTINGS: &[Setting] = &[
         Number(5, 86_400, U64(|c| &mut c.update.confirm_seconds)),
     ),
     only_file(
+        "trust.poseidon_keys",
+        List(One::IsNoList, |config, keys| {
+            for key in &keys {
+                check::public_key(key)?;
+            }
+            config.trust.poseidon_keys = keys;
+            Ok(())
+        }),
+    ),
+    only_file(
         "plugins.off",
         List(One::IsNoList, |config, names| {
             crate::plugin::builtin::check_off(&names)?;

@@ -166,6 +166,7 @@ impl Task for Ask {
             id: token.clone(),
             conversation_id: token,
             payload: self.payload.clone(),
+            signature: None,
         };
         let channel = inlet.open(request, context.wake())?;
         let done = self.follow(context, &inlet, &channel);

@@ -205,11 +205,11 @@ impl Walk<'_> {
         } else {
             Box::new(socket)
         };
-        let tail = self.http(&mut *stream, target, &place)?;
+        let (tail, challenge) = self.http(&mut *stream, target, &place)?;
         stream.set_patience(None);
         let limit = self.options.message_limit;
         let mut connection = Connection::from_partially_read(stream, tail, Role::Client, limit);
-        connection.set_peer(format!("{target} at {address}"));
+        connection.set_peer(format!("{target} at {address}"), challenge);
         Ok(connection)
     }
 
@@ -321,7 +321,7 @@ impl Walk<'_> {
         stream: &mut dyn Stream,
         target: &Target,
         place: &str,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<(Vec<u8>, Option<String>), Failure> {
         let patience = self.begin(Phase::Http, || format!("asking {target} for a WebSocket"));
         stream.set_patience(Some(patience.clone()));
         let mut answered = false;
@@ -341,11 +341,11 @@ impl Walk<'_> {
                 }
             }
         });
-        let tail = self
+        let answer = self
             .note(result)
             .map_err(|error| Failure { error, answered })?;
         self.done(Phase::Http, || "101, a WebSocket".to_owned());
-        Ok(tail)
+        Ok(answer)
     }
 
     /// A phase begins: its patience.

@@ -92,6 +92,7 @@ pub struct Connection {
     /// Something may wait in a buffer of tungstenite's or of TLS.
     unsent: bool,
     peer: String,
+    challenge: Option<String>,
 }
 
 impl Connection {
@@ -122,6 +123,7 @@ impl Connection {
             passing_over: false,
             unsent: false,
             peer: String::new(),
+            challenge: None,
         }
     }
 
@@ -136,8 +138,14 @@ impl Connection {
         ))
     }
 
-    pub(super) fn set_peer(&mut self, peer: String) {
+    pub(super) fn set_peer(&mut self, peer: String, challenge: Option<String>) {
         self.peer = peer;
+        self.challenge = challenge;
+    }
+
+    /// What the server asks the device's key to sign.
+    pub fn challenge(&self) -> Option<&str> {
+        self.challenge.as_deref()
     }
 
     /// URL and address of the peer, for the log and `triton status`. Empty where there is none.

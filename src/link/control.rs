@@ -88,6 +88,12 @@ impl Control {
         self.wake.ring();
     }
 
+    /// Orders a connection anew, with the same settings.
+    pub fn reconnect(&self) {
+        self.state().reload = true;
+        self.wake.ring();
+    }
+
     /// The order that holds now.
     pub fn order(&self) -> Order {
         let state = self.state();

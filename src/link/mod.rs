@@ -177,6 +177,8 @@ pub struct Options {
     pub message_limit: usize,
     /// The `User-Agent` header.
     pub user_agent: String,
+    /// The device's public key, which the upgrade shows.
+    pub device_key: Option<String>,
 }
 
 impl Options {
@@ -190,6 +192,7 @@ impl Options {
             tls: tls::TlsSettings::default(),
             message_limit: crate::message::DEFAULT_LIMIT,
             user_agent: concat!("triton/", env!("CARGO_PKG_VERSION")).into(),
+            device_key: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::plugin::health::{Depth, delta};
 use crate::plugin::{Origin, Peer};
 use crate::scripts::Attributes;
 use crate::sys::poll::{GONE, IN, OUT, PollSet};
+use crate::trust::{Trust, Worth};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ pub struct Context<'a> {
     pub status: &'a LinkStatus,
     /// What Poseidon says of this device, for its scripts.
     pub attributes: &'a Attributes,
+    /// Whom this device obeys.
+    pub trust: &'a Trust,
     /// Stop and reload come from here.
     pub control: &'a Control,
     /// Heartbeat interval unless the server names one.
@@ -65,6 +68,8 @@ pub enum End {
     Reload,
     /// Another living agent has the same instance id.
     Collision,
+    /// Poseidon does not believe this device, for this reason.
+    Untrusted(String),
     /// The server closed, or the connection broke.
     Lost(String),
 }
@@ -88,6 +93,9 @@ struct Session<'a> {
     /// An end that is being carried out.
     leaving: Option<Leaving>,
     collision: bool,
+    /// Id of the `hello`.
+    hello: String,
+    untrusted: Option<String>,
 }
 
 struct Leaving {
@@ -118,18 +126,24 @@ pub fn run(connection: Connection, hello: &Hello, context: &Context<'_>) -> End 
         beats: 0,
         leaving: None,
         collision: false,
+        hello: String::new(),
+        untrusted: None,
     };
     let end = session.speak(hello);
     context.heartbeat.pause();
     context.outbox.set_online(false);
     context.journal.disconnected();
     context.dispatcher.disconnected();
+    context.trust.ended();
     end
 }
 
 impl Session<'_> {
     fn speak(&mut self, hello: &Hello) -> End {
-        if let Err(e) = self.send(&Message::with(payload::HELLO, hello)) {
+        let trust = self.context.trust;
+        let hello = trust.hello(hello, self.connection.challenge());
+        self.hello.clone_from(&hello.id);
+        if let Err(e) = self.send(&hello) {
             return End::Lost(e);
         }
         loop {
@@ -141,6 +155,9 @@ impl Session<'_> {
                     return match self.leaving.take() {
                         Some(leaving) => leaving.end,
                         None if self.collision => End::Collision,
+                        None if self.untrusted.is_some() => {
+                            End::Untrusted(self.untrusted.take().unwrap_or_default())
+                        }
                         None => End::Lost(reason),
                     };
                 }
@@ -158,7 +175,7 @@ impl Session<'_> {
             log::info!(
                 "no welcome from the server: taking it for one that speaks the plain format only"
             );
-            self.begin(&Welcome::default(), true);
+            self.begin_plain();
         }
         match self.life.check(now) {
             Verdict::Wait => {}
@@ -301,7 +318,13 @@ impl Session<'_> {
                 return self.answer(message.reply_unsupported_version());
             }
             payload::WELCOME => match message.read::<Welcome>() {
-                Ok(welcome) => self.begin(&welcome, false),
+                Ok(welcome) => {
+                    let place = self.connection.peer().to_owned();
+                    match self.context.trust.welcome(&message, &welcome, &place) {
+                        Worth::Foreign(reason) => self.begin_foreign(&reason),
+                        Worth::Open | Worth::Trusted => self.begin(&welcome, false),
+                    }
+                }
                 Err(e) => {
                     log::warn!("the server's welcome was refused: {e}");
                     return self.answer(message.reply_error(ErrorCode::Invalid, e.to_string()));
@@ -316,10 +339,24 @@ impl Session<'_> {
                     return Err("another agent has the same instance id".to_owned());
                 }
             }
+            // In place of a welcome. What it gets from such a server would count as stored.
+            payload::ERROR
+                if self.welcome_by.is_some() && message.conversation_id == self.hello =>
+            {
+                let read = message.read::<payload::Error>().ok();
+                let Some(error) = read.filter(|e| e.code == ErrorCode::Untrusted) else {
+                    self.begin_plain();
+                    self.context.dispatcher.handle(&message, &self.peer);
+                    return Ok(());
+                };
+                self.untrusted = Some(error.message);
+                let _ = self.connection.close(1000, "");
+                return Err("Poseidon does not believe this device".to_owned());
+            }
             _ => {
                 // Whoever sends anything else first knows no hello.
                 if self.welcome_by.is_some() {
-                    self.begin(&Welcome::default(), true);
+                    self.begin_plain();
                 }
                 if message.kind != payload::ACK {
                     self.context.dispatcher.handle(&message, &self.peer);
@@ -335,6 +372,32 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The server knows no `welcome`.
+    fn begin_plain(&mut self) {
+        match self.context.trust.plain(self.connection.peer()) {
+            Worth::Foreign(reason) => self.begin_foreign(&reason),
+            Worth::Open | Worth::Trusted => self.begin(&Welcome::default(), true),
+        }
+    }
+
+    /// The server is not the one that this device obeys. It gets heartbeats and answers, and no records: those are for
+    /// the right one.
+    fn begin_foreign(&mut self, reason: &str) {
+        log::error!("{reason}");
+        self.welcome_by = None;
+        self.deltas = None;
+        self.last_beat = None;
+        let interval = self.context.interval;
+        self.life.set_heartbeat(interval);
+        self.context.status.update(|status| {
+            status.plain = false;
+            status.heartbeat_seconds = interval.as_secs();
+            status.last_error = Some(reason.to_owned());
+        });
+        self.context.outbox.set_online(true);
+        self.context.heartbeat.start(interval);
     }
 
     /// Messages flow from now on.

@@ -5,6 +5,7 @@ use super::{Deadlines, Options, Proxy, ProxySettings, ProxySource, Target};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::{self, Identifier};
+use crate::message::sign::PublicKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct LinkSettings {
     pub event_bytes: usize,
     /// Told in `hello`.
     pub labels: BTreeMap<String, String>,
+    /// Keys that Poseidon may have.
+    pub poseidon_keys: Vec<PublicKey>,
 }
 
 impl LinkSettings {
@@ -56,6 +59,7 @@ impl LinkSettings {
             pong: Duration::from_secs(connect.pong_seconds),
             event_bytes: config.events.batch_bytes,
             labels: config.labels.clone(),
+            poseidon_keys: poseidon_keys(config)?,
         })
     }
 }
@@ -67,6 +71,15 @@ pub fn targets(config: &Config) -> Result<Vec<Target>> {
             .map_err(|e| Error::new(format!("a configured url {e}")))
     };
     config.url.iter().map(parse).collect()
+}
+
+/// The keys of a configuration.
+pub fn poseidon_keys(config: &Config) -> Result<Vec<PublicKey>> {
+    let parse = |key: &String| {
+        key.parse()
+            .map_err(|e| Error::new(format!("a configured key of Poseidon: {e}")))
+    };
+    config.trust.poseidon_keys.iter().map(parse).collect()
 }
 
 fn proxy(config: &Config) -> Result<ProxySettings> {

@@ -5,7 +5,7 @@ use super::control::{Control, Order};
 use super::session::{self, Context, End};
 use super::settings::LinkSettings;
 use super::status::{LinkStatus, State};
-use super::{ConnectError, Connection, Deadlines, Kind, Outcome, Resolver, Step, connect};
+use super::{ConnectError, Connection, Deadlines, Kind, Options, Outcome, Resolver, Step, connect};
 use crate::dispatch::Dispatcher;
 use crate::heartbeat::Heartbeat;
 use crate::identity::Instance;
@@ -17,6 +17,7 @@ use crate::scripts::{Attributes, Repository};
 use crate::sys::clock;
 use crate::sys::clock_watch::ClockWatch;
 use crate::sys::poll::{IN, PollSet, after};
+use crate::trust::Trust;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub attributes: Arc<Attributes>,
     /// The scripts. None where Poseidon cannot bring any.
     pub scripts: Option<Arc<Repository>>,
+    /// Whom this device obeys.
+    pub trust: Arc<Trust>,
     /// Who this agent is.
     pub instance: Instance,
     /// Random per process.
@@ -82,15 +85,14 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
             watch.clear();
         }
         let mut watched = None;
-        let attempt = connect(
-            &settings.options,
-            &mut resolver,
-            parts.control.wake(),
-            &mut |step| {
-                excuse(&parts.control, &settings.options.deadlines, &step);
-                log::debug!("{}: {}", step.phase, step.text);
-            },
-        );
+        let options = Options {
+            device_key: parts.trust.prepare(&settings.poseidon_keys),
+            ..settings.options.clone()
+        };
+        let attempt = connect(&options, &mut resolver, parts.control.wake(), &mut |step| {
+            excuse(&parts.control, &settings.options.deadlines, &step);
+            log::debug!("{}: {}", step.phase, step.text);
+        });
         let pause = match attempt {
             Ok(connection) => {
                 log::info!("connected to {}", connection.peer());
@@ -108,6 +110,11 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
                         backoff.session_ended(begun.elapsed());
                         log::warn!("the connection ended: {reason}");
                         (Kind::Other, reason)
+                    }
+                    End::Untrusted(reason) => {
+                        let reason = untrusted(parts, &reason);
+                        log::error!("{reason}");
+                        (Kind::Unregistered, reason)
                     }
                     End::Collision => {
                         let reason = collision(parts);
@@ -151,6 +158,7 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
         heartbeat: &parts.heartbeat,
         status: &parts.status,
         attributes: &parts.attributes,
+        trust: &parts.trust,
         control: &parts.control,
         interval: settings.interval,
         hello: settings.options.deadlines.hello,
@@ -208,6 +216,15 @@ fn report(error: &ConnectError, settings: &LinkSettings) {
     }
 }
 
+fn untrusted(parts: &Parts, reason: &str) -> String {
+    let own = parts.trust.device_id();
+    let own = own.map_or("it has none".to_owned(), |id| id.to_string());
+    format!(
+        "Poseidon does not take this device by its key ({own}): {}",
+        reason.escape_debug()
+    )
+}
+
 fn collision(parts: &Parts) -> String {
     format!(
         "another living agent has the instance id {} of this one, as a copied disk image makes it; {}",
@@ -252,6 +269,7 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         run: Some(parts.run.clone()),
         probe: false,
         labels: settings.labels.clone(),
+        ..Hello::default()
     }
 }
 

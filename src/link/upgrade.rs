@@ -30,13 +30,13 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Asks for a WebSocket. Returns the bytes that the server sent behind its answer.
+/// Asks for a WebSocket. Returns the bytes that the server sent behind its answer, and its challenge, if it has one.
 pub fn upgrade(
     stream: &mut dyn Stream,
     target: &Target,
     options: &Options,
     patience: &Patience,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<(Vec<u8>, Option<String>), Failure> {
     let key = generate_key();
     stream.write_all(request(target, options, &key).as_bytes())?;
     stream.flush()?;
@@ -46,7 +46,7 @@ pub fn upgrade(
     })?;
     if head.status == 101 {
         return match wrong_switch(&head, &key) {
-            None => Ok(tail),
+            None => Ok((tail, head.get("triton-challenge").map(str::to_owned))),
             Some(why) => Err(failed(format!(
                 "the server switches protocols, but not to this WebSocket: {why}"
             ))),
@@ -68,9 +68,13 @@ fn request(target: &Target, options: &Options, key: &str) -> String {
     } else {
         format!("Authorization: Bearer {identifier}\r\n")
     };
+    let device_key = match &options.device_key {
+        Some(key) => format!("Triton-Key: {key}\r\n"),
+        None => String::new(),
+    };
     format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nUser-Agent: {}\r\n{authorization}\r\n",
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nUser-Agent: {}\r\n{device_key}{authorization}\r\n",
         target.request_path(identifier),
         target.host_header(),
         options.user_agent,

@@ -1,10 +1,12 @@
-//! The Triton message: five fields, written as one line of XML.
+//! The Triton message: five fields, and a signature if there is one, written as one line of XML.
 //!
 //! This module does no I/O. `docs/protocol.md` section 1 is its specification; the format is the first
 //! Triton's ("Format" in its read-me).
 
 pub mod id;
 pub mod payload;
+pub mod seal;
+pub mod sign;
 pub mod text;
 mod xml;
 
@@ -33,6 +35,8 @@ pub struct Message {
     pub conversation_id: String,
     /// Content: JSON, or XML where it begins with `<`.
     pub payload: Option<String>,
+    /// Who wrote it, where it says so. Nothing is said by its presence: it has to be checked.
+    pub signature: Option<Box<sign::Signature>>,
 }
 
 impl Message {
@@ -45,6 +49,7 @@ impl Message {
             conversation_id: id.clone(),
             id,
             payload: None,
+            signature: None,
         }
     }
 

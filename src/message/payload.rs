@@ -97,6 +97,8 @@ pub const AGENT_EXIT: &str = "agent.exit";
 pub const SYSTEM_REBOOT: &str = "system.reboot";
 #[allow(missing_docs)]
 pub const SYSTEM_SHUTDOWN: &str = "system.shutdown";
+/// Over the local socket: what `triton trust` has changed is to be read.
+pub const TRUST_RELOAD: &str = "trust.reload";
 /// Asks for all plugins; answered by a message of the same type.
 pub const MODULE_LIST: &str = "module.list";
 /// Ends an external plugin.

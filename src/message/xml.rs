@@ -1,7 +1,8 @@
 //! The XML form of a message.
 
 use super::payload::ErrorCode;
-use super::{Message, VERSION};
+use super::sign::Signature;
+use super::{Message, VERSION, text};
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, Event};
 use std::fmt;
@@ -90,8 +91,29 @@ pub(super) fn encode(message: &Message, briefly: bool) -> Result<String, EncodeE
     if let Some(payload) = payload {
         element(&mut out, "payload", payload)?;
     }
+    if let Some(signature) = &message.signature {
+        write_signature(&mut out, signature);
+    }
     out.push_str("</tritonMessage>");
     Ok(out)
+}
+
+fn write_signature(out: &mut String, signature: &Signature) {
+    out.push_str("<signature");
+    let mut attribute = |name: &str, value: &str| {
+        for part in [" ", name, "=\"", value, "\""] {
+            out.push_str(part);
+        }
+    };
+    attribute("keyId", &signature.key_id.to_string());
+    for (name, value) in [("number", signature.number), ("until", signature.until)] {
+        if let Some(value) = value {
+            attribute(name, &value.to_string());
+        }
+    }
+    out.push('>');
+    out.push_str(&text::encode(&signature.bytes));
+    out.push_str("</signature>");
 }
 
 /// Whether a character that begins with this byte may have to be escaped or refused: control characters, markup, and
@@ -143,6 +165,49 @@ struct Fields {
     id: Option<String>,
     conversation_id: Option<String>,
     payload: Option<String>,
+    signature: Option<String>,
+    /// Attributes of the signature.
+    signed: Signed,
+}
+
+/// What a signature says besides itself. Of no other element do attributes mean anything.
+#[derive(Default)]
+struct Signed {
+    key_id: Option<String>,
+    number: Option<String>,
+    until: Option<String>,
+}
+
+impl Signed {
+    fn take(&mut self, name: &str, value: &str) {
+        let slot = match name {
+            "keyId" => &mut self.key_id,
+            "number" => &mut self.number,
+            "until" => &mut self.until,
+            _ => return,
+        };
+        *slot = Some(value.to_owned());
+    }
+
+    fn with(&self, base64: &str) -> Result<Signature, String> {
+        let key_id = self.key_id.as_deref().and_then(|id| id.parse().ok());
+        let bytes = text::decode(base64).and_then(|bytes| bytes.try_into().ok());
+        // As it is written: what is signed is the number and not its digits.
+        let number = |value: &Option<String>, name: &str| match value.as_deref() {
+            None => Ok(None),
+            Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| format!("the signature's {name} is no number of 32 bits")),
+            Some(_) => Err(format!("the signature's {name} is not a whole number")),
+        };
+        Ok(Signature {
+            key_id: key_id.ok_or("the signature's keyId is not 16 hex digits")?,
+            number: number(&self.number, "number")?,
+            until: number(&self.until, "until")?,
+            bytes: bytes.ok_or("the signature is not base64 of 64 bytes")?,
+        })
+    }
 }
 
 impl Fields {
@@ -153,6 +218,7 @@ impl Fields {
             "id" => Some(&mut self.id),
             "conversationId" => Some(&mut self.conversation_id),
             "payload" => Some(&mut self.payload),
+            "signature" => Some(&mut self.signature),
             _ => None,
         }
     }
@@ -217,12 +283,17 @@ fn check(fields: &mut Fields) -> Result<Message, String> {
         Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(u32::MAX),
         Some(_) => return Err("the version is not a whole number".to_owned()),
     };
+    let signature = match fields.signature.as_deref() {
+        Some(base64) => Some(Box::new(fields.signed.with(base64)?)),
+        None => None,
+    };
     Ok(Message {
         kind: fields.kind.take().unwrap_or_default(),
         version,
         id,
         conversation_id,
         payload: fields.payload.take(),
+        signature,
     })
 }
 
@@ -247,11 +318,16 @@ fn read_document(text: &str, fields: &mut Fields) -> Result<(), String> {
             Event::Start(tag) => {
                 let name = tag.name();
                 let name = name.as_ref();
-                // Attributes mean nothing here, but a document with broken ones is no XML.
-                for attribute in tag.attributes() {
-                    attribute.map_err(|e| format!("broken attribute near byte {start}: {e}"))?;
-                }
                 depth += 1;
+                let signs = depth == 2 && name == "signature";
+                // Others mean nothing here, but a document with broken ones is no XML.
+                for attribute in tag.attributes() {
+                    let attribute = attribute
+                        .map_err(|e| format!("broken attribute near byte {start}: {e}"))?;
+                    if signs {
+                        fields.signed.take(attribute.key.as_ref(), &attribute.value);
+                    }
+                }
                 match depth {
                     1 if rooted => return Err("a second root element".to_owned()),
                     1 if name != ROOT => {

@@ -17,6 +17,7 @@ fn message(payload: &str) -> Message {
         id: "1".into(),
         conversation_id: "1".into(),
         payload: Some(payload.into()),
+        signature: None,
     }
 }
 
@@ -38,9 +39,17 @@ proptest! {
     #[test]
     fn any_text_makes_the_round_trip_on_one_line(
         kind in xml_text(), id in xml_text(), conversation in xml_text(), payload in proptest::option::of(xml_text()), version: u32,
+        signed in proptest::option::of((any::<[u8; 32]>(), proptest::option::of(any::<u32>()), proptest::option::of(any::<u32>()))),
     ) {
+        let signature = signed.map(|(half, number, until)| {
+            let mut bytes = [0; 64];
+            bytes[..32].copy_from_slice(&half);
+            let key_id = crate::message::id::hex(&half[..8]).parse().unwrap();
+            Box::new(Signature { key_id, number, until, bytes })
+        });
         let written = Message {
             kind: format!("k{kind}"), version, id: format!("i{id}"), conversation_id: format!("c{conversation}"), payload,
+            signature,
         };
         let line = written.encode().unwrap();
         prop_assert!(!line.contains(['\n', '\r']));
@@ -246,4 +255,37 @@ fn characters_that_xml_cannot_carry_do_not_reach_the_writer() {
         let error = message(&format!("a{c}")).encode().unwrap_err();
         assert_eq!((error.field, error.character), ("payload", c));
     }
+}
+
+#[test]
+fn a_signature_is_read_once_and_strictly() {
+    let good = "A".repeat(86) + "==";
+    let with = |element: &str| {
+        read(&format!(
+            "<tritonMessage><type>a</type><id>1</id>{element}</tritonMessage>"
+        ))
+    };
+    let whole =
+        format!("<signature until=\"7\" x=\"y\" keyId='0123456789ABCDEF'>{good}</signature>");
+    let signature = with(&whole).unwrap().signature.unwrap();
+    assert_eq!(signature.key_id.to_string(), "0123456789abcdef");
+    assert_eq!((signature.number, signature.until), (None, Some(7)));
+    for wrong in [
+        format!("{whole}{whole}"),
+        "<signature/>".to_owned(),
+        format!("<signature>{good}</signature>"),
+        format!("<signature keyId='01234567'>{good}</signature>"),
+        "<signature keyId='0123456789abcdef'>AAAA</signature>".to_owned(),
+        "<signature keyId='0123456789abcdef'>*</signature>".to_owned(),
+        format!("<signature keyId='0123456789abcdef' until='-1'>{good}</signature>"),
+        format!("<signature keyId='0123456789abcdef' until='4294967296'>{good}</signature>"),
+        format!("<signature keyId='0123456789abcdef' number=''>{good}</signature>"),
+        format!("<signature keyId='0123456789abcdef'><b/>{good}</signature>"),
+    ] {
+        let error = with(&wrong).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Invalid, "{wrong}");
+        assert!(error.reason.contains("signature"), "{error}");
+    }
+    // Inside of something unknown it is nothing.
+    assert_eq!(with(&format!("<x>{whole}</x>")).unwrap().signature, None);
 }

@@ -15,6 +15,7 @@ use crate::policy::Policy;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::sys::clock;
+use crate::trust::Trust;
 use std::sync::Arc;
 
 /// Answers `agent.status`.
@@ -31,6 +32,7 @@ pub struct Status {
     modules: Arc<Modules>,
     events: Option<Arc<Events>>,
     policy: Arc<Policy>,
+    trust: Arc<Trust>,
 }
 
 impl Status {
@@ -49,6 +51,7 @@ impl Status {
             modules: Arc::clone(parts.modules),
             events: parts.events.cloned(),
             policy: Arc::clone(parts.policy),
+            trust: Arc::clone(parts.trust),
         }
     }
 }
@@ -76,6 +79,7 @@ impl Plugin for Status {
             "journal": self.journal.report(),
             "schedule": self.scheduler.as_ref().map(|s| s.report()),
             "policy": self.policy.report(),
+            "trust": self.trust.report(),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
             "events": self.events.as_ref().map(|e| e.report()),
             "jobs": {

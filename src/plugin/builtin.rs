@@ -11,6 +11,7 @@ use crate::external::Hub;
 use crate::identity::Instance;
 use crate::job::Pool;
 use crate::journal::Journal;
+use crate::link::control::Control;
 use crate::link::status::LinkStatus;
 use crate::message::ErrorCode;
 use crate::message::payload::{self, Error, PluginState};
@@ -20,6 +21,7 @@ use crate::policy::Policy;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::thread::Crew;
+use crate::trust::Trust;
 use crate::update;
 use serde_json::{Value, json};
 use std::sync::{Arc, OnceLock};
@@ -62,6 +64,7 @@ const fn plugin(name: &'static str, built: bool, types: &'static [&'static str])
 pub static BUILTIN: &[Builtin] = &[
     core("agent", &[payload::AGENT_STATUS]),
     core("history", &[payload::HISTORY_GET, payload::HISTORY_PUT]),
+    core("trust", &[payload::TRUST_RELOAD]),
     core("jobs", &[payload::CANCEL, payload::PROGRESS]),
     core(
         "module",
@@ -253,6 +256,8 @@ pub struct Parts<'a> {
     pub pool: &'a Arc<Pool>,
     pub journal: &'a Arc<Journal>,
     pub policy: &'a Arc<Policy>,
+    pub trust: &'a Arc<Trust>,
+    pub control: &'a Arc<Control>,
     pub acts: &'a Arc<Acts>,
     /// None where nothing runs by the clock.
     pub scheduler: Option<&'a Arc<Scheduler>>,
@@ -282,6 +287,9 @@ pub fn compose(parts: &Parts<'_>) -> Vec<Box<dyn Plugin>> {
     add("module", &|| {
         Box::new(super::module::Lister::new(Arc::clone(parts.modules)))
     });
+    add("trust", &|| {
+        Box::new(super::trust::TrustDesk::new(Arc::clone(parts.control)))
+    });
     #[cfg(feature = "acts")]
     add("acts", &|| {
         Box::new(super::acts::Doer::new(pool(), Arc::clone(parts.acts)))
@@ -292,7 +300,8 @@ pub fn compose(parts: &Parts<'_>) -> Vec<Box<dyn Plugin>> {
     });
     #[cfg(feature = "data")]
     add("data", &|| {
-        Box::new(super::data::Data::new(pool(), Arc::clone(parts.outbox)))
+        let (link, trust) = (Arc::clone(parts.outbox), Arc::clone(parts.trust));
+        Box::new(super::data::Data::new(pool(), link, trust))
     });
     #[cfg(feature = "engine")]
     add("engine", &|| {

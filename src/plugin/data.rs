@@ -8,6 +8,7 @@ use crate::message::payload::{self, DATA_REQUEST, DATA_RESPONSE, DataRequest};
 use crate::message::{ErrorCode, Message};
 use crate::outbox::Outbox;
 use crate::transfer::Pace;
+use crate::trust::{Question, Trust};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ pub struct Data {
     pool: Arc<Pool>,
     /// To Poseidon.
     link: Arc<Outbox>,
+    trust: Arc<Trust>,
     /// Oldest first.
     relayed: Mutex<Vec<Relayed>>,
 }
@@ -33,12 +35,15 @@ struct Relayed {
     /// With the client.
     clients: String,
     at: Instant,
+    /// The answer is sealed to it.
+    question: Option<Question>,
 }
 
 impl Relayed {
     fn answer(&self, answer: Message) {
         self.client.push(Message {
             conversation_id: self.clients.clone(),
+            signature: None,
             ..answer
         });
     }
@@ -60,10 +65,11 @@ pub fn pace(config: &Config) -> Pace {
 
 impl Data {
     /// For the jobs of `pool`, and for local clients through `link`.
-    pub fn new(pool: Arc<Pool>, link: Arc<Outbox>) -> Self {
+    pub fn new(pool: Arc<Pool>, link: Arc<Outbox>, trust: Arc<Trust>) -> Self {
         Self {
             pool,
             link,
+            trust,
             relayed: Mutex::default(),
         }
     }
@@ -86,7 +92,10 @@ impl Data {
                 "there is no connection to Poseidon, which has the data",
             );
         }
-        let asked = Message::with(DATA_REQUEST, &request);
+        let (asked, question) = match self.trust.ask(&request) {
+            Ok(asked) => asked,
+            Err((code, reason)) => return refuse(code, &reason),
+        };
         let now = Instant::now();
         let full = {
             let mut relayed = self.relayed();
@@ -102,6 +111,7 @@ impl Data {
                     client: Arc::clone(&client.outbox),
                     clients: message.conversation_id.clone(),
                     at: now,
+                    question,
                 });
             }
             full
@@ -120,9 +130,20 @@ impl Data {
             .iter()
             .position(|r| r.conversation == message.conversation_id);
         let Some(place) = place else { return false };
-        let asked = relayed.remove(place);
+        let mut asked = relayed.remove(place);
         drop(relayed);
-        asked.answer(message.clone());
+        let question = asked.question.take();
+        let answer = match question.filter(|_| message.kind == DATA_RESPONSE) {
+            None => message.clone(),
+            Some(question) => match self.trust.unseal(question, message) {
+                Ok(response) => message.reply(DATA_RESPONSE, &response),
+                Err((code, reason)) => {
+                    log::error!("what Poseidon was asked for is not given to its client: {reason}");
+                    message.reply_error(code, reason)
+                }
+            },
+        };
+        asked.answer(answer);
         true
     }
 }
@@ -218,7 +239,8 @@ mod tests {
         let crew = Crew::new(|name| panic!("{name} panicked"));
         let pool = Pool::start(Settings::default(), &crew, Arc::new(journal.unwrap()));
         let (link, local) = (outbox(), outbox());
-        let data = Data::new(pool, Arc::clone(&link));
+        let trust = Arc::new(Trust::new(folder.path()));
+        let data = Data::new(pool, Arc::clone(&link), trust);
         let (poseidon, client) = (peer(Origin::Poseidon, &link), peer(Origin::Local, &local));
         let ask = || {
             let request = DataRequest {

@@ -7,6 +7,7 @@ pub mod health;
 pub mod history;
 pub mod jobs;
 pub mod module;
+pub mod trust;
 
 #[cfg(feature = "acts")]
 pub mod acts;

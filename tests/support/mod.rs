@@ -9,6 +9,7 @@ pub mod fake;
 pub mod ledger;
 pub mod local;
 pub mod manager;
+pub mod middle;
 pub mod place;
 pub mod port;
 pub mod poseidon;

@@ -188,7 +188,7 @@ impl Registry {
         acked: Option<u64>,
     ) {
         let row = inner.identifiers.get(&connection.identifier);
-        let welcome = payload::Welcome {
+        let mut welcome = payload::Welcome {
             name: row.map(|row| row.name.clone()),
             attributes: row.map(|row| row.attributes.clone()).unwrap_or_default(),
             heartbeat_seconds: Some(self.heartbeat_seconds),
@@ -196,8 +196,17 @@ impl Registry {
             nested_deltas: true,
             acked,
             time: Some(now()),
+            ..payload::Welcome::default()
         };
-        let sent = match message.reply(payload::WELCOME, &welcome).encode() {
+        let bond = connection.bond();
+        if let Some(bond) = &bond {
+            bond.own.introduce(&mut welcome, bond);
+        }
+        let mut reply = message.reply(payload::WELCOME, &welcome);
+        if let Some(bond) = &bond {
+            bond.own.key.sign(&mut reply, &bond.session);
+        }
+        let sent = match reply.encode() {
             Ok(text) => connection.send(text).is_ok(),
             Err(_) => false,
         };

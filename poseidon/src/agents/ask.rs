@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use triton::message::sign::ROOM;
 use triton::message::{DEFAULT_LIMIT, Message, payload};
 
 /// An answer may take so long: a device syncs its disk first.
@@ -76,7 +77,8 @@ pub async fn ask(
     expected: &str,
 ) -> Result<Message, AskError> {
     let text = request.encode().map_err(|e| AskError::Odd(e.to_string()))?;
-    if text.len() > DEFAULT_LIMIT {
+    // A signature may come to it.
+    if text.len() + ROOM > DEFAULT_LIMIT {
         return Err(AskError::TooLarge(text.len()));
     }
     let (sender, answer) = oneshot::channel();
@@ -95,7 +97,7 @@ pub async fn ask(
     if connection.has_ended() {
         return Err(AskError::Offline);
     }
-    connection.send(text).map_err(|e| match e {
+    connection.send_message(request).map_err(|e| match e {
         SendError::Offline => AskError::Offline,
         SendError::Busy => AskError::Busy,
     })?;

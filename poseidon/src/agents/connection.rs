@@ -3,13 +3,16 @@
 use super::ask::Asks;
 use super::provision::Brought;
 use crate::jobs::lock;
+use crate::keyring::Own;
 use crate::time::now;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
-use triton::message::Message;
+use triton::message::sign::{PublicKey, VALID, acts};
+use triton::message::{EncodeError, Message, id};
 
 /// Messages that wait for one agent.
 pub const QUEUE: usize = 64;
@@ -24,6 +27,41 @@ pub(super) const SEND_WAIT: Duration = Duration::from_secs(30);
 const PROBE: Duration = Duration::from_secs(2);
 /// An agent that had no room for a job is left alone for so long, or until one of its jobs ends.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
+
+/// What binds a connection to the keys of both sides.
+#[derive(Debug)]
+pub struct Bond {
+    /// Poseidon's key, as it was when the device came.
+    pub own: Arc<Own>,
+    /// The device's key.
+    pub device: PublicKey,
+    /// That is pinned.
+    pub pinned: bool,
+    /// Id of the `hello`.
+    pub session: String,
+    begun: Instant,
+    /// Of the last request that was signed.
+    number: Mutex<u32>,
+}
+
+impl Bond {
+    /// By a `hello` that comes now.
+    pub(super) fn new(own: Arc<Own>, device: PublicKey, pinned: bool, session: &str) -> Self {
+        Self {
+            own,
+            device,
+            pinned,
+            session: session.to_owned(),
+            begun: Instant::now(),
+            number: Mutex::new(0),
+        }
+    }
+
+    /// Whole seconds since the `hello`.
+    fn age(&self) -> u32 {
+        u32::try_from(self.begun.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+}
 
 /// What goes out on a connection.
 #[derive(Debug)]
@@ -42,6 +80,12 @@ pub struct Connection {
     pub id: u64,
     /// Hash of the identifier it came with.
     pub identifier: String,
+    /// What its device's key has to sign.
+    pub challenge: String,
+    /// What its `hello` has shown.
+    bond: Mutex<Option<Arc<Bond>>>,
+    /// Said before the last `bye`.
+    last: Mutex<Option<String>>,
     queue: mpsc::Sender<Out>,
     /// Pieces of content, which everything else overtakes.
     content: mpsc::Sender<String>,
@@ -111,6 +155,9 @@ impl Connection {
         let connection = Self {
             id,
             identifier: identifier.to_owned(),
+            challenge: id::random(),
+            bond: Mutex::default(),
+            last: Mutex::default(),
             queue,
             content,
             queued: AtomicUsize::new(0),
@@ -201,6 +248,33 @@ impl Connection {
         lock(&self.busy_until).filter(|until| *until > Instant::now())
     }
 
+    /// Its device has shown a key.
+    pub(super) fn set_bond(&self, bond: Option<Bond>) {
+        *lock(&self.bond) = bond.map(Arc::new);
+    }
+
+    /// What its device has shown.
+    pub fn bond(&self) -> Option<Arc<Bond>> {
+        lock(&self.bond).clone()
+    }
+
+    /// Hands on a message without waiting, signed where it acts and the device has a key.
+    pub fn send_message(&self, message: &Message) -> Result<(), SendError> {
+        // What cannot be written was refused before it became a job.
+        let failed = |_: EncodeError| SendError::Offline;
+        let Some(bond) = self.bond().filter(|_| acts(&message.kind)) else {
+            return self.send(message.encode().map_err(failed)?);
+        };
+        // Held until it is in the queue: their order is that of their numbers.
+        let mut number = lock(&bond.number);
+        *number = number.saturating_add(1);
+        let mut signed = message.clone();
+        let until = bond.age().saturating_add(VALID);
+        let key = &bond.own.key;
+        key.sign_act(&mut signed, &bond.session, *number, until);
+        self.send(signed.encode().map_err(failed)?)
+    }
+
     /// Hands on a message without waiting.
     pub fn send(&self, text: String) -> Result<(), SendError> {
         let size = text.len();
@@ -239,6 +313,17 @@ impl Connection {
     /// Asks for a sign of life. A queue that is full says enough by itself.
     pub fn ping(&self) {
         let _ = self.queue.try_send(Out::Ping);
+    }
+
+    /// Ends the connection with this message and a `bye`.
+    pub(super) fn close_with(&self, message: &Message, reason: &'static str) {
+        *lock(&self.last) = message.encode().ok();
+        self.close(reason);
+    }
+
+    /// What is to be said before the `bye`.
+    pub(super) fn take_last(&self) -> Option<String> {
+        lock(&self.last).take()
     }
 
     /// Ends the connection with a `bye`.

@@ -1,18 +1,20 @@
 //! Gives an agent the content that it asks for, a piece at a time and behind all other traffic.
 
 use super::Key;
-use super::connection::Connection;
+use super::connection::{Bond, Connection};
 use super::named::{Manifests, hash_of};
 use super::session::Session;
 use crate::blobs::is_hash;
 use crate::jobs::Live;
 use crate::server::App;
 use crate::store::named::Content;
+use serde::Deserialize;
+use serde_json::Value;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use triton::message::payload::{self, DataRequest, DataResponse, ErrorCode, PIECE};
-use triton::message::{Message, text};
+use triton::message::{Message, seal, text};
 
 /// Requests of one agent that wait: many times its window.
 const QUEUE: usize = 1024;
@@ -31,6 +33,8 @@ struct Asked {
     request: DataRequest,
     /// The open job that it asks for.
     job: Option<Arc<Live>>,
+    /// The key that the answer is to be sealed to.
+    key: Option<String>,
 }
 
 impl Provider {
@@ -40,8 +44,9 @@ impl Provider {
         let (app, connection, key) = (app.clone(), connection.clone(), key.clone());
         tokio::spawn(async move {
             while let Some(asked) = requests.recv().await {
-                let answer = match piece(&app, &key, &asked).await {
-                    Ok(response) => asked.message.reply(payload::DATA_RESPONSE, &response),
+                let bond = connection.bond();
+                let answer = match piece(&app, &key, &asked, bond.as_deref()).await {
+                    Ok(answer) => answer,
                     Err((code, reason)) => asked.message.reply_error(code, reason),
                 };
                 let Ok(text) = answer.encode() else {
@@ -68,10 +73,23 @@ impl Session<'_> {
             }
             Err(e) => return self.complain(&message, &e.to_string()).await,
         };
+        // The key counts only where the device has signed it: else anybody could have put his own there.
+        let sealing = message.read::<Sealing>().unwrap_or_default();
+        let bond = self.connection.bond();
+        let signed = bond
+            .as_ref()
+            .is_some_and(|bond| bond.device.wrote(&message, &bond.session));
+        if sealing.key.is_some() && !signed {
+            let text = "the key is not signed by the device's own";
+            let reply = message.reply_error(ErrorCode::Untrusted, text);
+            return self.connection.send_waiting(&reply).await;
+        }
         let asked = Asked {
+            key: sealing.key,
             // Of the message only who asked matters from here on.
             message: Message {
                 payload: None,
+                signature: None,
                 ..message
             },
             request,
@@ -92,13 +110,33 @@ fn is_reference(text: &str) -> bool {
     text.len() <= REFERENCE && !text.contains(char::is_control)
 }
 
-async fn piece(app: &Arc<App>, key: &Key, asked: &Asked) -> Result<DataResponse, Refusal> {
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Sealing {
+    key: Option<String>,
+}
+
+async fn piece(
+    app: &Arc<App>,
+    key: &Key,
+    asked: &Asked,
+    bond: Option<&Bond>,
+) -> Result<Message, Refusal> {
     let DataRequest {
         reference,
         offset,
         length,
     } = &asked.request;
     let content = find(app, key, reference, asked.job.as_deref()).await?;
+    let pinned = bond.is_some_and(|bond| bond.pinned);
+    if pinned
+        && asked.key.is_none()
+        && asked.job.is_none()
+        && is_secret(app, key, reference).await?
+    {
+        let text = format!("{reference:?} is a secret, which goes to this device sealed only");
+        return Err((ErrorCode::Untrusted, text));
+    }
     let (offset, length) = (*offset, (*length).min(PIECE as u64));
     let length = usize::try_from(length).unwrap_or(PIECE);
     let shared = app.clone();
@@ -113,13 +151,40 @@ async fn piece(app: &Arc<App>, key: &Key, asked: &Asked) -> Result<DataResponse,
         .map_err(io::Error::other)
         .and_then(|read| read)
         .map_err(|e| failed(reference, &e))?;
-    Ok(DataResponse {
+    let mut response = DataResponse {
         reference: reference.clone(),
         offset,
-        data: text::encode(&bytes),
+        data: String::new(),
         eof,
         sha256,
-    })
+    };
+    let (Some(bond), Some(to)) = (bond, asked.key.as_deref().filter(|_| by_name)) else {
+        response.data = text::encode(&bytes);
+        return Ok(asked.message.reply(payload::DATA_RESPONSE, &response));
+    };
+    let invalid = |e: String| (ErrorCode::Invalid, e);
+    let sealed = seal::seal(to, &bytes, reference, offset).map_err(invalid)?;
+    let value = serde_json::to_value(&response).map_err(|e| invalid(e.to_string()))?;
+    let Value::Object(mut fields) = value else {
+        return Err(invalid("an answer is an object".to_owned()));
+    };
+    fields.remove("data");
+    fields.insert("key".to_owned(), sealed.key.into());
+    fields.insert("sealed".to_owned(), sealed.sealed.into());
+    let mut answer = asked.message.reply(payload::DATA_RESPONSE, &fields);
+    bond.own.key.sign(&mut answer, &bond.session);
+    Ok(answer)
+}
+
+async fn is_secret(app: &App, key: &Key, name: &str) -> Result<bool, Refusal> {
+    if hash_of(name).is_some() || name == ATTRIBUTES || name.starts_with(ATTRIBUTE) {
+        return Ok(false);
+    }
+    let shown = app.data.show(&key.identifier, name).await;
+    match shown {
+        Ok(shown) => Ok(shown.is_some_and(|(entry, _)| entry.secret)),
+        Err(e) => Err((ErrorCode::Io, e.to_string())),
+    }
 }
 
 /// What a `ref` means to this agent.

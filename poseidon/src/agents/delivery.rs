@@ -27,6 +27,7 @@ pub fn message(job: &Job) -> Message {
         id: job.token.clone(),
         conversation_id: job.token.clone(),
         payload: Some(job.request.get().to_owned()),
+        signature: None,
     }
 }
 
@@ -141,10 +142,7 @@ async fn queued(
     // After one that is not taken none is, so that their order stays.
     let mut going = stored.is_ok();
     for live in due {
-        let send = |job: &Job| {
-            let text = message(job).encode();
-            going && text.is_ok_and(|text| connection.send(text).is_ok())
-        };
+        let send = |job: &Job| going && connection.send_message(&message(job)).is_ok();
         going = app.jobs.send_claimed(&live, connection.id, journal, send);
     }
     retry
@@ -163,13 +161,9 @@ fn current(
 
 /// Waits while the connection's queue is full; false where it is over.
 async fn hand_over(connection: &Connection, message: &Message) -> bool {
-    let Ok(text) = message.encode() else {
-        log::error!("a {} message cannot be written", message.kind);
-        return true;
-    };
     let sent = timeout(SEND_WAIT, async {
         loop {
-            match connection.send(text.clone()) {
+            match connection.send_message(message) {
                 Ok(()) => return true,
                 Err(SendError::Offline) => return false,
                 Err(SendError::Busy) => connection.room.notified().await,

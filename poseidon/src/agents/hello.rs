@@ -1,13 +1,15 @@
 //! `hello`: who it is that came.
 
 use super::arrival::{Arrival, Refusal};
+use super::connection::Bond;
 use super::delivery;
 use super::handle::{raw, read_value};
 use super::provision;
 use super::recorder::Recorder;
 use super::session::{Phase, STATE_LIMIT, Session};
 use crate::agents::Key;
-use triton::message::{Message, payload};
+use triton::message::sign::PublicKey;
+use triton::message::{ErrorCode, Message, payload};
 
 /// Longest instance id, in characters.
 const INSTANCE_LIMIT: usize = 128;
@@ -41,6 +43,24 @@ impl Session<'_> {
         if registry.settings(&self.connection.identifier).is_none() {
             return self.connection.close("forgotten");
         }
+        let shown = match self.shown(message, &hello) {
+            Ok(shown) => shown,
+            Err(reason) => return self.distrust(message, &hello, None, &reason),
+        };
+        let admitted = registry
+            .admit_key(
+                &self.app.db,
+                &self.connection.identifier,
+                &hello,
+                shown.as_ref(),
+            )
+            .await;
+        let pinned = match admitted {
+            Ok(pinned) => pinned,
+            Err(reason) => return self.distrust(message, &hello, shown, &reason),
+        };
+        self.connection
+            .set_bond(shown.map(|key| Bond::new(self.app.keyring.own(), key, pinned, &message.id)));
         if hello.probe {
             if matches!(self.phase, Phase::Waiting) {
                 self.phase = Phase::Probe;
@@ -77,6 +97,60 @@ impl Session<'_> {
             delivery::start(self.app, &key);
             provision::start(self.app, &key);
         }
+    }
+
+    /// The key that a `hello` shows, which has signed it for this very connection.
+    fn shown(
+        &self,
+        message: &Message,
+        hello: &payload::Hello,
+    ) -> Result<Option<PublicKey>, String> {
+        let Some(key) = &hello.public_key else {
+            return Ok(None);
+        };
+        let key: PublicKey = key.parse().map_err(|e| format!("its publicKey: {e}"))?;
+        if hello.challenge.as_deref() != Some(self.connection.challenge.as_str()) {
+            return Err(
+                "its hello was made for another connection: it was recorded, or a proxy changes the header \
+                 Triton-Challenge"
+                    .to_owned(),
+            );
+        }
+        if !key.wrote(message, "") {
+            return Err(format!("its hello is not signed by the key {}", key.id()));
+        }
+        Ok(Some(key))
+    }
+
+    /// Sends away who cannot show who it is.
+    fn distrust(
+        &self,
+        message: &Message,
+        hello: &payload::Hello,
+        shown: Option<PublicKey>,
+        reason: &str,
+    ) {
+        let identifier = &self.connection.identifier;
+        let name = self.app.registry.name(identifier);
+        log::warn!(
+            "{name} at {} is not believed: {reason}; 'poseidon trust ls {name}' tells more",
+            self.peer.0
+        );
+        self.app.registry.refuse_key(
+            identifier,
+            &self.peer.0.to_string(),
+            &hello.instance,
+            shown,
+            reason,
+        );
+        if hello.public_key.is_none() {
+            // Who knows no keys would take an error for the word of a plain server, and hand it its records.
+            return self.connection.close("untrusted");
+        }
+        let text =
+            format!("{reason}; an operator may let it in with: poseidon trust accept {name}");
+        let error = message.reply_error(ErrorCode::Untrusted, text);
+        self.connection.close_with(&error, "untrusted");
     }
 
     /// Takes the place of its instance. Where somebody has it that lives, this one is sent away.
@@ -121,6 +195,14 @@ impl Session<'_> {
     }
 
     pub(super) async fn become_plain(&mut self) {
+        let registry = &self.app.registry;
+        if registry.is_strict(&self.connection.identifier) {
+            let reason = "it says no hello, and this identifier is for pinned keys only";
+            let address = self.peer.0.to_string();
+            registry.refuse_key(&self.connection.identifier, &address, "", None, reason);
+            log::warn!("{address} is not believed: {reason}");
+            return self.connection.close("untrusted");
+        }
         let arrival = Arrival {
             instance: None,
             hello: None,

@@ -5,10 +5,12 @@ use super::{FINGERPRINT, IdentifierView, Key, PendingView, fingerprint, hash};
 use crate::agents::registry::MAX_PENDING;
 use crate::events::Change;
 use crate::jobs::lock;
+use crate::store::trust::DeviceKey;
 use crate::store::{Db, Identifier, StoreError};
 use crate::time::now;
 use std::collections::BTreeMap;
 use triton::identity::check_identifier;
+use triton::message::sign::PublicKey;
 
 /// Longest name, in characters.
 const NAME_LIMIT: usize = 64;
@@ -16,6 +18,8 @@ const NAME_LIMIT: usize = 64;
 const MAX_ATTRIBUTES: usize = 64;
 /// Longest name of an agent's program that is kept, in characters.
 const AGENT_LIMIT: usize = 100;
+/// Keys that are kept of one that waits.
+const MAX_KEYS: usize = 4;
 /// Fewest digits that stand for an identifier.
 const ID_MIN: usize = 4;
 
@@ -49,6 +53,49 @@ impl From<StoreError> for IdentifierError {
     }
 }
 
+/// Which key an approval pins.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pin {
+    /// None.
+    pub none: bool,
+    /// The one with this id. Else the only one that was shown.
+    pub id: Option<String>,
+}
+
+impl Pin {
+    fn choose(&self, shown: &[PublicKey]) -> Result<Option<PublicKey>> {
+        if self.none {
+            return Ok(None);
+        }
+        let ids = || {
+            let ids: Vec<String> = shown.iter().map(|key| key.id().to_string()).collect();
+            ids.join(", ")
+        };
+        match (&self.id, shown) {
+            (Some(id), _) => {
+                let named = shown.iter().find(|key| key.id().to_string() == *id);
+                named.copied().map(Some).ok_or_else(|| {
+                    IdentifierError::Invalid(format!(
+                        "no device has shown the key {id} with this identifier; shown: {}",
+                        if shown.is_empty() {
+                            "none".to_owned()
+                        } else {
+                            ids()
+                        }
+                    ))
+                })
+            }
+            (None, []) => Ok(None),
+            (None, [key]) => Ok(Some(*key)),
+            (None, _) => Err(IdentifierError::Invalid(format!(
+                "devices with several keys have come with this identifier ({}): give the one that 'triton trust show' \
+                 prints at the device, as --key",
+                ids()
+            ))),
+        }
+    }
+}
+
 type Result<T> = std::result::Result<T, IdentifierError>;
 
 impl Registry {
@@ -70,7 +117,7 @@ impl Registry {
     }
 
     /// Notes an identifier that nobody knows.
-    pub fn knock(&self, hash: &str, address: &str, agent: &str) {
+    pub fn knock(&self, hash: &str, address: &str, agent: &str, key: Option<PublicKey>) {
         let mut inner = lock(&self.inner);
         // Somebody may have let it in, or refused it, since it was looked up.
         if inner.identifiers.contains_key(hash) {
@@ -97,7 +144,17 @@ impl Registry {
                 last_seen: time,
                 attempts: 0,
                 agent: String::new(),
+                key_ids: Vec::new(),
+                keys: Vec::new(),
             });
+        if let Some(key) = key {
+            pending.keys.retain(|known| *known != key);
+            // Who shows more of them than anybody has does not hide the others: nothing is pinned then.
+            if pending.keys.len() < MAX_KEYS {
+                pending.keys.push(key);
+            }
+            pending.key_ids = pending.keys.iter().map(|k| k.id().to_string()).collect();
+        }
         address.clone_into(&mut pending.address);
         pending.agent = agent.chars().take(AGENT_LIMIT).collect();
         pending.last_seen = time;
@@ -122,12 +179,13 @@ impl Registry {
         all
     }
 
-    /// Lets a pending or refused identifier in.
+    /// Lets a pending or refused identifier in, and pins the key that its device has shown.
     pub(crate) async fn approve(
         &self,
         db: &Db,
         id: &str,
         name: Option<String>,
+        pin: &Pin,
     ) -> Result<IdentifierView> {
         let hash = self.find(id)?;
         let known = lock(&self.inner).identifiers.get(&hash).cloned();
@@ -137,7 +195,9 @@ impl Registry {
         {
             return Ok(known.into());
         }
-        self.put(db, hash, name, None, false).await
+        let shown = lock(&self.inner).pending.get(&hash).map(|p| p.keys.clone());
+        let key = pin.choose(&shown.unwrap_or_default())?;
+        self.put_pinned(db, hash, name, None, false, key).await
     }
 
     /// Keeps an identifier out.
@@ -185,6 +245,7 @@ impl Registry {
             inner.agents.remove(&key);
         }
         inner.identifiers.remove(&hash);
+        inner.book.remove(&hash);
         drop(inner);
         Ok(hash)
     }
@@ -196,6 +257,19 @@ impl Registry {
         name: Option<String>,
         attributes: Option<BTreeMap<String, String>>,
         refused: bool,
+    ) -> Result<IdentifierView> {
+        self.put_pinned(db, hash, name, attributes, refused, None)
+            .await
+    }
+
+    async fn put_pinned(
+        &self,
+        db: &Db,
+        hash: String,
+        name: Option<String>,
+        attributes: Option<BTreeMap<String, String>>,
+        refused: bool,
+        key: Option<PublicKey>,
     ) -> Result<IdentifierView> {
         let known = lock(&self.inner).identifiers.get(&hash).cloned();
         let name = name
@@ -217,9 +291,27 @@ impl Registry {
             attributes,
         };
         let stored = row.clone();
-        db.call(move |store| store.put_identifier(&stored)).await?;
+        let pinned = key.map(|key| DeviceKey {
+            identifier: hash.clone(),
+            instance: String::new(),
+            key: key.to_string(),
+            since: now(),
+        });
+        let pinned: Vec<DeviceKey> = pinned.into_iter().collect();
+        let keys = pinned.clone();
+        db.call(move |store| {
+            store.put_identifier(&stored)?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            store.set_device_keys(&stored.hash, Some(""), &keys)
+        })
+        .await?;
         let view = IdentifierView::from(&row);
         let mut inner = lock(&self.inner);
+        if !pinned.is_empty() {
+            inner.pin(&hash, &pinned);
+        }
         inner.identifiers.insert(hash.clone(), row);
         let keys: Vec<Key> = agents_of(&inner, &hash)
             .map(|(key, _)| key.clone())
@@ -320,7 +412,7 @@ mod tests {
     fn what_is_registered_does_not_wait_and_is_found_once() {
         let hash = hash("an-identifier-of-a-good-length");
         let registry = Registry::new(Snapshot::default(), Events::default(), 15);
-        registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0");
+        registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0", None);
         assert_eq!(registry.pending().len(), 1);
         let row = Identifier {
             hash: hash.clone(),
@@ -332,7 +424,7 @@ mod tests {
         lock(&registry.inner).identifiers.insert(hash.clone(), row);
         assert_eq!(registry.find(fingerprint(&hash)).unwrap(), hash);
         lock(&registry.inner).pending.clear();
-        registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0");
+        registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0", None);
         assert_eq!(registry.pending().len(), 0);
     }
 }

@@ -17,6 +17,7 @@ pub mod registry;
 pub mod scope;
 pub mod selector;
 pub mod session;
+pub mod trust;
 pub mod upgrade;
 
 use serde::Serialize;
@@ -65,6 +66,7 @@ pub(crate) struct AgentView<'a> {
     pub heartbeat_seconds: u32,
     pub attributes: &'a BTreeMap<String, String>,
     pub collision: Option<&'a arrival::Collision>,
+    pub trust: trust::TrustView<'a>,
 }
 
 /// An identifier that knocked, as the API gives it.
@@ -77,6 +79,10 @@ pub(crate) struct PendingView {
     pub last_seen: f64,
     pub attempts: u64,
     pub agent: String,
+    /// Ids of the keys that were shown with this identifier, the last one last.
+    pub key_ids: Vec<String>,
+    #[serde(skip)]
+    pub keys: Vec<triton::message::sign::PublicKey>,
 }
 
 /// A registered or refused identifier, as the API gives it.

@@ -10,6 +10,7 @@ use crate::time::now;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use triton::message::payload::{self, ErrorCode};
+use triton::message::sign::ROOM;
 use triton::message::{DEFAULT_LIMIT, Message, VERSION, id};
 
 /// What is asked for.
@@ -106,6 +107,7 @@ pub fn check(order: &Order) -> Result<(), OrderError> {
         id: id::random(),
         conversation_id: id::random(),
         payload: Some(order.request.get().to_owned()),
+        signature: None,
     })
 }
 
@@ -113,7 +115,8 @@ fn fits(message: &Message) -> Result<(), OrderError> {
     let text = message
         .encode()
         .map_err(|e| OrderError::Invalid(e.to_string()))?;
-    if text.len() > DEFAULT_LIMIT {
+    // A signature comes to it where the device has a key.
+    if text.len() + ROOM > DEFAULT_LIMIT {
         return Err(OrderError::TooLarge(text.len()));
     }
     Ok(())
@@ -148,9 +151,8 @@ pub async fn cancel(
         grace_seconds,
     };
     let message = Message::with(payload::CANCEL, &cancel);
-    let text = message.encode().map_err(|_| CancelError::Busy)?;
     app.jobs.cancelling(&message.id, &job.token);
-    connection.send(text).map_err(|e| match e {
+    connection.send_message(&message).map_err(|e| match e {
         SendError::Offline => CancelError::Down,
         SendError::Busy => CancelError::Busy,
     })?;
@@ -160,11 +162,7 @@ pub async fn cancel(
 /// Where it is not taken this is an end, and not a state that anybody could wait for, unless the job may wait.
 async fn send(app: &App, live: &Arc<Live>, connection: &Connection) {
     let send = |job: &Job| {
-        let text = delivery::message(job).encode();
-        let sent = text
-            .map_err(|_| SendError::Offline)
-            .and_then(|text| connection.send(text));
-        match sent {
+        match connection.send_message(&delivery::message(job)) {
             // Poseidon itself sent the agent away: the job is sent when both are back.
             Err(SendError::Offline) if *app.stop.borrow() => Ok(()),
             sent => sent.map_err(not_sent),

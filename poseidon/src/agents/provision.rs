@@ -367,6 +367,7 @@ async fn bring_schedule(connection: &Connection, wanted: &Wanted) -> Result<(), 
         conversation_id: id.clone(),
         id,
         payload: Some(wanted.request.get().to_owned()),
+        signature: None,
     };
     match ask(connection, &request, payload::RESULT).await {
         Ok(_) => {

@@ -322,8 +322,7 @@ impl Pull {
             length,
         };
         let message = Message::within(&self.token, payload::DATA_REQUEST, &request);
-        let text = message.encode().map_err(|_| SendError::Offline)?;
-        connection.send(text)
+        connection.send_message(&message)
     }
 
     /// Whether there is another connection than the one on which was asked.
@@ -443,8 +442,7 @@ pub(super) fn abandon(app: &App, connection: &Connection, token: &str) {
     };
     let message = Message::with(payload::CANCEL, &cancel);
     app.jobs.cancelling(&message.id, token);
-    let sent = message.encode().map(|text| connection.send(text));
-    if !matches!(sent, Ok(Ok(()))) {
+    if connection.send_message(&message).is_err() {
         log::warn!("job {token}, which nobody waits for, is not cancelled");
     }
 }

@@ -4,6 +4,7 @@ use super::arrival::{Collision, Runs};
 use super::connection::{Connection, Outbox};
 use super::scope::Scope;
 use super::selector::{Facts, Hello, Selector};
+use super::trust::{self, Book};
 use super::{AgentView, Key, PendingView, fingerprint};
 use crate::events::{Change, Events};
 use crate::jobs::lock;
@@ -63,6 +64,7 @@ pub(super) struct Inner {
     pub identifiers: HashMap<String, Identifier>,
     pub agents: BTreeMap<Key, Agent>,
     pub pending: HashMap<String, PendingView>,
+    pub book: Book,
     pub connections: HashMap<u64, Arc<Connection>>,
     next: u64,
     /// Made room; still in the store.
@@ -103,7 +105,10 @@ pub struct Registry {
 impl Registry {
     /// Starts with what is stored; all agents are down.
     pub fn new(snapshot: Snapshot, events: Events, heartbeat_seconds: u32) -> Self {
-        let mut inner = Inner::default();
+        let mut inner = Inner {
+            book: trust::book(snapshot.device_keys),
+            ..Inner::default()
+        };
         for row in snapshot.identifiers {
             inner.identifiers.insert(row.hash.clone(), row);
         }
@@ -418,6 +423,7 @@ impl Registry {
             heartbeat_seconds: self.heartbeat_seconds,
             attributes: &identifier.attributes,
             collision: agent.collision.as_ref().filter(|c| c.is_current()),
+            trust: trust::of_agent(inner, &key.identifier, &key.instance),
         })
     }
 

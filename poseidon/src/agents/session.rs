@@ -76,7 +76,8 @@ pub async fn run<S>(
     session.finish_records().await;
     session.leave().await;
     if let Ending::Close(code, reason) = ending {
-        let _ = timeout(GOODBYE, goodbye(&mut sink, &mut stream, code, reason)).await;
+        let last = connection.take_last();
+        let _ = timeout(GOODBYE, goodbye(&mut sink, &mut stream, code, reason, last)).await;
     }
 }
 
@@ -85,10 +86,14 @@ async fn goodbye<S>(
     stream: &mut S,
     code: CloseCode,
     reason: &'static str,
+    last: Option<String>,
 ) -> Result<(), tungstenite::Error>
 where
     S: Incoming<Item = Result<Frame, tungstenite::Error>> + Unpin,
 {
+    if let Some(text) = last {
+        sink.send(Frame::text(text)).await?;
+    }
     let bye = payload::Bye {
         reason: reason.to_owned(),
     };

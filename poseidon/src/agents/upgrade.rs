@@ -21,6 +21,10 @@ pub const HARD_LIMIT: usize = 4 << 20;
 const BUFFER: usize = 4 << 10;
 /// A writer may have so much in its buffer beyond the message that it writes.
 const WRITE_BUFFER: usize = 4 << 20;
+/// Header of a device's public key.
+const DEVICE_KEY: &str = "triton-key";
+/// Header of what it is to sign.
+const CHALLENGE: &str = "triton-challenge";
 /// When a full server is worth another try, in seconds.
 const RETRY_FULL: u64 = 30;
 
@@ -88,8 +92,12 @@ pub fn answer(app: &Arc<App>, in_path: Option<&str>, mut request: Request) -> Re
             let agent = headers
                 .get(header::USER_AGENT)
                 .and_then(|v| v.to_str().ok());
+            let key = headers
+                .get(DEVICE_KEY)
+                .and_then(|v| v.to_str().ok())
+                .and_then(|key| key.parse().ok());
             app.registry
-                .knock(&hash, &peer.0.to_string(), agent.unwrap_or(""));
+                .knock(&hash, &peer.0.to_string(), agent.unwrap_or(""), key);
             log::info!("identifier {id} from {} is not registered", peer.0);
             let text = format!(
                 "This identifier is not registered. An operator lets it in with: poseidon approve {id} --name NAME\n"
@@ -125,6 +133,7 @@ pub fn answer(app: &Arc<App>, in_path: Option<&str>, mut request: Request) -> Re
             "There is no room for more agents.\n",
         );
     };
+    let challenge = connection.challenge.clone();
     let upgrade = hyper::upgrade::on(&mut request);
     let app = app.clone();
     tokio::spawn(async move {
@@ -152,6 +161,7 @@ pub fn answer(app: &Arc<App>, in_path: Option<&str>, mut request: Request) -> Re
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
+        .header(CHALLENGE, challenge)
         .header(
             header::SEC_WEBSOCKET_ACCEPT,
             derive_accept_key(key.as_bytes()),

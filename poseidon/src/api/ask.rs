@@ -29,7 +29,7 @@ pub(super) async fn relay(
     };
     let answer = match ask(connection, question, expected).await {
         Ok(answer) => answer,
-        Err(AskError::Refused(error)) if error.code == payload::ErrorCode::NotFound => {
+        Err(AskError::Refused(error)) if error.code == ErrorCode::NotFound => {
             return Err(ApiError::not_found(error.message));
         }
         Err(e) => return Err(e.into()),

@@ -3,7 +3,7 @@
 use super::door::Who;
 use super::extract::Path;
 use super::{Answer, ApiError, Shared, json, object, read};
-use crate::agents::identifiers::IdentifierError;
+use crate::agents::identifiers::{IdentifierError, Pin};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,6 +15,10 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields)]
 struct Approve {
     name: Option<String>,
+    /// Whether the key that the device has shown is pinned; it is, unless this says false.
+    pin: Option<bool>,
+    /// The id of the key to pin, where several were shown.
+    key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +40,14 @@ pub(super) async fn approve(
     body: Body,
 ) -> Answer {
     let approve: Approve = read(body).await?;
-    let identifier = app.registry.approve(&app.db, &id, approve.name).await?;
+    let pin = Pin {
+        none: approve.pin == Some(false),
+        id: approve.key,
+    };
+    let identifier = app
+        .registry
+        .approve(&app.db, &id, approve.name, &pin)
+        .await?;
     who.note(&format!("{} as {}", identifier.id, identifier.name));
     log::info!(
         "identifier {} is approved as {}",

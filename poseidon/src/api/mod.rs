@@ -20,6 +20,7 @@ mod repositories;
 mod schedules;
 mod session;
 mod tokens;
+mod trust;
 
 use door::Who;
 pub use door::{CSRF, Route};
@@ -103,6 +104,11 @@ routes! {
     get "/api/v1/data/{name}/{*key}" Operator audited => data::show,
     put "/api/v1/data/{name}/{*key}" Operator => data::put,
     delete "/api/v1/data/{name}/{*key}" Operator => data::remove,
+    get "/api/v1/trust" Admin => trust::list,
+    post "/api/v1/trust/rotate" Admin => trust::rotate,
+    get "/api/v1/trust/{name}" Viewer => trust::show,
+    post "/api/v1/trust/{name}/accept" Admin => trust::accept,
+    post "/api/v1/trust/{name}/reset" Admin => trust::reset,
     get "/api/v1/schedules/{name}" Operator => schedules::show,
     put "/api/v1/schedules/{name}" Operator => schedules::put,
     delete "/api/v1/schedules/{name}" Operator => schedules::remove,

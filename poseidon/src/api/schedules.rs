@@ -135,7 +135,10 @@ async fn set(
     parent: Option<String>,
 ) -> Answer {
     let hash = identifier(&app, &who, &name)?;
-    who.note(&entries.to_string());
+    let names = entries.as_array().into_iter().flatten();
+    for name in names.filter_map(|entry| entry["name"].as_str()) {
+        who.note(name);
+    }
     let work = async move {
         let (changed, schedule) = app.schedules.set(&hash, &entries, parent).await?;
         if changed {

@@ -83,6 +83,15 @@ pub(super) fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'
     value[field].as_array().into_iter().flatten()
 }
 
+/// Ids of the keys that were shown, to compare with `triton trust show`.
+fn key_ids(pending: &Value) -> String {
+    let ids: Vec<String> = rows(pending, "keyIds").map(text).collect();
+    if ids.is_empty() {
+        return "-".to_owned();
+    }
+    ids.join(" ")
+}
+
 pub(super) async fn pending(client: &Client, json: bool) -> Ended {
     let answer: Value = client.get("/pending").await?;
     if json {
@@ -94,6 +103,7 @@ pub(super) async fn pending(client: &Client, json: bool) -> Ended {
                 text(&p["id"]),
                 text(&p["address"]),
                 text(&p["agent"]),
+                key_ids(p),
                 text(&p["attempts"]),
                 ago(&p["firstSeen"]),
                 ago(&p["lastSeen"]),
@@ -107,6 +117,7 @@ pub(super) async fn pending(client: &Client, json: bool) -> Ended {
         "ID",
         "ADDRESS",
         "AGENT",
+        "KEY",
         "ATTEMPTS",
         "FIRST SEEN",
         "LAST SEEN",
@@ -114,8 +125,22 @@ pub(super) async fn pending(client: &Client, json: bool) -> Ended {
     print(&(table(&head, &rows) + "\nLet one in with: poseidon approve ID --name NAME\n"))
 }
 
-pub(super) async fn approve(client: &Client, id: &str, name: Option<String>) -> Ended {
-    let body = name.map_or_else(|| json!({}), |name| json!({"name": name}));
+pub(super) async fn approve(
+    client: &Client,
+    id: &str,
+    name: Option<String>,
+    key: Option<String>,
+    no_pin: bool,
+) -> Ended {
+    let mut body = json!({});
+    for (field, value) in [("name", name), ("key", key)] {
+        if let Some(value) = value {
+            body[field] = value.into();
+        }
+    }
+    if no_pin {
+        body["pin"] = false.into();
+    }
     let path = format!("/pending/{}/approve", segment(id));
     let answer: Value = client.post(&path, &body).await?;
     let identifier = &answer["identifier"];
@@ -234,6 +259,9 @@ pub(super) async fn agents(client: &Client, on: &[String], json: bool) -> Ended 
     for agent in all.iter().filter(|a| a["collision"].is_object()) {
         let _ = writeln!(out, "\n{}", collision(agent));
     }
+    for agent in all.iter().filter(|a| a["trust"]["untrusted"].is_object()) {
+        let _ = writeln!(out, "\n{}", untrusted(agent));
+    }
     print(&out)
 }
 
@@ -256,9 +284,28 @@ fn collision(agent: &Value) -> String {
     )
 }
 
+/// Who came under a device's name and was not believed, and what to do.
+fn untrusted(agent: &Value) -> String {
+    let other = &agent["trust"]["untrusted"];
+    format!(
+        "Untrusted: a device at {address} came as {name} and is kept out ({time}): {reason}. Compare with 'triton trust show' \
+         at the device; 'poseidon trust ls {name}' tells more, 'poseidon trust accept {name} KEYID' lets it in.",
+        address = text(&other["address"]),
+        name = text(&agent["name"]),
+        time = ago(&other["time"]),
+        reason = text(&other["reason"]),
+    )
+}
+
 fn state(agent: &Value) -> String {
-    let collides = agent["collision"].is_object();
-    text(&agent["state"]) + if collides { ", collision" } else { "" }
+    let mut state = text(&agent["state"]);
+    if agent["collision"].is_object() {
+        state.push_str(", collision");
+    }
+    if agent["trust"]["untrusted"].is_object() {
+        state.push_str(", untrusted");
+    }
+    state
 }
 
 fn system(hello: &Value) -> String {
@@ -290,6 +337,9 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Ended {
     let mut out = describe(&agent);
     if agent["collision"].is_object() {
         let _ = writeln!(out, "\n{}", collision(&agent));
+    }
+    if agent["trust"]["untrusted"].is_object() {
+        let _ = writeln!(out, "\n{}", untrusted(&agent));
     }
     print(&out)
 }

@@ -25,6 +25,7 @@ mod schedule;
 mod scripts;
 mod serve;
 mod tables;
+mod trust;
 mod update;
 mod upload;
 
@@ -92,6 +93,12 @@ enum Command {
         /// What to call it
         #[arg(long)]
         name: Option<String>,
+        /// The key to pin, by its id, where several devices have come with this identifier
+        #[arg(long, value_name = "KEYID")]
+        key: Option<String>,
+        /// Let it in with any key
+        #[arg(long, conflicts_with = "key")]
+        no_pin: bool,
     },
     /// Keep an identifier out, and out of the pending list
     Refuse {
@@ -192,6 +199,8 @@ enum Command {
     Scripts(scripts::Scripts),
     /// Data given to a device: files, values, secrets
     Data(data::Data),
+    /// Keys: Poseidon's own, and those by which devices are known
+    Trust(trust::Trust),
     /// What devices run by their own clocks: set, list, take away
     Schedule(schedule::Schedule),
     /// Tokens for people and programs: what each may, and on which devices
@@ -242,7 +251,12 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Serve(serve) => serve.run(reach.data).await,
         Command::Demo(demo) => demo.run().await,
         Command::Pending { json } => commands::pending(&client()?, json).await,
-        Command::Approve { id, name } => commands::approve(&client()?, &id, name).await,
+        Command::Approve {
+            id,
+            name,
+            key,
+            no_pin,
+        } => commands::approve(&client()?, &id, name, key, no_pin).await,
         Command::Refuse { id } => commands::refuse(&client()?, &id).await,
         Command::Register(register) => register.run(&client()?).await,
         Command::Identifiers { json } => commands::identifiers(&client()?, json).await,
@@ -275,6 +289,7 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Metrics(metrics) => metrics.run(&client()?).await,
         Command::Scripts(scripts) => scripts.run(&client()?).await,
         Command::Data(data) => data.run(&client()?).await,
+        Command::Trust(trust) => trust.run(&client()?).await,
         Command::Schedule(schedule) => schedule.run(&client()?).await,
         Command::Tokens(tokens) => tokens.run(&client()?).await,
         Command::Audit(audit) => audit.run(&client()?).await,

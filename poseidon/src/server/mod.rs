@@ -19,6 +19,7 @@ use crate::doors::origin::{Network, way};
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::jobs::spool::Spools;
+use crate::keyring::Keyring;
 use crate::metrics::{self, Metrics};
 use crate::repositories::Repositories;
 use crate::schedules::Schedules;
@@ -148,6 +149,8 @@ pub struct App {
     pub settings: Settings,
     /// The agents.
     pub registry: Registry,
+    /// Poseidon's own key.
+    pub keyring: Keyring,
     /// The jobs.
     pub jobs: Arc<Jobs>,
     /// Content by its hash.
@@ -218,6 +221,7 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
     raise_descriptor_limit();
     let data = DataDir::open(&settings.data)?;
     let token = data.admin_token()?;
+    let keyring = Keyring::open(data.path())?;
     let listener = listen(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
     let address = listener
         .local_addr()
@@ -265,6 +269,7 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
     let events = Events::default();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
+        keyring,
         registry: Registry::new(snapshot, events.clone(), settings.heartbeat_seconds),
         jobs: Jobs::new(db.clone(), events.clone(), spools, open_jobs),
         blobs,

@@ -13,6 +13,7 @@ pub mod records;
 pub mod repositories;
 pub mod schedules;
 pub mod sqlite;
+pub mod trust;
 
 use records::{Batch, Found, RecordFilter, Stored};
 use serde::{Deserialize, Serialize};
@@ -156,6 +157,7 @@ pub struct Snapshot {
     pub identifiers: Vec<Identifier>,
     pub instances: Vec<Instance>,
     pub open_jobs: Vec<Job>,
+    pub device_keys: Vec<trust::DeviceKey>,
 }
 
 /// The instances that somebody may see, as JSON: `[[identifier, instance],…]`. Without it, all. In a query:
@@ -186,6 +188,7 @@ pub trait Store:
     + events::EventStore
     + metrics::MetricStore
     + doors::DoorStore
+    + trust::TrustStore
     + Send
 {
     /// Opens a transaction.

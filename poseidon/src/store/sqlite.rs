@@ -8,8 +8,10 @@ mod named;
 mod records;
 mod repositories;
 mod schedules;
+mod trust;
 
 use super::records::{Batch, Found, RecordFilter, Stored};
+use super::trust::TrustStore as _;
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
@@ -24,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004-repositories.sql"),
     include_str!("../../migrations/0005-batches.sql"),
     include_str!("../../migrations/0006-schedules.sql"),
+    include_str!("../../migrations/0007-trust.sql"),
     include_str!("../../migrations/0008-events.sql"),
     include_str!("../../migrations/0009-doors.sql"),
 ];
@@ -127,6 +130,7 @@ impl Store for Sqlite {
     }
 
     fn load(&mut self) -> Result<Snapshot> {
+        let device_keys = self.device_keys()?;
         let mut statement = self
             .db
             .prepare("SELECT hash, name, refused, created, attributes FROM identifiers")?;
@@ -170,6 +174,7 @@ impl Store for Sqlite {
             identifiers,
             instances,
             open_jobs,
+            device_keys,
         })
     }
 

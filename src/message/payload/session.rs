@@ -2,6 +2,7 @@
 
 use super::loose;
 use crate::message::VERSION;
+use crate::message::sign::Proof;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -42,6 +43,15 @@ pub struct Hello {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
     pub labels: BTreeMap<String, String>,
+    /// The device's key, by which this message is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// As the answer to the upgrade had it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
+    /// How the device's key came to be this one, oldest first, as far as Poseidon has not confirmed it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Proof>,
 }
 
 /// Version of the agent and of its protocol.
@@ -133,6 +143,24 @@ pub struct Welcome {
     pub acked: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<f64>,
+    /// Poseidon's key, by which this message is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// Whether Poseidon has pinned the device's key…
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "loose::null_is_default"
+    )]
+    pub pinned: bool,
+    /// …which is this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_key: Option<String>,
+    /// How Poseidon's key came to be this one, oldest first.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "loose::null_is_default"
+    )]
+    pub keys: Vec<Proof>,
 }
 
 /// `bye`, either side: a close that is meant.

@@ -1,0 +1,430 @@
+//! Keys of devices: which of them a `hello` may come with. All of it is in memory, and stored before it counts.
+
+use super::identifiers::IdentifierError;
+use super::registry::{Inner, Registry, agents_of};
+use crate::jobs::lock;
+use crate::store::Db;
+use crate::store::trust::DeviceKey;
+use crate::time::now;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use triton::message::payload::Hello;
+use triton::message::sign::{KeyId, PublicKey, follow};
+
+/// Pinned keys of one identifier.
+const MAX_PINS: usize = 1000;
+/// Instances of one identifier whose key is remembered; the oldest makes room.
+const MAX_SHOWN: usize = 10_000;
+/// Refusals of one identifier that are shown.
+const MAX_REFUSED: usize = 8;
+/// Characters of a reason or an instance that are kept.
+const TEXT: usize = 300;
+
+/// What is known of the keys of one identifier.
+#[derive(Default)]
+pub(super) struct Keys {
+    /// Where there are any, no other gets in.
+    pins: Vec<(PublicKey, f64)>,
+    /// By instance, the key that it is held to.
+    shown: BTreeMap<String, (PublicKey, f64)>,
+    /// Newest last.
+    refused: VecDeque<Refused>,
+}
+
+/// By the hash of the identifier.
+pub(super) type Book = HashMap<String, Keys>;
+
+/// A device that was not believed, as the API gives it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Refused {
+    pub time: f64,
+    pub address: String,
+    pub instance: String,
+    /// The key that it showed and signed with, if any.
+    pub key_id: Option<String>,
+    pub reason: String,
+    #[serde(skip)]
+    key: Option<PublicKey>,
+}
+
+/// A key, as the API gives it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct KeyView {
+    pub key_id: String,
+    pub public_key: String,
+    pub since: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+}
+
+/// The keys of one identifier, as the API gives them.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct KeysView {
+    pub name: String,
+    pub pinned: Vec<KeyView>,
+    pub shown: Vec<KeyView>,
+    pub refused: Vec<Refused>,
+}
+
+fn view(key: &PublicKey, since: f64, instance: Option<&String>) -> KeyView {
+    KeyView {
+        key_id: key.id().to_string(),
+        public_key: key.to_string(),
+        since,
+        instance: instance.cloned(),
+    }
+}
+
+/// What a `hello` comes to.
+pub(super) enum Judgement {
+    /// It may come in; whether its key is pinned.
+    In(bool),
+    /// So it may, once this is stored.
+    Store(Vec<DeviceKey>, bool),
+    /// It may not, for this reason.
+    Out(String),
+}
+
+impl Keys {
+    fn rows(&self, identifier: &str) -> Vec<DeviceKey> {
+        let row = |instance: &str, (key, since): &(PublicKey, f64)| DeviceKey {
+            identifier: identifier.to_owned(),
+            instance: instance.to_owned(),
+            key: key.to_string(),
+            since: *since,
+        };
+        let pins = self.pins.iter().map(|pin| row("", pin));
+        let shown = self.shown.iter().map(|(instance, key)| row(instance, key));
+        pins.chain(shown).collect()
+    }
+
+    /// Where `shown` stands, and whether a key that is known leads to it.
+    fn judge(&mut self, identifier: &str, hello: &Hello, shown: Option<&PublicKey>) -> Judgement {
+        let instance = &hello.instance;
+        let row = |instance: &str, key: &PublicKey, since| DeviceKey {
+            identifier: identifier.to_owned(),
+            instance: instance.to_owned(),
+            key: key.to_string(),
+            since,
+        };
+        let Some(key) = shown else {
+            return if !self.pins.is_empty() {
+                Judgement::Out(
+                    "it shows no key, and this identifier is for pinned keys only".into(),
+                )
+            } else if let Some((known, _)) = self.shown.get(instance) {
+                let id = known.id();
+                Judgement::Out(format!(
+                    "it shows no key, and this instance has shown {id} before"
+                ))
+            } else {
+                Judgement::In(false)
+            };
+        };
+        if !self.pins.is_empty() {
+            if self.pins.iter().any(|(pin, _)| pin == key) {
+                return Judgement::In(true);
+            }
+            let led = |(pin, _): &(PublicKey, f64)| follow(&hello.keys, pin, key).is_some();
+            let Some(place) = self.pins.iter().position(led) else {
+                return Judgement::Out(format!("its key {} is not pinned", key.id()));
+            };
+            let mut pins = self.pins.clone();
+            pins[place] = (*key, now());
+            let rows = pins.iter().map(|(key, since)| row("", key, *since));
+            return Judgement::Store(rows.collect(), true);
+        }
+        match self.shown.get(instance) {
+            Some((known, _)) if known == key => Judgement::In(false),
+            Some((known, _)) if follow(&hello.keys, known, key).is_none() => {
+                Judgement::Out(format!(
+                    "its key is {}, and this instance has shown {} before",
+                    key.id(),
+                    known.id()
+                ))
+            }
+            _ => Judgement::Store(vec![row(instance, key, now())], false),
+        }
+    }
+
+    /// Takes rows that are stored.
+    fn take(&mut self, rows: &[DeviceKey]) {
+        if rows.iter().any(|row| row.instance.is_empty()) {
+            self.pins.clear();
+        }
+        for row in rows {
+            let Ok(key) = row.key.parse() else {
+                log::error!("a stored key of {} is damaged", row.identifier);
+                continue;
+            };
+            if row.instance.is_empty() {
+                self.pins.push((key, row.since));
+                continue;
+            }
+            if self.shown.len() >= MAX_SHOWN && !self.shown.contains_key(&row.instance) {
+                let oldest = self.shown.iter().min_by(|a, b| a.1.1.total_cmp(&b.1.1));
+                if let Some(oldest) = oldest.map(|(instance, _)| instance.clone()) {
+                    self.shown.remove(&oldest);
+                }
+            }
+            self.shown.insert(row.instance.clone(), (key, row.since));
+        }
+    }
+}
+
+/// The keys that are stored.
+pub(super) fn book(rows: Vec<DeviceKey>) -> Book {
+    let mut of: HashMap<String, Vec<DeviceKey>> = HashMap::new();
+    for row in rows {
+        of.entry(row.identifier.clone()).or_default().push(row);
+    }
+    let keys = |(identifier, rows): (String, Vec<DeviceKey>)| {
+        let mut keys = Keys::default();
+        keys.take(&rows);
+        (identifier, keys)
+    };
+    of.into_iter().map(keys).collect()
+}
+
+impl Inner {
+    /// Pins what is stored.
+    pub(super) fn pin(&mut self, identifier: &str, rows: &[DeviceKey]) {
+        let keys = self.book.entry(identifier.to_owned()).or_default();
+        keys.take(rows);
+    }
+}
+
+impl Registry {
+    /// Whether a `hello` may come in by its key, which it has proved to have. `Ok` says whether that is pinned.
+    pub(super) async fn admit_key(
+        &self,
+        db: &Db,
+        identifier: &str,
+        hello: &Hello,
+        shown: Option<&PublicKey>,
+    ) -> Result<bool, String> {
+        let judgement = {
+            let mut inner = lock(&self.inner);
+            let keys = inner.book.entry(identifier.to_owned()).or_default();
+            keys.judge(identifier, hello, shown)
+        };
+        match judgement {
+            Judgement::In(pinned) => Ok(pinned),
+            // A trial changes nothing.
+            Judgement::Store(_, pinned) if hello.probe => Ok(pinned),
+            Judgement::Store(rows, pinned) => {
+                let (hash, stored) = (identifier.to_owned(), rows.clone());
+                let instance = if pinned { "" } else { &hello.instance }.to_owned();
+                db.call(move |store| store.set_device_keys(&hash, Some(&instance), &stored))
+                    .await
+                    .map_err(|e| format!("its key cannot be stored: {e}"))?;
+                let mut inner = lock(&self.inner);
+                let keys = inner.book.entry(identifier.to_owned()).or_default();
+                keys.take(&rows);
+                Ok(pinned)
+            }
+            Judgement::Out(reason) => Err(reason),
+        }
+    }
+
+    /// Whether an identifier is for pinned keys only.
+    pub(super) fn is_strict(&self, identifier: &str) -> bool {
+        let inner = lock(&self.inner);
+        let keys = inner.book.get(identifier);
+        keys.is_some_and(|keys| !keys.pins.is_empty())
+    }
+
+    /// Notes who was not believed.
+    pub(super) fn refuse_key(
+        &self,
+        identifier: &str,
+        address: &str,
+        instance: &str,
+        key: Option<PublicKey>,
+        reason: &str,
+    ) {
+        let short = |text: &str| text.chars().take(TEXT).collect::<String>();
+        let refused = Refused {
+            time: now(),
+            address: address.to_owned(),
+            instance: short(instance),
+            key_id: key.map(|key| key.id().to_string()),
+            reason: short(reason),
+            key,
+        };
+        let mut inner = lock(&self.inner);
+        let keys = inner.book.entry(identifier.to_owned()).or_default();
+        keys.refused
+            .retain(|old| (&old.key, &old.instance) != (&refused.key, &refused.instance));
+        if keys.refused.len() >= MAX_REFUSED {
+            keys.refused.pop_front();
+        }
+        keys.refused.push_back(refused);
+        self.publish_identifier(&inner, identifier);
+    }
+
+    fn publish_identifier(&self, inner: &Inner, identifier: &str) {
+        for (key, _) in agents_of(inner, identifier) {
+            self.publish(key);
+        }
+    }
+
+    /// Pins a key: the one with this id, among those that were refused or shown, or the only one there is.
+    pub(crate) async fn accept_key(
+        &self,
+        db: &Db,
+        identifier: &str,
+        id: Option<&str>,
+    ) -> Result<KeysView, IdentifierError> {
+        let invalid = |text: String| IdentifierError::Invalid(text);
+        let wanted = match id.map(|id| (id, id.parse::<KeyId>(), id.parse::<PublicKey>())) {
+            None => None,
+            Some((_, Ok(id), _)) => Some((id, None)),
+            Some((_, _, Ok(key))) => Some((key.id(), Some(key))),
+            Some((id, ..)) => {
+                let text = format!(
+                    "{id:?} is neither the id of a key (16 hex digits) nor a key in base64"
+                );
+                return Err(invalid(text));
+            }
+        };
+        let rows = {
+            let inner = lock(&self.inner);
+            let empty = Keys::default();
+            let keys = inner.book.get(identifier).unwrap_or(&empty);
+            let refused = keys.refused.iter().filter_map(|refused| refused.key);
+            let mut offered: Vec<PublicKey> = refused.collect();
+            if offered.is_empty() || wanted.is_some() {
+                offered.extend(keys.shown.values().map(|(key, _)| *key));
+                offered.extend(keys.pins.iter().map(|(key, _)| *key));
+            }
+            offered.sort_by_key(ToString::to_string);
+            offered.dedup();
+            let chosen = match wanted {
+                Some((_, Some(key))) => key,
+                Some((id, None)) => *offered.iter().find(|key| key.id() == id).ok_or_else(|| {
+                    invalid(format!("no device has come here with the key {id}: give the whole key, as 'triton trust show' prints it"))
+                })?,
+                None if offered.len() == 1 => offered[0],
+                None if offered.is_empty() => {
+                    let text = "no device has shown a key here yet: give the key that 'triton trust show' prints there";
+                    return Err(invalid(text.to_owned()));
+                }
+                None => {
+                    let ids: Vec<String> = offered.iter().map(|key| key.id().to_string()).collect();
+                    let text = format!("several keys were shown ({}): name the one that 'triton trust show' prints at the device", ids.join(", "));
+                    return Err(invalid(text));
+                }
+            };
+            let mut pins = keys.pins.clone();
+            if !pins.iter().any(|(pin, _)| *pin == chosen) {
+                pins.push((chosen, now()));
+            }
+            if pins.len() > MAX_PINS {
+                let text = format!(
+                    "an identifier has at most {MAX_PINS} pinned keys: 'poseidon trust reset' first"
+                );
+                return Err(invalid(text));
+            }
+            let pins = Keys {
+                pins,
+                ..Keys::default()
+            };
+            pins.rows(identifier)
+        };
+        let (hash, stored) = (identifier.to_owned(), rows.clone());
+        db.call(move |store| store.set_device_keys(&hash, Some(""), &stored))
+            .await?;
+        let mut inner = lock(&self.inner);
+        let keys = inner.book.entry(identifier.to_owned()).or_default();
+        keys.take(&rows);
+        let pins: Vec<PublicKey> = keys.pins.iter().map(|(key, _)| *key).collect();
+        keys.refused
+            .retain(|refused| refused.key.is_none_or(|key| !pins.contains(&key)));
+        self.publish_identifier(&inner, identifier);
+        drop(inner);
+        // Whoever is connected without a pinned key has to show one; who has one is welcomed as pinned.
+        self.close_all(Some(identifier), "trust has changed");
+        Ok(self.keys_of(identifier))
+    }
+
+    /// Forgets all keys of an identifier: its devices may come with any, as when it was registered.
+    pub(crate) async fn reset_keys(
+        &self,
+        db: &Db,
+        identifier: &str,
+    ) -> Result<KeysView, IdentifierError> {
+        let hash = identifier.to_owned();
+        db.call(move |store| store.set_device_keys(&hash, None, &[]))
+            .await?;
+        let mut inner = lock(&self.inner);
+        inner.book.remove(identifier);
+        self.publish_identifier(&inner, identifier);
+        drop(inner);
+        self.close_all(Some(identifier), "trust has changed");
+        Ok(self.keys_of(identifier))
+    }
+
+    /// The keys of an identifier.
+    pub(crate) fn keys_of(&self, identifier: &str) -> KeysView {
+        let name = self.name(identifier);
+        let inner = lock(&self.inner);
+        let Some(keys) = inner.book.get(identifier) else {
+            return KeysView {
+                name,
+                pinned: Vec::new(),
+                shown: Vec::new(),
+                refused: Vec::new(),
+            };
+        };
+        let pins = keys.pins.iter().map(|(key, since)| view(key, *since, None));
+        let shown = keys.shown.iter();
+        let shown = shown.map(|(instance, (key, since))| view(key, *since, Some(instance)));
+        KeysView {
+            name,
+            pinned: pins.collect(),
+            shown: shown.collect(),
+            refused: keys.refused.iter().rev().cloned().collect(),
+        }
+    }
+
+    /// Those of all identifiers that have any, by name.
+    pub(crate) fn all_keys(&self) -> Vec<KeysView> {
+        let hashes: Vec<String> = {
+            let inner = lock(&self.inner);
+            let known = inner.book.keys();
+            let known = known.filter(|hash| inner.identifiers.contains_key(*hash));
+            known.cloned().collect()
+        };
+        let mut all: Vec<KeysView> = hashes.iter().map(|hash| self.keys_of(hash)).collect();
+        all.retain(|keys| {
+            !(keys.pinned.is_empty() && keys.shown.is_empty() && keys.refused.is_empty())
+        });
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+}
+
+/// What is shown of an agent's keys with the agent.
+pub(super) fn of_agent<'a>(inner: &'a Inner, identifier: &str, instance: &str) -> TrustView<'a> {
+    let Some(keys) = inner.book.get(identifier) else {
+        return TrustView::default();
+    };
+    let own = keys.refused.iter().rev().find(|r| r.instance == instance);
+    TrustView {
+        pinned: !keys.pins.is_empty(),
+        untrusted: own.or_else(|| keys.refused.back()),
+    }
+}
+
+/// The same as the API gives it.
+#[derive(Default, Serialize)]
+pub(crate) struct TrustView<'a> {
+    /// Only pinned keys get in.
+    pub pinned: bool,
+    /// Who came under this identifier and was not believed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untrusted: Option<&'a Refused>,
+}

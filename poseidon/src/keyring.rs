@@ -1,0 +1,163 @@
+//! Poseidon's own key, by which devices know it, and how it came to be this one.
+
+use crate::agents::connection::Bond;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use triton::message::payload::Welcome;
+use triton::message::sign::{CHAIN, Proof, SecretKey};
+
+/// File in the data folder.
+pub const FILE: &str = "poseidon-key";
+
+/// The key that holds, and its chain.
+#[derive(Debug)]
+pub struct Own {
+    /// The key.
+    pub key: SecretKey,
+    /// Proofs, oldest first.
+    pub keys: Vec<Proof>,
+}
+
+impl Own {
+    /// Says in a `welcome` who Poseidon is, and what it holds the device for.
+    pub fn introduce(&self, welcome: &mut Welcome, bond: &Bond) {
+        welcome.public_key = Some(self.key.public().to_string());
+        welcome.keys.clone_from(&self.keys);
+        welcome.pinned = bond.pinned;
+        welcome.device_key = Some(bond.device.to_string());
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    seed: String,
+    #[serde(default)]
+    keys: Vec<Proof>,
+}
+
+/// The key in its file.
+#[derive(Debug)]
+pub struct Keyring {
+    path: PathBuf,
+    own: Mutex<Arc<Own>>,
+}
+
+impl Keyring {
+    /// Reads the key of a data folder; made at the first start. One that cannot be read is an error and no reason for
+    /// another: every device that has pinned it would have to be visited.
+    pub fn open(folder: &Path) -> Result<Self, String> {
+        let path = folder.join(FILE);
+        let wrong = |e: String| {
+            format!(
+                "cannot use Poseidon's key {}: {e}; bring it back from a backup: with another key every device that has \
+                 pinned this one needs 'triton trust reset', at the device",
+                path.display()
+            )
+        };
+        let own = match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                // The parser's words might hold a piece of the secret.
+                let stored: Stored = serde_json::from_str(&text)
+                    .map_err(|e| wrong(format!("it is damaged (column {})", e.column())))?;
+                let key = SecretKey::parse(&stored.seed).map_err(wrong)?;
+                let keys = stored.keys;
+                Own { key, keys }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let key = SecretKey::random()?;
+                let keys = Vec::new();
+                let own = Own { key, keys };
+                store(&path, &own)?;
+                own
+            }
+            Err(e) => return Err(wrong(e.to_string())),
+        };
+        Ok(Self {
+            path,
+            own: Mutex::new(Arc::new(own)),
+        })
+    }
+
+    /// The key that holds now.
+    pub fn own(&self) -> Arc<Own> {
+        crate::jobs::lock(&self.own).clone()
+    }
+
+    /// Makes a new key, which the one before vouches for. Blocks.
+    pub fn rotate(&self) -> Result<Arc<Own>, String> {
+        let mut own = crate::jobs::lock(&self.own);
+        let key = SecretKey::random()?;
+        let mut keys = own.keys.clone();
+        keys.push(own.key.prove(&key.public()));
+        let more = keys.len().saturating_sub(CHAIN);
+        keys.drain(..more);
+        let new = Own { key, keys };
+        store(&self.path, &new)?;
+        *own = Arc::new(new);
+        Ok(own.clone())
+    }
+}
+
+fn store(path: &Path, own: &Own) -> Result<(), String> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let new = path.with_extension("new");
+    let text = serde_json::to_string(&Stored {
+        seed: own.key.seed(),
+        keys: own.keys.clone(),
+    })
+    .map_err(|e| e.to_string())?;
+    let write = || {
+        let _ = std::fs::remove_file(&new);
+        let mut file = std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&new)?;
+        writeln!(file, "{text}")?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        match path.parent() {
+            Some(folder) => std::fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(|e| {
+        let _ = std::fs::remove_file(&new);
+        format!("cannot write {}: {e}", path.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use triton::message::sign::follow;
+
+    #[test]
+    fn the_key_stays_rotates_within_bounds_and_is_never_replaced_in_silence() {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Keyring::open(dir.path()).unwrap();
+        let first = ring.own().key.public();
+        let path = dir.path().join(FILE);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let ring = Keyring::open(dir.path()).unwrap();
+        assert_eq!(ring.own().key.public(), first);
+        let second = ring.rotate().unwrap().key.public();
+        let again = Keyring::open(dir.path()).unwrap().own();
+        assert_eq!(again.key.public(), second);
+        assert_eq!(follow(&again.keys, &first, &second), Some(vec![first]));
+        for _ in 0..CHAIN {
+            ring.rotate().unwrap();
+        }
+        let last = ring.own();
+        assert_eq!(last.keys.len(), CHAIN);
+        assert_eq!(follow(&last.keys, &first, &last.key.public()), None);
+        assert!(follow(&last.keys, &second, &last.key.public()).is_some());
+        std::fs::write(&path, "{\"seed\":\"AAAA\"}").unwrap();
+        let error = Keyring::open(dir.path()).unwrap_err();
+        assert!(error.contains("backup"), "{error}");
+    }
+}
