@@ -571,8 +571,8 @@ fn the_command_explains_decisions_offline() {
             &["profile   open", "deny.secret", "/srv/secret", "not known"],
         ),
     ] {
-        let (ended, text) = test(arguments);
-        assert_eq!(ended, code, "{arguments:?}: {text}");
+        let (status, text) = test(arguments);
+        assert_eq!(status, code, "{arguments:?}: {text}");
         for part in parts {
             assert!(text.contains(part), "{arguments:?}: {text} lacks {part}");
         }
