@@ -699,7 +699,8 @@ class Documents(unittest.TestCase):
         known = [row[2] for row in rows]
         # Set by the init script itself, or fixed by it.
         # Entries of a schedule come from Poseidon: openwrt/README.md says so.
-        own = ["state", "journal.folder", "socket", "socket_group", "schedule"]
+        # Rules of the policy stand in the file of policy_file.
+        own = ["state", "journal.folder", "socket", "socket_group", "schedule", "policy.allow", "policy.deny"]
         self.assertEqual([s for s in settings if s not in known + own], [], "settings without an option of UCI")
 
     def test_the_shipped_configuration_names_known_options(self):

@@ -373,7 +373,9 @@ impl Rule {
         let Some(run) = run else {
             return Err("user, env, with: the request runs nothing".to_owned());
         };
-        if !self.env.is_empty() && !run.env.keys().any(|name| any(&self.env, name)) {
+        // What is too long to be compared is denied.
+        let denies = |name: &String| self.env.iter().any(|p| p.matches(name) != Found::No);
+        if !self.env.is_empty() && !run.env.keys().any(denies) {
             return Err("env: no variable of the request fits".to_owned());
         }
         if !self.with.is_empty() && !brought(run).any(|what| self.with.iter().any(|w| w == what)) {
