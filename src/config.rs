@@ -439,9 +439,10 @@ impl Config {
         overlay::apply(&mut config, environment, flags)?;
         if let Some(path) = config.policy.file.clone() {
             let text = text_of(&path, "read the policy (policy.file)")?;
-            let read = file::read_policy(&text)
+            let profile = config.policy.named.then_some(config.policy.profile);
+            let read = file::read_policy(&text, profile)
                 .map_err(|reason| Error::new(format!("{}:{reason}", path.display())))?;
-            config.policy.replace(read, path);
+            config.policy.take(read, path);
         }
         Ok(config)
     }

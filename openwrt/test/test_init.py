@@ -47,6 +47,8 @@ FULL = {
     "journal_sync": "no",
     "socket_group": "admins",
     "interpreter": ["rb=/usr/bin/ruby", "py=python3"],
+    "policy_profile": "scripts-only",
+    "policy_file": "/etc/policy.toml",
     "engine_pipe": "/var/run/engine.cmd",
     "reboot_command": ["reboot", "-d", "5 s"],
     "shutdown_command": ["halt"],
@@ -106,6 +108,7 @@ FULL_TOML = {
     "journal": {"folder": "/root/journal", "bytes": 131072, "memory_bytes": 65536, "sync": False},
     "socket_group": "admins",
     "scripts": {"interpreters": {"rb": "/usr/bin/ruby", "py": "python3"}},
+    "policy": {"profile": "scripts-only", "file": "/etc/policy.toml"},
     "engine": {"pipe": "/var/run/engine.cmd"},
     "system": {"reboot_command": ["reboot", "-d", "5 s"], "shutdown_command": ["halt"]},
     "update": {"keys": ["A" * 43 + "="], "confirm_seconds": 60},
@@ -176,6 +179,7 @@ class Init(unittest.TestCase):
         self.assertEqual(self.router.init("start")[0], ["nothing"])
 
     def test_every_option_arrives(self):
+        self.router.write("etc/policy.toml", "[policy.deny.x]\ntype = 'cancel'\n")
         self.router.configure(**FULL)
         actions, log = self.router.init("start")
         self.assertEqual((actions, log), (["start"], ""))
@@ -191,6 +195,7 @@ class Init(unittest.TestCase):
         )
 
     def test_the_instance_never_gives_up_hides_the_secret_and_restarts_for_an_upgrade(self):
+        self.router.write("etc/policy.toml", "[policy.deny.x]\ntype = 'cancel'\n")
         self.router.configure(**FULL)
         self.router.init("start")
         self.assertEqual(self.router.param("respawn"), ["3600", "5", "0"])
@@ -409,6 +414,45 @@ class Init(unittest.TestCase):
         self.router.configure(url=[URL], heartbeat_seconds="20", dns_seconds="many")
         self.assertIn("dns_seconds is no whole number", self.router.init("reload")[1])
         self.assertEqual(self.router.code, 0)
+
+    def test_a_wrong_policy_never_opens_the_device(self):
+        good = "[policy.deny.x]\ntype = 'command'\n"
+        closed = {**BARE_TOML, "policy": {"profile": "read-only"}}
+        self.router.write("etc/policy.toml", good)
+        self.router.configure(url=[URL], policy_file="/etc/policy.toml")
+        self.router.init("start")
+        right = {**BARE_TOML, "policy": {"file": "/etc/policy.toml"}}
+        self.assertEqual(self.router.toml(), right)
+        wrongs = (
+            {"policy_profile": "open sesame"},
+            {"policy_profile": "x" * 5000},
+            {"policy_file": "/etc/nothing.toml"},
+            {"policy_file": "/etc/policy.toml", "policy_profile": "closed"},
+        )
+        for wrong in wrongs:
+            with self.subTest(wrong):
+                self.router.configure(url=[URL], **wrong)
+                actions, log = self.router.init("reload")
+                self.assertEqual((actions, self.router.code), (["signal HUP", "unchanged"], 1), log)
+                self.assertIn("the policy is wrong, so all settings stay as they were", log)
+                self.assertEqual(self.router.toml(), right)
+                # At a boot those from before the mistake.
+                self.power_cut()
+                self.router.init("boot")
+                self.assertEqual(self.router.toml(), right)
+                # Without them, or with some from before there was a policy, the narrowest.
+                last = self.router.read("etc/triton/last-good.toml")
+                for kept in (None, "".join(line for line in last.splitlines(True) if "policy" not in line)):
+                    self.power_cut()
+                    if kept is None:
+                        os.remove(self.router.path("etc/triton/last-good.toml"))
+                    else:
+                        self.router.write("etc/triton/last-good.toml", kept)
+                    self.router.init("boot")
+                    self.assertEqual(self.router.toml(), closed)
+                self.router.configure(url=[URL], policy_file="/etc/policy.toml")
+                self.router.init("reload")
+                self.assertEqual(self.router.toml(), right)
 
     def test_a_file_that_uci_cannot_read_does_not_stop_a_running_agent(self):
         self.router.configure(url=[URL])
@@ -678,7 +722,8 @@ class Documents(unittest.TestCase):
         known = [row[2] for row in rows]
         # Set by the init script itself, or fixed by it.
         # Entries of a schedule come from Poseidon: openwrt/README.md says so.
-        own = ["state", "journal.folder", "socket", "socket_group", "schedule"]
+        # Rules of the policy stand in the file of policy_file.
+        own = ["state", "journal.folder", "socket", "socket_group", "schedule", "policy.allow", "policy.deny"]
         self.assertEqual([s for s in settings if s not in known + own], [], "settings without an option of UCI")
 
     def test_the_shipped_configuration_names_known_options(self):

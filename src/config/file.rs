@@ -4,7 +4,7 @@
 
 use super::setting::{Kind, One, Setting, set_number};
 use super::{Config, SETTINGS};
-use crate::policy::{self, Action, Rule};
+use crate::policy::{self, Action, Profile, Rule};
 use crate::schedule::{self, Entry};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,24 +21,43 @@ pub(super) fn read(text: &str) -> Result<Config, String> {
     read_checked(text, &|policy, root| check_policy(policy, root))
 }
 
-/// Reads a file that has nothing but the policy.
-pub(super) fn read_policy(text: &str) -> Result<policy::Settings, String> {
+/// Reads a file that has nothing but the policy; `profile` where the configuration names one.
+pub(super) fn read_policy(
+    text: &str,
+    profile: Option<Profile>,
+) -> Result<policy::Settings, String> {
     let check = |policy: &policy::Settings, root: &DeTable<'_>| {
         if let Some((name, _)) = root.iter().find(|(name, _)| *name.get_ref() != "policy") {
             let why = format!("`{}` has no place in a file of the policy", name.get_ref());
             return Err((name.span().start, why));
         }
         if policy.file.is_some() {
-            return Err((0, "policy.file cannot name another file".to_owned()));
+            let why = "policy.file cannot name another file".to_owned();
+            return Err((place(root, "file"), why));
+        }
+        if policy.named && profile.is_some() {
+            let why = "policy.profile is named by the configuration already".to_owned();
+            return Err((place(root, "profile"), why));
         }
         // As after a power cut: it was to forbid something.
         if !policy.named && policy.rules.is_empty() {
             let why = "it says nothing: name policy.profile, or rules in [policy.deny.NAME] and [policy.allow.NAME]";
             return Err((0, why.to_owned()));
         }
-        check_policy(policy, root)
+        check_rules(policy, profile.unwrap_or(policy.profile))
     };
     read_checked(text, &check).map(|config| config.policy)
+}
+
+/// Where a name of the policy stands.
+fn place(root: &DeTable<'_>, name: &str) -> usize {
+    let policy = root.iter().find(|(key, _)| *key.get_ref() == "policy");
+    let Some((_, DeValue::Table(policy))) = policy.map(|(key, value)| (key, value.get_ref()))
+    else {
+        return 0;
+    };
+    let found = policy.iter().find(|(key, _)| *key.get_ref() == name);
+    found.map_or(0, |(key, _)| key.span().start)
 }
 
 /// Looks at all of it together.
@@ -307,16 +326,22 @@ fn rule(
 
 /// What can be told only when all of it is known.
 fn check_policy(policy: &policy::Settings, root: &DeTable<'_>) -> Result<(), Fault> {
-    for rule in &policy.rules {
-        rule.check(policy.profile)
-            .map_err(|why| (rule.line, format!("policy.{}: {why}", rule.title())))?;
+    if policy.file.is_some() {
+        return match policy.rules.first() {
+            None => Ok(()),
+            Some(_) => Err((
+                place(root, "file"),
+                "policy.file: it takes the place of the rules here; put them there, or leave it out".to_owned(),
+            )),
+        };
     }
-    if policy.file.is_some() && (policy.named || !policy.rules.is_empty()) {
-        let place = root.iter().find(|(name, _)| *name.get_ref() == "policy");
-        let start = place.map_or(0, |(name, _)| name.span().start);
-        let why =
-            "policy.file takes the place of profile and rules: say it there, or here".to_owned();
-        return Err((start, why));
+    check_rules(policy, policy.profile)
+}
+
+fn check_rules(policy: &policy::Settings, profile: Profile) -> Result<(), Fault> {
+    for rule in &policy.rules {
+        rule.check(profile)
+            .map_err(|why| (rule.line, format!("policy.{}: {why}", rule.title())))?;
     }
     Ok(())
 }

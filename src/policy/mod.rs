@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 
 /// Refusals are said in the log so often at most; the others are counted.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
-/// Where a package of OpenWrt has the settings from which it makes the configuration.
+/// Where the package for `OpenWrt` has the settings from which it makes the configuration.
 const UCI: &str = "/etc/config/triton";
 
 /// The rules in force, with what they are about besides.
@@ -120,7 +120,7 @@ impl Rules {
         self.pipe.as_deref()
     }
 
-    /// FILE:LINE.
+    /// A line of the file that has the rules.
     pub fn place(&self, line: usize) -> String {
         let file = self.settings.sources.last();
         format!(

@@ -272,7 +272,7 @@ impl Rule {
             let name = argv.first().and_then(|program| program.rsplit('/').next());
             let by_name = || {
                 let mut words = argv.to_vec();
-                words[0] = name.unwrap_or_default().to_owned();
+                name.unwrap_or_default().clone_into(&mut words[0]);
                 self.compare(&self.commands, &quoted(&words))
             };
             let fits =
@@ -334,10 +334,10 @@ impl Rule {
     /// got round: a variable, a folder or what it reads may make another thing of the same words.
     fn may_bring(&self, run: Option<&Command>) -> Result<(), String> {
         let Some(run) = run else {
-            return match self.users.is_empty() && self.env.is_empty() {
-                true => Ok(()),
-                false => Err("user, env: the request runs nothing".to_owned()),
-            };
+            if self.users.is_empty() && self.env.is_empty() {
+                return Ok(());
+            }
+            return Err("user, env: the request runs nothing".to_owned());
         };
         let is_strict = [&self.scripts, &self.commands, &self.shells]
             .iter()
@@ -373,7 +373,9 @@ impl Rule {
         let Some(run) = run else {
             return Err("user, env, with: the request runs nothing".to_owned());
         };
-        if !self.env.is_empty() && !run.env.keys().any(|name| any(&self.env, name)) {
+        // What is too long to be compared is denied.
+        let denies = |name: &String| self.env.iter().any(|p| p.matches(name) != Found::No);
+        if !self.env.is_empty() && !run.env.keys().any(denies) {
             return Err("env: no variable of the request fits".to_owned());
         }
         if !self.with.is_empty() && !brought(run).any(|what| self.with.iter().any(|w| w == what)) {

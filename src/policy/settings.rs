@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub struct Settings {
     #[allow(missing_docs)]
     pub profile: Profile,
-    /// A file that has the rest in place of the configuration.
+    /// A file that has the rules in place of the configuration.
     pub file: Option<PathBuf>,
     /// In the order of their names.
     pub rules: Vec<Rule>,
@@ -43,10 +43,12 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes over what a file says.
-    pub fn replace(&mut self, read: Self, file: PathBuf) {
-        self.profile = read.profile;
-        self.named = read.named;
+    /// Takes over what a file says, which has a profile only where there is none yet.
+    pub fn take(&mut self, read: Self, file: PathBuf) {
+        if read.named {
+            self.profile = read.profile;
+            self.named = true;
+        }
         self.rules = read.rules;
         self.sources.push(file);
     }

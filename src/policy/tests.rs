@@ -146,8 +146,8 @@ fn a_mistake_names_its_line_and_what_may_stand_there() {
             &["3: ", "can allow nothing"],
         ),
         (
-            "[policy]\nfile = \"/p\"\nprofile = \"open\"",
-            &["1: ", "takes the place"],
+            "[policy]\nfile = \"/p\"\ndeny.x.type = \"*\"",
+            &["2: ", "takes the place"],
         ),
         ("[policy]\nfile = \"p\"", &["2: ", "absolute"]),
         (
@@ -167,9 +167,10 @@ fn a_mistake_names_its_line_and_what_may_stand_there() {
             assert!(said.contains(part), "{toml:?}: {said:?} lacks {part:?}");
         }
     }
-    let many: String = (0..=128)
+    let many: Vec<String> = (0..=128)
         .map(|n| format!("[policy.deny.r{n}]\ntype = \"*\"\n"))
         .collect();
+    let many = many.concat();
     assert!(error(&many).contains("at most 128 rules"));
 }
 
@@ -535,4 +536,19 @@ fn refusals_are_counted_and_named() {
     assert!(policy.refusal(&message).is_none());
     assert_eq!(policy.report()["refused"], 3);
     assert_eq!(policy.report()["rules"][0]["refused"], 0);
+}
+
+#[test]
+fn the_ready_policies_are_right() {
+    for text in [
+        include_str!("../../docs/policy/scripts-only.toml"),
+        include_str!("../../docs/policy/read-only.toml"),
+    ] {
+        let bare = rules(text);
+        assert_ne!(bare.settings().profile, Profile::Open);
+        assert!(judge(&bare, "command", &json!({"argv": ["true"]})).is_err());
+    }
+    let frozen = include_str!("../../docs/policy/scripts-only.toml").replace("\n#[", "\n[");
+    let frozen = rules(&frozen.replace("\n#type", "\ntype"));
+    assert!(judge(&frozen, "scripts.sync", &json!({})).is_err());
 }
