@@ -38,7 +38,10 @@ fn from_unknown_to_a_command_with_its_output() {
     assert!(approved.status.success(), "{}", text(&approved.stderr));
     agent.signal(libc::SIGHUP);
     poseidon.wait_for("attic", "up");
-    assert_eq!(agent.status()["link"]["name"], "attic");
+    // It is up there before the agent has read, and pinned, what it was told.
+    eventually("the agent knows its name", || {
+        (agent.status()["link"]["name"] == "attic").then_some(())
+    });
 
     let health = eventually("the health arrives", || {
         let shown = poseidon.json(&["show", "attic", "--json"]);

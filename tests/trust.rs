@@ -48,7 +48,7 @@ fn agent_says(agent: &Agent, arguments: &[&str]) -> String {
 fn approved(poseidon: &Poseidon, url: &str) -> Agent {
     let agent = Agent::new().with(&["--url", url, "--heartbeat", "1"]);
     let agent = approve(poseidon, agent);
-    assert_eq!(trust_state(&agent), "trusted");
+    wait_for_trust(&agent, "trusted");
     agent
 }
 
