@@ -571,10 +571,10 @@ fn the_command_explains_decisions_offline() {
             &["profile   open", "deny.secret", "/srv/secret", "not known"],
         ),
     ] {
-        let (status, text) = test(arguments);
-        assert_eq!(status, code, "{arguments:?}: {text}");
+        let (status, said) = test(arguments);
+        assert_eq!(status, code, "{arguments:?}: {said}");
         for part in parts {
-            assert!(text.contains(part), "{arguments:?}: {text} lacks {part}");
+            assert!(said.contains(part), "{arguments:?}: {said} lacks {part}");
         }
     }
     let arguments = [

@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_window_counts_what_it_keeps_out_and_says_so_in_the_next() {
         let begun = Instant::now();
-        let mut window = Window::new(2, Duration::from_secs(60));
+        let mut window = Window::new(2, Duration::from_mins(1));
         let at = |s| begun + Duration::from_secs(s);
         let said: Vec<_> = [0, 1, 2, 59, 60].map(|s| window.add(at(s))).into();
         let expected = [(true, 0), (true, 0), (false, 0), (false, 0), (true, 2)];

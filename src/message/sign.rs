@@ -329,9 +329,9 @@ mod tests {
             &|m| m.signature.as_mut().unwrap().bytes[3] ^= 1,
         ];
         for (n, change) in changes.iter().enumerate() {
-            let mut changed = back.clone();
-            change(&mut changed);
-            assert!(!mine.public().wrote(&changed, "session"), "{n}");
+            let mut forged = back.clone();
+            change(&mut forged);
+            assert!(!mine.public().wrote(&forged, "session"), "{n}");
         }
     }
 
