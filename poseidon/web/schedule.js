@@ -1,6 +1,6 @@
 // What the device on the screen runs by its own clock: what Poseidon has set, and what the device says of it.
 
-import { agentPath, call } from "./api.js";
+import { agentPath, call, may } from "./api.js";
 import { now } from "./clock.js";
 import { attribute, byId, confirmed, el, say, show, sync, text } from "./dom.js";
 import { ago, date, list, number, object, plain, span } from "./format.js";
@@ -43,7 +43,8 @@ export function setUp() {
 
 /** Takes the card to another device; `null` empties it. */
 export function open(next) {
-  agent = next !== null && plain(next.name) !== "" ? next : null;
+  // What runs, with its words and variables, is nothing for who only looks.
+  agent = next !== null && plain(next.name) !== "" && may("operator") ? next : null;
   stored = told = null;
   failure = "";
   turn += 1;

@@ -235,7 +235,7 @@ fn vendors_lines_that_are_wrong_are_refused_with_the_place() {
         // A field is missing.
         (
             "CEF:0|Cisco|ASA|9.1|106023|Repeated Threat Malware|src=10.10.99.99 dst=10.0.0.1",
-            "the severity",
+            "within the field 7 (severity)",
         ),
         (
             "CEF:0|Check Point|Smart-1|",

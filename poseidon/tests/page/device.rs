@@ -2,8 +2,9 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -16,6 +17,7 @@ use triton::message::{DEFAULT_LIMIT, Message};
 pub struct Device {
     out: mpsc::UnboundedSender<Message>,
     inbox: blocking::Receiver<Message>,
+    always: Arc<Mutex<HashMap<String, Value>>>,
 }
 
 impl Device {
@@ -46,6 +48,9 @@ impl Device {
         let (mut sink, mut stream) = socket.split();
         let (out, mut queue) = mpsc::unbounded_channel::<Message>();
         let (deliver, inbox) = blocking::channel();
+        let always: Arc<Mutex<HashMap<String, Value>>> = Arc::default();
+        // Weak: the connection ends with the device.
+        let (answers, answer) = (always.clone(), out.downgrade());
         runtime.spawn(async move {
             while let Some(message) = queue.recv().await {
                 let text = message.encode().expect("it can be written");
@@ -59,16 +64,18 @@ impl Device {
             while let Some(Ok(frame)) = stream.next().await {
                 if let Frame::Text(text) = frame {
                     let message = Message::decode(text.as_bytes(), DEFAULT_LIMIT);
-                    if deliver
-                        .send(message.expect("Poseidon writes well"))
-                        .is_err()
-                    {
+                    let message = message.expect("Poseidon writes well");
+                    let payload = answers.lock().unwrap().get(&message.kind).cloned();
+                    if let Some(payload) = payload {
+                        let reply = message.reply(&message.kind, &payload);
+                        let _ = answer.upgrade().map(|out| out.send(reply));
+                    } else if deliver.send(message).is_err() {
                         return;
                     }
                 }
             }
         });
-        let device = Self { out, inbox };
+        let device = Self { out, inbox, always };
         device.send("hello", hello);
         device.next("welcome");
         Ok(device)
@@ -86,6 +93,12 @@ impl Device {
         self.out
             .send(request.reply(kind, payload))
             .expect("connected");
+    }
+
+    /// Answers each question of this type with this from now on, however often it is asked.
+    pub fn always(&self, kind: &str, payload: &Value) {
+        let mut always = self.always.lock().unwrap();
+        always.insert(kind.to_owned(), payload.clone());
     }
 
     /// Output of a job as clean text.

@@ -26,16 +26,12 @@ fn a_schedule_is_edited_and_the_devices_times_are_shown() {
     greeting["schedule"] = json!({"revision": ""});
     let device = world.connect(1, &greeting).expect("it is registered");
     device.send("heartbeat", &health(12, 40, 30));
-    world.sign_in();
-    world.open("gate-lyon");
-    let answer = |entries: &Value| {
-        let question = device.next("schedule.list");
-        let list = json!({"revision": "", "entries": entries, "problem": null});
-        device.reply(&question, "schedule.list", &list);
-    };
     let own = json!({"name": "own", "source": "config", "cron": "@hourly", "enabled": true, "next": 4e9,
                      "last": {"time": 1_700_000_000, "token": "t", "status": "failed"}});
-    answer(&json!([own]));
+    let before = json!({"revision": "", "entries": [own], "problem": null});
+    device.always("schedule.list", &before);
+    world.sign_in();
+    world.open("gate-lyon");
     browser.until_text("#schedule", "own@hourlythe device’s own");
     browser.until_text("#schedule .job-status[data-mood=bad]", "failed");
 
@@ -58,18 +54,14 @@ fn a_schedule_is_edited_and_the_devices_times_are_shown() {
     let payload: Value = asked.read().expect("JSON");
     assert_eq!(payload["entries"], entries);
     // The page looks at once, and again when the device has it.
-    let question = device.next("schedule.list");
-    let none = json!({"revision": "", "entries": [own], "problem": null});
-    device.reply(&question, "schedule.list", &none);
     browser.until_text("#schedule-state", "about to get this");
-    let done = json!({"status": "succeeded", "elapsedMs": 0, "data": {"revision": payload["revision"], "entries": 1}});
-    device.reply(&asked, "result", &done);
     let nightly = json!({"name": "nightly", "source": "poseidon", "cron": "15 2 * * *", "timeZone": "UTC",
                          "enabled": true, "next": 4e9, "running": 1});
-    let question = device.next("schedule.list");
     let list =
         json!({"revision": payload["revision"], "entries": [nightly, own], "problem": MARKUP});
-    device.reply(&question, "schedule.list", &list);
+    device.always("schedule.list", &list);
+    let done = json!({"status": "succeeded", "elapsedMs": 0, "data": {"revision": payload["revision"], "entries": 1}});
+    device.reply(&asked, "result", &done);
     browser.until_text("#schedule li:first-child", "nightly15 2 * * * UTC<img");
     browser.until_text("#schedule li:first-child .job-status", "running");
     browser.until_text("#schedule li:first-child .next", "next in");
