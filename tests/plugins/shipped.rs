@@ -103,7 +103,7 @@ fn what_sysfs_reads_is_in_poseidons_heartbeats() {
     eventually("metrics in the heartbeat", || {
         let shown = poseidon.run(&["show", "router", "--json"]);
         let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
-        let metrics = shown["heartbeat"]["metrics"].as_array()?.clone();
+        let metrics = shown["health"]["metrics"].as_array()?.clone();
         let has = |(name, value): &(&str, f64)| {
             metrics
                 .iter()
