@@ -233,7 +233,15 @@ impl Files {
         let read = File::open(&path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
         match read {
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Where the state folder is none there is no file in it either: such a device is managed all the same.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(e) => return Err(Error::at("read", &path, e)),
         }
         // What is wrong is not shown in the parser's words: they might hold a piece of a secret.
