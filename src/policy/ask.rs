@@ -2,11 +2,10 @@
 
 use crate::message::payload::{
     COMMAND, Command, DIRECTORY_PUT, ENGINE_COMMAND, FILE_GET, FILE_LIST, FILE_PUT, FileRequest,
-    Parameters, SCHEDULE_SET, SCRIPT,
+    Parameters, SCRIPT,
 };
 use crate::message::{Message, PayloadError};
-use crate::plugin::schedule;
-use crate::schedule::{Entry, read_set};
+use crate::schedule::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,10 +61,12 @@ impl Asked {
             FILE_PUT | DIRECTORY_PUT | FILE_GET | FILE_LIST => {
                 asked.path = Some(message.read::<FileRequest>()?.path.into());
             }
-            SCHEDULE_SET => {
+            // Who has no scheduler takes no set.
+            #[cfg(feature = "schedule")]
+            crate::message::payload::SCHEDULE_SET => {
                 // A set that the scheduler does not take changes nothing, whatever is in it.
-                let set = schedule::read(message)?;
-                asked.entries = read_set(&set)
+                let set = crate::plugin::schedule::read(message)?;
+                asked.entries = crate::schedule::read_set(&set)
                     .map(|(_, entries)| entries)
                     .unwrap_or_default();
             }
