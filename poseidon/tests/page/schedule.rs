@@ -91,7 +91,10 @@ fn a_schedule_is_edited_and_the_devices_times_are_shown() {
     browser.click("#schedule-edit");
     browser.click("#schedule-remove");
     browser.click("#schedule-remove");
-    browser.until_text("#schedule-empty", "Nothing is scheduled");
+    browser.until(
+        "nothing is left",
+        "!document.getElementById('schedule-empty').hidden",
+    );
     let stored = world.api("GET", "/schedules/gate-lyon", &Value::Null);
     assert_eq!(stored["entries"], json!([]));
     assert_eq!(browser.eval("window.pwned"), Value::Null);
