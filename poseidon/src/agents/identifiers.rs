@@ -230,6 +230,7 @@ impl Registry {
     /// Forgets an identifier and its instances; returns its hash.
     pub(crate) async fn forget(&self, db: &Db, id: &str) -> Result<String> {
         let hash = self.find(id)?;
+        let _turn = self.turn(&hash).await;
         if lock(&self.inner).pending.remove(&hash).is_some() {
             self.publish_pending();
         }
@@ -271,6 +272,7 @@ impl Registry {
         refused: bool,
         key: Option<PublicKey>,
     ) -> Result<IdentifierView> {
+        let _turn = self.turn(&hash).await;
         let known = lock(&self.inner).identifiers.get(&hash).cloned();
         let name = name
             .or_else(|| known.as_ref().map(|k| k.name.clone()))

@@ -16,6 +16,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
+/// Locks among which the changes of keys are spread, by the first digits of the identifier's hash.
+const TURNS: usize = 256;
 /// Identifiers that knock and are not registered; the one that was silent longest makes room.
 pub const MAX_PENDING: usize = 1000;
 /// Instances of one identifier. A cluster that makes new ones every day must not fill the store: the one that is
@@ -99,6 +101,7 @@ pub struct Registry {
     pub(super) events: Events,
     /// Something should be stored soon.
     pub changed: Notify,
+    turns: Vec<tokio::sync::Mutex<()>>,
     pub(super) heartbeat_seconds: u32,
 }
 
@@ -123,8 +126,17 @@ impl Registry {
             inner: Mutex::new(inner),
             events,
             changed: Notify::new(),
+            turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
             heartbeat_seconds,
         }
+    }
+
+    /// The turn to change what is stored of an identifier and its keys. Both are read, stored and only then changed in
+    /// memory: who comes meanwhile would write back what was.
+    pub(super) async fn turn(&self, identifier: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let digits = identifier.get(..2).unwrap_or_default();
+        let place = usize::from_str_radix(digits, 16).unwrap_or(0) % TURNS;
+        self.turns[place].lock().await
     }
 
     /// Seconds between heartbeats.

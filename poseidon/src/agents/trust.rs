@@ -205,15 +205,22 @@ impl Registry {
         hello: &Hello,
         shown: Option<&PublicKey>,
     ) -> Result<bool, String> {
-        let judgement = {
+        let judge = || {
             let mut inner = lock(&self.inner);
             let keys = inner.book.entry(identifier.to_owned()).or_default();
             keys.judge(identifier, hello, shown)
         };
-        match judgement {
-            Judgement::In(pinned) => Ok(pinned),
+        match judge() {
+            Judgement::In(pinned) => return Ok(pinned),
+            Judgement::Out(reason) => return Err(reason),
             // A trial changes nothing.
-            Judgement::Store(_, pinned) if hello.probe => Ok(pinned),
+            Judgement::Store(_, pinned) if hello.probe => return Ok(pinned),
+            Judgement::Store(..) => {}
+        }
+        let _turn = self.turn(identifier).await;
+        match judge() {
+            Judgement::In(pinned) => Ok(pinned),
+            Judgement::Out(reason) => Err(reason),
             Judgement::Store(rows, pinned) => {
                 let (hash, stored) = (identifier.to_owned(), rows.clone());
                 let instance = if pinned { "" } else { &hello.instance }.to_owned();
@@ -225,7 +232,6 @@ impl Registry {
                 keys.take(&rows);
                 Ok(pinned)
             }
-            Judgement::Out(reason) => Err(reason),
         }
     }
 
@@ -290,6 +296,7 @@ impl Registry {
                 return Err(invalid(text));
             }
         };
+        let _turn = self.turn(identifier).await;
         let rows = {
             let inner = lock(&self.inner);
             let empty = Keys::default();
@@ -356,6 +363,7 @@ impl Registry {
         db: &Db,
         identifier: &str,
     ) -> Result<KeysView, IdentifierError> {
+        let _turn = self.turn(identifier).await;
         let hash = identifier.to_owned();
         db.call(move |store| store.set_device_keys(&hash, None, &[]))
             .await?;
@@ -428,3 +436,7 @@ pub(crate) struct TrustView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untrusted: Option<&'a Refused>,
 }
+
+#[cfg(test)]
+#[path = "trust_tests.rs"]
+mod tests;
