@@ -22,7 +22,7 @@ const TURNS: usize = 256;
 pub const MAX_PENDING: usize = 1000;
 /// Instances of one identifier. A cluster that makes new ones every day must not fill the store: the one that is
 /// down and was silent longest makes room.
-const MAX_INSTANCES: usize = 10_000;
+pub(super) const MAX_INSTANCES: usize = 10_000;
 
 pub(super) struct Agent {
     pub row: Instance,
@@ -72,6 +72,10 @@ pub(super) struct Inner {
     /// Made room; still in the store.
     evicted: Vec<Key>,
 }
+
+/// An instance that is held to a key makes room when it was silent for so long, in seconds: else who has the identifier
+/// could push it out and take its name.
+const SILENT: f64 = 7.0 * 86_400.0;
 
 /// An agent that a name stands for.
 #[derive(Clone)]
@@ -201,14 +205,18 @@ impl Registry {
         if agents_of(inner, identifier).count() < MAX_INSTANCES {
             return true;
         }
+        let since = now() - SILENT;
         let oldest = agents_of(inner, identifier)
-            .filter(|(_, agent)| agent.connection.is_none())
+            .filter(|(key, agent)| {
+                agent.connection.is_none() && (agent.row.last_seen < since || !inner.holds(key))
+            })
             .min_by(|a, b| a.1.row.last_seen.total_cmp(&b.1.row.last_seen))
             .map(|(key, _)| key.clone());
         let Some(oldest) = oldest else {
             return false;
         };
         inner.agents.remove(&oldest);
+        inner.forget_key(&oldest);
         self.publish_removed(inner, &oldest);
         inner.evicted.push(oldest);
         true
@@ -261,6 +269,7 @@ impl Registry {
             return false;
         }
         inner.agents.remove(key);
+        inner.forget_key(key);
         self.publish_removed(&inner, key);
         true
     }

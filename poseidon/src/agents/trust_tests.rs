@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agents::hash;
+use crate::agents::identifiers::Pin;
 use crate::events::Events;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Identifier, Snapshot};
@@ -59,7 +60,7 @@ impl Rig {
             ..Hello::default()
         };
         let (registry, key) = (&self.registry, key.public());
-        let admitted = registry.admit_key(&self.db, &self.identifier, &hello, Some(&key));
+        let admitted = registry.admit_key(&self.db, &self.identifier, &hello, Some(&key), false);
         assert_eq!(admitted.await, Ok(true));
     }
 
@@ -112,9 +113,89 @@ async fn keys_that_change_at_once_all_change() {
     let (reset, admitted) = tokio::join!(
         rig.registry.reset_keys(&rig.db, &rig.identifier),
         rig.registry
-            .admit_key(&rig.db, &rig.identifier, &hello, Some(&key))
+            .admit_key(&rig.db, &rig.identifier, &hello, Some(&key), true)
     );
     reset.unwrap();
     assert_eq!(admitted, Ok(false));
     assert!(rig.pinned().await.is_empty());
+}
+
+#[tokio::test]
+async fn nobody_pushes_out_the_key_of_an_instance() {
+    let rig = Rig::new().await;
+    let [honest, thief] = std::array::from_fn(|_| SecretKey::random().unwrap().public());
+    let hello = |instance: &str| Hello {
+        instance: instance.to_owned(),
+        ..Hello::default()
+    };
+    let admit = async |instance: &str, key: &PublicKey, place: bool| {
+        let (registry, hello) = (&rig.registry, hello(instance));
+        let admitted = registry.admit_key(&rig.db, &rig.identifier, &hello, Some(key), place);
+        admitted.await
+    };
+    admit("honest", &honest, true).await.unwrap();
+    // What has no place in the registry is let in, and leaves nothing behind.
+    for n in 0..10 {
+        admit(&format!("made-up-{n}"), &thief, false).await.unwrap();
+    }
+    assert_eq!(rig.registry.keys_of(&rig.identifier).shown.len(), 1);
+    // Where there is no more room nobody makes some.
+    let row = |n: usize| DeviceKey {
+        identifier: rig.identifier.clone(),
+        instance: format!("i{n}"),
+        key: thief.to_string(),
+        since: now(),
+    };
+    let rows: Vec<DeviceKey> = (0..MAX_SHOWN).map(row).collect();
+    lock(&rig.registry.inner).pin(&rig.identifier, &rows);
+    let shown = rig.registry.keys_of(&rig.identifier).shown;
+    assert_eq!(shown.len(), MAX_SHOWN);
+    admit("one-more", &thief, true).await.unwrap_err();
+    let e = admit("honest", &thief, false).await.unwrap_err();
+    assert!(e.contains("has shown"), "{e}");
+    admit("honest", &honest, true).await.unwrap();
+    // With an instance its key goes, from the store too.
+    let key = Key {
+        identifier: rig.identifier.clone(),
+        instance: "honest".to_owned(),
+    };
+    lock(&rig.registry.inner).forget_key(&key);
+    let removed = rig
+        .db
+        .call(move |store| store.delete_instance(&key.identifier, &key.instance));
+    removed.await.unwrap();
+    assert!(
+        rig.db
+            .call(|store| store.device_keys())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    admit("one-more", &thief, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_was_refused_is_approved_with_its_key() {
+    let rig = Rig::new().await;
+    let (registry, db, id) = (&rig.registry, &rig.db, &rig.identifier);
+    let [first, second] = std::array::from_fn(|_| SecretKey::random().unwrap());
+    registry.refuse(db, id).await.unwrap();
+    let with = |key: Option<&SecretKey>| Pin {
+        none: false,
+        id: key.map(|key| key.public().to_string()),
+    };
+    // Nobody knows its key yet.
+    let e = registry.approve(db, id, None, &with(None)).await;
+    assert!(matches!(e, Err(IdentifierError::Invalid(_))), "{e:?}");
+    registry.knock(id, "192.0.2.1:1", "triton/0.1.0", Some(first.public()));
+    assert!(registry.pending().is_empty());
+    registry.approve(db, id, None, &with(None)).await.unwrap();
+    assert_eq!(rig.pinned().await, texts([&first]));
+    // One that is in gets the named key besides, and keeps what it has when it is refused meanwhile.
+    let again = registry.approve(db, id, None, &with(Some(&second)));
+    assert_eq!(again.await.unwrap().state, "registered");
+    assert_eq!(rig.pinned().await, texts([&first, &second]));
+    registry.refuse(db, id).await.unwrap();
+    registry.approve(db, id, None, &with(None)).await.unwrap();
+    assert_eq!(rig.pinned().await, texts([&first, &second]));
 }
