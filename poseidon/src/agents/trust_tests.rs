@@ -192,8 +192,9 @@ async fn one_that_was_refused_is_approved_with_its_key() {
     registry.approve(db, id, None, &with(None)).await.unwrap();
     assert_eq!(rig.pinned().await, texts([&first]));
     // One that is in gets the named key besides, and keeps what it has when it is refused meanwhile.
-    let again = registry.approve(db, id, None, &with(Some(&second)));
-    assert_eq!(again.await.unwrap().state, "registered");
+    let named = with(Some(&second));
+    let again = registry.approve(db, id, None, &named).await;
+    assert_eq!(again.unwrap().state, "registered");
     assert_eq!(rig.pinned().await, texts([&first, &second]));
     registry.refuse(db, id).await.unwrap();
     registry.approve(db, id, None, &with(None)).await.unwrap();
