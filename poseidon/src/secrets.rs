@@ -288,6 +288,13 @@ pub fn rotate(data: &Path, file: Option<&Path>) -> Result<Rotated, String> {
     let mut store = Sqlite::open(&data.path().join("poseidon.db")).map_err(|e| e.to_string())?;
     // The old keys must fit before anything is written.
     let old = prepare(&data, file, &mut store)?;
+    if old.0.len() >= MAX_KEYS {
+        return Err(format!(
+            "the key file {} has {MAX_KEYS} keys already, and all secrets are encrypted with the first: take the others away, \
+             then there is room for a new one",
+            path.display()
+        ));
+    }
     let new = Key::random()?;
     let lines: Vec<String> = std::iter::once(&new).chain(&old.0).map(Key::line).collect();
     write_whole(&path, &lines.join("\n")).map_err(failed)?;

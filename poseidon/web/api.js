@@ -36,10 +36,10 @@ export function takeToken() {
   }
 }
 
-/** Signs in: Poseidon sets a cookie that no script can read. */
-export async function signIn(token) {
-  me = null;
-  me = await call("POST", "/login", { token: token.trim() });
+/** Signs in: Poseidon sets a cookie that no script can read. By a link only where nobody is signed in (else 409). */
+export async function signIn(token, link) {
+  const told = await call("POST", "/login", link ? { token: token.trim(), link } : { token: token.trim() });
+  me = told;
 }
 
 /** Asks who is signed in by the cookie. */

@@ -43,7 +43,7 @@ function readEvents() {
 
 function go() {
   const token = takeToken();
-  if (token !== null) void enter(token);
+  if (token !== null) void enter(token, true);
   const log = location.hash === "#/audit";
   const batch = readBatch();
   const { device: key, job } = readRoute();
@@ -121,11 +121,16 @@ function connect() {
   void fleet.start();
 }
 
-/** Signs in with a token, which is forgotten at once. */
-async function enter(token) {
+/** Signs in with a token, which is forgotten at once. A link signs nobody out: somebody else may have made it. */
+async function enter(token, link = false) {
   try {
-    await signIn(token);
+    await signIn(token, link);
   } catch (error) {
+    if (link && error.status === 409) {
+      if (who() === null) await begin();
+      notice(`The link was not used: ${error.message}.`);
+      return;
+    }
     const words = error.status === 401 ? "Poseidon does not accept this token." : `Not signed in: ${error.message}.`;
     signedOut(words);
     return;
@@ -196,7 +201,7 @@ setInterval(banner, 500);
 async function begin() {
   const token = takeToken();
   if (token !== null) {
-    await enter(token);
+    await enter(token, true);
     return;
   }
   for (;;) {

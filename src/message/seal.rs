@@ -10,6 +10,8 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::SystemRandom;
 use std::fmt;
 
+/// Hex digits of a SHA-256.
+const HASH: usize = 64;
 /// What the key is made for.
 const PURPOSE: &[u8] = b"triton-sealed\0";
 
@@ -42,8 +44,14 @@ impl Ephemeral {
         text::encode(&self.public)
     }
 
-    /// Reads what was sealed to this key by the owner of `key`; `None` where it was changed, or meant for something else.
-    pub fn open(self, key: &str, sealed: &str, reference: &str, offset: u64) -> Option<Vec<u8>> {
+    /// Reads what was sealed to this key by the owner of `key`, the SHA-256 of the whole content and this piece of it; `None` where it was changed, or meant for something else.
+    pub fn open(
+        self,
+        key: &str,
+        sealed: &str,
+        reference: &str,
+        offset: u64,
+    ) -> Option<(String, Vec<u8>)> {
         let peer = read_key(key)?;
         let mut bytes = text::decode(sealed)?;
         let own = self.public;
@@ -54,7 +62,11 @@ impl Ephemeral {
             .ok()?
             .len();
         bytes.truncate(length);
-        Some(bytes)
+        if bytes.len() < HASH {
+            return None;
+        }
+        let content = bytes.split_off(HASH);
+        Some((String::from_utf8(bytes).ok()?, content))
     }
 }
 
@@ -67,14 +79,23 @@ pub struct Sealed {
     pub sealed: String,
 }
 
-/// Seals `content` to the device's `key`; an error where that is none.
-pub fn seal(key: &str, content: &[u8], reference: &str, offset: u64) -> Result<Sealed, String> {
+/// Seals a piece of content, and `sha256` of all of it in hex, to the device's `key`; an error where that is none.
+pub fn seal(
+    key: &str,
+    sha256: &str,
+    content: &[u8],
+    reference: &str,
+    offset: u64,
+) -> Result<Sealed, String> {
+    if sha256.len() != HASH {
+        return Err("the hash of the content is none".to_owned());
+    }
     let device = read_key(key).ok_or("the key is not base64 of 32 bytes")?;
     let own = Ephemeral::random()?;
     let (public, shown) = (own.public, own.public());
     let failed = || "nothing can be sealed to this key".to_owned();
     let cipher = cipher(own.private, &device, &device, &public).ok_or_else(failed)?;
-    let mut bytes = content.to_vec();
+    let mut bytes = [sha256.as_bytes(), content].concat();
     cipher
         .seal_in_place_append_tag(nonce(), Aad::from(about(reference, offset)), &mut bytes)
         .map_err(|_| failed())?;
@@ -120,7 +141,7 @@ mod tests {
 
     fn sealed() -> (Ephemeral, Sealed) {
         let device = Ephemeral::random().unwrap();
-        let sealed = seal(&device.public(), b"hush", "wifi/key", 7).unwrap();
+        let sealed = seal(&device.public(), &"ab".repeat(32), b"hush", "wifi/key", 7).unwrap();
         (device, sealed)
     }
 
@@ -131,8 +152,8 @@ mod tests {
             device.open(key, content, name, at)
         };
         assert_eq!(
-            open(device, &one.key, &one.sealed, "wifi/key", 7).as_deref(),
-            Some(&b"hush"[..])
+            open(device, &one.key, &one.sealed, "wifi/key", 7),
+            Some(("ab".repeat(32), b"hush".to_vec()))
         );
         let wrong = |name: &str, at: u64, change: &dyn Fn(&mut Sealed)| {
             let (device, mut one) = sealed();
@@ -157,8 +178,10 @@ mod tests {
     #[test]
     fn a_key_that_makes_the_secret_known_is_refused() {
         let zero = text::encode(&[0; 32]);
-        assert!(seal(&zero, b"hush", "x", 0).is_err());
-        assert!(seal("", b"hush", "x", 0).is_err());
+        let hash = "ab".repeat(32);
+        assert!(seal(&zero, &hash, b"hush", "x", 0).is_err());
+        assert!(seal("", &hash, b"hush", "x", 0).is_err());
+        assert!(seal(&sealed().0.public(), "", b"hush", "x", 0).is_err());
         assert!(!sealed().1.sealed.contains(&text::encode(b"hush")));
     }
 }

@@ -385,8 +385,9 @@ impl Trust {
             &response.reference,
             response.offset,
         );
-        let content =
+        let (sha256, content) =
             content.ok_or_else(|| untrusted("the answer is not sealed to this device"))?;
+        response.sha256 = Some(sha256);
         response.data = text::encode(&content);
         Ok(response)
     }

@@ -163,7 +163,9 @@ async fn piece(
         return Ok(asked.message.reply(payload::DATA_RESPONSE, &response));
     };
     let invalid = |e: String| (ErrorCode::Invalid, e);
-    let sealed = seal::seal(to, &bytes, reference, offset).map_err(invalid)?;
+    // The hash goes under the seal too: a short secret could be guessed by it.
+    let sha256 = response.sha256.take().unwrap_or_default();
+    let sealed = seal::seal(to, &sha256, &bytes, reference, offset).map_err(invalid)?;
     let value = serde_json::to_value(&response).map_err(|e| invalid(e.to_string()))?;
     let Value::Object(mut fields) = value else {
         return Err(invalid("an answer is an object".to_owned()));

@@ -15,6 +15,8 @@ use triton::message::{ErrorCode, Message, payload};
 const INSTANCE_LIMIT: usize = 128;
 /// Longest id of a process or a journal that is kept, in characters.
 const ID_LIMIT: usize = 128;
+/// So often a connection may become another instance.
+const MAX_MOVES: u32 = 8;
 /// So often a new connection may find another one in its place that lives no more.
 const MAX_PROBES: usize = 3;
 
@@ -53,6 +55,7 @@ impl Session<'_> {
                 &self.connection.identifier,
                 &hello,
                 shown.as_ref(),
+                false,
             )
             .await;
         let pinned = match admitted {
@@ -72,6 +75,10 @@ impl Session<'_> {
         {
             // It was taken for a plain Triton because its hello came late, or it changes its instance.
             let (key, plain) = (key.clone(), *plain);
+            self.moves += 1;
+            if self.moves > MAX_MOVES {
+                return self.connection.close("too many instances");
+            }
             self.finish_records().await;
             self.leave().await;
             if plain {
@@ -81,16 +88,27 @@ impl Session<'_> {
         let short = |id: &String| !id.is_empty() && id.chars().count() <= ID_LIMIT;
         let last = hello.journal.as_ref().map_or(0, |journal| journal.last);
         let arrival = Arrival {
-            instance: Some(hello.instance),
+            instance: Some(hello.instance.clone()),
             hello: Some(hello_json),
             address: self.peer.0.to_string(),
-            hostname: hello.hostname,
-            run: hello.run.filter(short),
-            journal: hello.journal.map(|journal| journal.id).filter(short),
+            hostname: hello.hostname.clone(),
+            run: hello.run.clone().filter(short),
+            journal: hello
+                .journal
+                .as_ref()
+                .map(|journal| journal.id.clone())
+                .filter(short),
             message: Some(message.clone()),
         };
         if let Some(key) = self.take_place(&arrival).await {
             self.be_agent(&key, false, arrival.journal.is_some());
+            if shown.is_some() {
+                let (db, identifier) = (&self.app.db, &key.identifier);
+                let kept = registry.admit_key(db, identifier, &hello, shown.as_ref(), true);
+                if let Err(reason) = kept.await {
+                    return self.distrust(message, &hello, shown, &reason);
+                }
+            }
             if arrival.journal.is_some() {
                 self.check_numbering(&key, last);
             }

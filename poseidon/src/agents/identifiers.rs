@@ -58,15 +58,29 @@ impl From<StoreError> for IdentifierError {
 pub(crate) struct Pin {
     /// None.
     pub none: bool,
-    /// The one with this id. Else the only one that was shown.
+    /// The one with this id, or this whole key. Else the only one that was shown.
     pub id: Option<String>,
 }
 
 impl Pin {
-    fn choose(&self, shown: &[PublicKey]) -> Result<Option<PublicKey>> {
+    /// `shown` is what was shown since it was refused, or since the start; `None` where nobody has come.
+    fn choose(&self, shown: Option<&[PublicKey]>) -> Result<Option<PublicKey>> {
         if self.none {
             return Ok(None);
         }
+        if let Some(Ok(key)) = self.id.as_ref().map(|id| id.parse()) {
+            return Ok(Some(key));
+        }
+        let shown = match (shown, &self.id) {
+            (Some(shown), _) => shown,
+            (None, Some(_)) => &[],
+            (None, None) => {
+                let text = "no device has come with this identifier since it was refused, or since Poseidon's start, so that \
+                            its key is not known: wait until it tries again, give the key that 'triton trust show' prints \
+                            there as --key, or approve it without one by --no-pin";
+                return Err(IdentifierError::Invalid(text.to_owned()));
+            }
+        };
         let ids = || {
             let ids: Vec<String> = shown.iter().map(|key| key.id().to_string()).collect();
             ids.join(", ")
@@ -116,11 +130,11 @@ impl Registry {
         Some(row.hash.clone())
     }
 
-    /// Notes an identifier that nobody knows.
+    /// Notes an identifier that nobody knows; of one that is refused only the keys count, should it be let in.
     pub fn knock(&self, hash: &str, address: &str, agent: &str, key: Option<PublicKey>) {
         let mut inner = lock(&self.inner);
-        // Somebody may have let it in, or refused it, since it was looked up.
-        if inner.identifiers.contains_key(hash) {
+        // Somebody may have let it in since it was looked up.
+        if inner.identifiers.get(hash).is_some_and(|row| !row.refused) {
             return;
         }
         if inner.pending.len() >= MAX_PENDING && !inner.pending.contains_key(hash) {
@@ -159,7 +173,9 @@ impl Registry {
         pending.agent = agent.chars().take(AGENT_LIMIT).collect();
         pending.last_seen = time;
         pending.attempts += 1;
-        self.publish_pending();
+        if !inner.identifiers.contains_key(hash) {
+            self.publish_pending();
+        }
     }
 
     /// Identifiers that wait, newest first.
@@ -188,15 +204,27 @@ impl Registry {
         pin: &Pin,
     ) -> Result<IdentifierView> {
         let hash = self.find(id)?;
-        let known = lock(&self.inner).identifiers.get(&hash).cloned();
-        if let Some(known) = &known
-            && !known.refused
-            && name.as_ref().is_none_or(|name| *name == known.name)
-        {
-            return Ok(known.into());
+        let (known, shown) = {
+            let inner = lock(&self.inner);
+            let shown = inner.pending.get(&hash).map(|p| p.keys.clone());
+            (inner.identifiers.get(&hash).cloned(), shown)
+        };
+        if let Some(known) = known {
+            // One that is registered, or has pinned keys already, gets the named one besides.
+            let mut key = pin.id.clone();
+            if known.refused && !pin.none && !self.is_strict(&hash) {
+                let chosen = pin.choose(shown.as_deref())?;
+                return self.put_pinned(db, hash, name, None, false, chosen).await;
+            } else if known.refused && key.is_some() {
+                let chosen = pin.choose(shown.as_deref())?;
+                key = chosen.map(|key| key.to_string());
+            }
+            if let Some(key) = key.filter(|_| !pin.none) {
+                self.accept_key(db, &hash, Some(&key)).await?;
+            }
+            return self.put(db, hash, name, None, false).await;
         }
-        let shown = lock(&self.inner).pending.get(&hash).map(|p| p.keys.clone());
-        let key = pin.choose(&shown.unwrap_or_default())?;
+        let key = pin.choose(Some(&shown.unwrap_or_default()))?;
         self.put_pinned(db, hash, name, None, false, key).await
     }
 
@@ -230,6 +258,7 @@ impl Registry {
     /// Forgets an identifier and its instances; returns its hash.
     pub(crate) async fn forget(&self, db: &Db, id: &str) -> Result<String> {
         let hash = self.find(id)?;
+        let _turn = self.turn(&hash).await;
         if lock(&self.inner).pending.remove(&hash).is_some() {
             self.publish_pending();
         }
@@ -271,6 +300,7 @@ impl Registry {
         refused: bool,
         key: Option<PublicKey>,
     ) -> Result<IdentifierView> {
+        let _turn = self.turn(&hash).await;
         let known = lock(&self.inner).identifiers.get(&hash).cloned();
         let name = name
             .or_else(|| known.as_ref().map(|k| k.name.clone()))
@@ -319,7 +349,13 @@ impl Registry {
         for key in &keys {
             self.publish(key);
         }
-        if inner.pending.remove(&hash).is_some() {
+        // The keys of one that is refused are kept, should it be let in after all.
+        let waited = if refused {
+            inner.pending.contains_key(&hash)
+        } else {
+            inner.pending.remove(&hash).is_some()
+        };
+        if waited {
             self.publish_pending();
         }
         Ok(view)
@@ -360,7 +396,9 @@ impl Registry {
 }
 
 fn pending_list(inner: &super::registry::Inner) -> Vec<PendingView> {
-    let mut all: Vec<_> = inner.pending.values().cloned().collect();
+    let waits = inner.pending.iter();
+    let waits = waits.filter(|(hash, _)| !inner.identifiers.contains_key(*hash));
+    let mut all: Vec<_> = waits.map(|(_, pending)| pending.clone()).collect();
     all.sort_by(|a, b| b.last_seen.total_cmp(&a.last_seen));
     all
 }

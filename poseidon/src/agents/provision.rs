@@ -288,6 +288,18 @@ impl From<String> for Failure {
     }
 }
 
+/// Whether the same would be refused again: by the device's policy, say.
+fn lasts(code: &ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Invalid
+            | ErrorCode::TooLarge
+            | ErrorCode::Refused
+            | ErrorCode::Untrusted
+            | ErrorCode::UnknownType
+    )
+}
+
 /// Brings an agent what it should have, until it has it.
 async fn bring(app: &Arc<App>, key: &Key, connection: &Arc<Connection>, what: What) {
     let (mut tries, mut pause) = (0, PAUSE);
@@ -382,14 +394,7 @@ async fn bring_schedule(connection: &Connection, wanted: &Wanted) -> Result<(), 
                 _ => false,
             },
             lasts: match &e {
-                AskError::Refused(error) => matches!(
-                    error.code,
-                    ErrorCode::Invalid
-                        | ErrorCode::TooLarge
-                        | ErrorCode::Refused
-                        | ErrorCode::Untrusted
-                        | ErrorCode::UnknownType
-                ),
+                AskError::Refused(error) => lasts(&error.code),
                 AskError::TooLarge(_) => true,
                 _ => false,
             },
@@ -444,7 +449,7 @@ async fn outcome(live: &Live) -> Result<(), Failure> {
         let error: payload::Error = serde_json::from_str(error.get()).map_err(|e| e.to_string())?;
         return Err(Failure {
             busy: error.code == ErrorCode::Busy,
-            lasts: false,
+            lasts: lasts(&error.code),
             reason: format!("{}: {}", error.code, error.message),
         });
     }

@@ -16,11 +16,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
+/// Locks among which the changes of keys are spread, by the first digits of the identifier's hash.
+const TURNS: usize = 256;
 /// Identifiers that knock and are not registered; the one that was silent longest makes room.
 pub const MAX_PENDING: usize = 1000;
 /// Instances of one identifier. A cluster that makes new ones every day must not fill the store: the one that is
 /// down and was silent longest makes room.
-const MAX_INSTANCES: usize = 10_000;
+pub(super) const MAX_INSTANCES: usize = 10_000;
 
 pub(super) struct Agent {
     pub row: Instance,
@@ -71,6 +73,10 @@ pub(super) struct Inner {
     evicted: Vec<Key>,
 }
 
+/// An instance that is held to a key makes room when it was silent for so long, in seconds: else who has the identifier
+/// could push it out and take its name.
+const SILENT: f64 = 7.0 * 86_400.0;
+
 /// An agent that a name stands for.
 #[derive(Clone)]
 pub struct Target {
@@ -99,6 +105,7 @@ pub struct Registry {
     pub(super) events: Events,
     /// Something should be stored soon.
     pub changed: Notify,
+    turns: Vec<tokio::sync::Mutex<()>>,
     pub(super) heartbeat_seconds: u32,
 }
 
@@ -123,8 +130,17 @@ impl Registry {
             inner: Mutex::new(inner),
             events,
             changed: Notify::new(),
+            turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
             heartbeat_seconds,
         }
+    }
+
+    /// The turn to change what is stored of an identifier and its keys. Both are read, stored and only then changed in
+    /// memory: who comes meanwhile would write back what was.
+    pub(super) async fn turn(&self, identifier: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let digits = identifier.get(..2).unwrap_or_default();
+        let place = usize::from_str_radix(digits, 16).unwrap_or(0) % TURNS;
+        self.turns[place].lock().await
     }
 
     /// Seconds between heartbeats.
@@ -189,14 +205,18 @@ impl Registry {
         if agents_of(inner, identifier).count() < MAX_INSTANCES {
             return true;
         }
+        let since = now() - SILENT;
         let oldest = agents_of(inner, identifier)
-            .filter(|(_, agent)| agent.connection.is_none())
+            .filter(|(key, agent)| {
+                agent.connection.is_none() && (agent.row.last_seen < since || !inner.holds(key))
+            })
             .min_by(|a, b| a.1.row.last_seen.total_cmp(&b.1.row.last_seen))
             .map(|(key, _)| key.clone());
         let Some(oldest) = oldest else {
             return false;
         };
         inner.agents.remove(&oldest);
+        inner.forget_key(&oldest);
         self.publish_removed(inner, &oldest);
         inner.evicted.push(oldest);
         true
@@ -249,6 +269,7 @@ impl Registry {
             return false;
         }
         inner.agents.remove(key);
+        inner.forget_key(key);
         self.publish_removed(&inner, key);
         true
     }

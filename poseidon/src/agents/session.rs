@@ -58,6 +58,7 @@ pub async fn run<S>(
         warned: false,
         recorder: None,
         provider: None,
+        moves: 0,
     };
     // Reading and writing go on side by side, so that two full sockets cannot wait for each other.
     let ending = tokio::select! {
@@ -159,6 +160,8 @@ pub(super) struct Session<'a> {
     pub recorder: Option<Recorder>,
     /// Gives it content, once it has asked for some.
     pub provider: Option<Provider>,
+    /// How often it has become another instance.
+    pub moves: u32,
 }
 
 impl Session<'_> {

@@ -1,7 +1,8 @@
 //! Keys of devices: which of them a `hello` may come with. All of it is in memory, and stored before it counts.
 
+use super::Key;
 use super::identifiers::IdentifierError;
-use super::registry::{Inner, Registry, agents_of};
+use super::registry::{Inner, MAX_INSTANCES, Registry, agents_of};
 use crate::jobs::lock;
 use crate::store::Db;
 use crate::store::trust::DeviceKey;
@@ -13,8 +14,8 @@ use triton::message::sign::{KeyId, PublicKey, follow};
 
 /// Pinned keys of one identifier.
 const MAX_PINS: usize = 1000;
-/// Instances of one identifier whose key is remembered; the oldest makes room.
-const MAX_SHOWN: usize = 10_000;
+/// Instances of one identifier whose key is remembered: as many as have a place in the registry, with which it goes.
+const MAX_SHOWN: usize = MAX_INSTANCES;
 /// Refusals of one identifier that are shown.
 const MAX_REFUSED: usize = 8;
 /// Characters of a reason or an instance that are kept.
@@ -149,6 +150,11 @@ impl Keys {
         }
     }
 
+    /// Whoever has shown a key is not pushed out by those who come later.
+    fn has_room(&self, instance: &str) -> bool {
+        self.shown.len() < MAX_SHOWN || self.shown.contains_key(instance)
+    }
+
     /// Takes rows that are stored.
     fn take(&mut self, rows: &[DeviceKey]) {
         if rows.iter().any(|row| row.instance.is_empty()) {
@@ -163,11 +169,12 @@ impl Keys {
                 self.pins.push((key, row.since));
                 continue;
             }
-            if self.shown.len() >= MAX_SHOWN && !self.shown.contains_key(&row.instance) {
-                let oldest = self.shown.iter().min_by(|a, b| a.1.1.total_cmp(&b.1.1));
-                if let Some(oldest) = oldest.map(|(instance, _)| instance.clone()) {
-                    self.shown.remove(&oldest);
-                }
+            if !self.has_room(&row.instance) {
+                log::error!(
+                    "more keys of {} are stored than it may have",
+                    row.identifier
+                );
+                continue;
             }
             self.shown.insert(row.instance.clone(), (key, row.since));
         }
@@ -189,6 +196,19 @@ pub(super) fn book(rows: Vec<DeviceKey>) -> Book {
 }
 
 impl Inner {
+    /// An instance is gone, and the key that it was held to with it.
+    pub(super) fn forget_key(&mut self, key: &Key) {
+        if let Some(keys) = self.book.get_mut(&key.identifier) {
+            keys.shown.remove(&key.instance);
+        }
+    }
+
+    /// Whether an instance is held to a key.
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        let keys = self.book.get(&key.identifier);
+        keys.is_some_and(|keys| keys.shown.contains_key(&key.instance))
+    }
+
     /// Pins what is stored.
     pub(super) fn pin(&mut self, identifier: &str, rows: &[DeviceKey]) {
         let keys = self.book.entry(identifier.to_owned()).or_default();
@@ -197,23 +217,35 @@ impl Inner {
 }
 
 impl Registry {
-    /// Whether a `hello` may come in by its key, which it has proved to have. `Ok` says whether that is pinned.
+    /// Whether a `hello` may come in by its key, which it has proved to have. `Ok` says whether that is pinned. The first
+    /// key of an instance is kept once that has its `place` in the registry: one that has none takes no room here.
     pub(super) async fn admit_key(
         &self,
         db: &Db,
         identifier: &str,
         hello: &Hello,
         shown: Option<&PublicKey>,
+        place: bool,
     ) -> Result<bool, String> {
-        let judgement = {
+        let judge = || {
             let mut inner = lock(&self.inner);
             let keys = inner.book.entry(identifier.to_owned()).or_default();
             keys.judge(identifier, hello, shown)
         };
-        match judgement {
-            Judgement::In(pinned) => Ok(pinned),
+        match judge() {
+            Judgement::In(pinned) => return Ok(pinned),
+            Judgement::Out(reason) => return Err(reason),
             // A trial changes nothing.
-            Judgement::Store(_, pinned) if hello.probe => Ok(pinned),
+            Judgement::Store(_, pinned) if hello.probe || !(pinned || place) => return Ok(pinned),
+            Judgement::Store(..) => {}
+        }
+        let _turn = self.turn(identifier).await;
+        match judge() {
+            Judgement::In(pinned) => Ok(pinned),
+            Judgement::Out(reason) => Err(reason),
+            Judgement::Store(_, false) if !self.has_room(identifier, &hello.instance) => Err(
+                format!("{MAX_SHOWN} instances of this identifier have keys already"),
+            ),
             Judgement::Store(rows, pinned) => {
                 let (hash, stored) = (identifier.to_owned(), rows.clone());
                 let instance = if pinned { "" } else { &hello.instance }.to_owned();
@@ -225,8 +257,13 @@ impl Registry {
                 keys.take(&rows);
                 Ok(pinned)
             }
-            Judgement::Out(reason) => Err(reason),
         }
+    }
+
+    fn has_room(&self, identifier: &str, instance: &str) -> bool {
+        let inner = lock(&self.inner);
+        let keys = inner.book.get(identifier);
+        keys.is_none_or(|keys| keys.has_room(instance))
     }
 
     /// Whether an identifier is for pinned keys only.
@@ -290,6 +327,7 @@ impl Registry {
                 return Err(invalid(text));
             }
         };
+        let _turn = self.turn(identifier).await;
         let rows = {
             let inner = lock(&self.inner);
             let empty = Keys::default();
@@ -356,6 +394,7 @@ impl Registry {
         db: &Db,
         identifier: &str,
     ) -> Result<KeysView, IdentifierError> {
+        let _turn = self.turn(identifier).await;
         let hash = identifier.to_owned();
         db.call(move |store| store.set_device_keys(&hash, None, &[]))
             .await?;
@@ -428,3 +467,7 @@ pub(crate) struct TrustView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untrusted: Option<&'a Refused>,
 }
+
+#[cfg(test)]
+#[path = "trust_tests.rs"]
+mod tests;

@@ -82,6 +82,13 @@ pub fn answer(app: &Arc<App>, in_path: Option<&str>, mut request: Request) -> Re
         );
     }
     let id = fingerprint(&hash);
+    if admission != Admission::Registered {
+        let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
+        let agent = text(header::USER_AGENT.as_str()).unwrap_or("");
+        let key = text(DEVICE_KEY).and_then(|key| key.parse().ok());
+        let address = peer.0.to_string();
+        app.registry.knock(&hash, &address, agent, key);
+    }
     match admission {
         Admission::Registered => {}
         Admission::Refused => {
@@ -89,15 +96,6 @@ pub fn answer(app: &Arc<App>, in_path: Option<&str>, mut request: Request) -> Re
             return (StatusCode::FORBIDDEN, text).into_response();
         }
         Admission::Unknown => {
-            let agent = headers
-                .get(header::USER_AGENT)
-                .and_then(|v| v.to_str().ok());
-            let key = headers
-                .get(DEVICE_KEY)
-                .and_then(|v| v.to_str().ok())
-                .and_then(|key| key.parse().ok());
-            app.registry
-                .knock(&hash, &peer.0.to_string(), agent.unwrap_or(""), key);
             log::info!("identifier {id} from {} is not registered", peer.0);
             let text = format!(
                 "This identifier is not registered. An operator lets it in with: poseidon approve {id} --name NAME\n"

@@ -98,6 +98,8 @@ impl Who {
                 notes.push(' ');
             }
             notes.push_str(text);
+        } else if !notes.ends_with('…') {
+            notes.push_str(" …");
         }
     }
 
@@ -174,7 +176,13 @@ async fn enter(
     caller.principal.name.clone_into(&mut act.who);
     caller.principal.role.as_str().clone_into(&mut act.role);
     if let Err(refusal) = may(route, &caller, &head.method, &head.headers) {
-        record(app, act, refusal.status.as_u16()).await;
+        // Who has many refused must not push out what else is in the log.
+        if let Some(passed_over) = caller.principal.may_note() {
+            if passed_over > 0 {
+                act.detail = format!("{passed_over} refused calls before it are not written down");
+            }
+            record(app, act, refusal.status.as_u16()).await;
+        }
         return Err(refusal);
     }
     let who = Who {
@@ -203,7 +211,7 @@ async fn enter(
                 format!("nothing was done, for it cannot be written into the audit log: {e}");
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", text)
         });
-        Some(begun?)
+        Some(begun?.telling(who.notes.clone()))
     } else {
         None
     };

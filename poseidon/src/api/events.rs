@@ -247,6 +247,11 @@ impl Watcher {
                 let (name, revision) = (name.as_str(), revision.as_str());
                 Line::Scripts { name, revision }.bytes()
             }
+            Change::Schedule(identifier)
+                if !self.who.sees_identifier(&self.app.registry, identifier) =>
+            {
+                None
+            }
             Change::Schedule(identifier) => {
                 let (name, _) = self.app.registry.settings(identifier)?;
                 let name = name.as_str();

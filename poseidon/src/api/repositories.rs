@@ -178,7 +178,8 @@ pub(super) async fn put(
         mode,
         default,
     };
-    let put = async move { make(&app, &name, &hash, edit, query.comment, query.parent).await };
+    let put =
+        async move { make(&app, &who, &name, &hash, edit, query.comment, query.parent).await };
     whole(put).await?
 }
 
@@ -191,7 +192,7 @@ pub(super) async fn remove(
     let hash = identifier(&app, &who, &name)?;
     check_path(&path).map_err(ApiError::invalid)?;
     let edit = Edit::Remove(path);
-    make(&app, &name, &hash, edit, query.comment, query.parent).await
+    make(&app, &who, &name, &hash, edit, query.comment, query.parent).await
 }
 
 pub(super) async fn replace(
@@ -216,7 +217,16 @@ pub(super) async fn replace(
     let blobs = app.blobs.clone();
     let found = blocking(move || Ok(files.into_iter().map(|f| look_up(&blobs, f)).collect()));
     let found: Result<Vec<NewScript>, ApiError> = found.await?;
-    make(&app, &name, &hash, Edit::Whole(found?), comment, parent).await
+    make(
+        &app,
+        &who,
+        &name,
+        &hash,
+        Edit::Whole(found?),
+        comment,
+        parent,
+    )
+    .await
 }
 
 pub(super) async fn revert(
@@ -237,7 +247,7 @@ pub(super) async fn revert(
     } else {
         comment
     };
-    make(&app, &name, &hash, edit, comment, parent).await
+    make(&app, &who, &name, &hash, edit, comment, parent).await
 }
 
 /// Finds the content of a file of a whole revision, which stays from here on.
@@ -308,6 +318,7 @@ fn mode(text: Option<&str>) -> Result<Option<u32>, ApiError> {
 
 async fn make(
     app: &App,
+    who: &Who,
     name: &str,
     hash: &str,
     edit: Edit,
@@ -320,6 +331,7 @@ async fn make(
         files,
     } = app.repositories.edit(hash, edit, comment, parent).await?;
     if let Some(revision) = revision.as_ref().filter(|_| changed) {
+        who.note(&format!("revision {}", revision.revision));
         log::info!(
             "the scripts of {name} are at revision {} ({})",
             revision.revision,

@@ -5,6 +5,7 @@ use super::door::Who;
 use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, identifier, json, read, whole};
 use crate::agents::provision;
+use crate::doors::audit::{short, summary};
 use crate::schedules::SetError;
 use crate::server::App;
 use crate::store::schedules::Schedule;
@@ -15,6 +16,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use triton::message::{Message, payload};
+
+/// Characters of an entry that are written down.
+const ENTRY: usize = 500;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,12 +139,12 @@ async fn set(
     parent: Option<String>,
 ) -> Answer {
     let hash = identifier(&app, &who, &name)?;
-    let names = entries.as_array().into_iter().flatten();
-    for name in names.filter_map(|entry| entry["name"].as_str()) {
-        who.note(name);
-    }
+    let before = app.schedules.get(&hash).await?;
+    // Before it is done: of a call whose client goes away meanwhile no more is known.
+    note(&who, before.as_ref(), &entries);
     let work = async move {
         let (changed, schedule) = app.schedules.set(&hash, &entries, parent).await?;
+        who.note(&format!("revision {}", schedule.revision));
         if changed {
             log::info!("{name} has a new schedule, revision {}", schedule.revision);
         }
@@ -148,6 +152,21 @@ async fn set(
         Ok(json(&Edited { changed, schedule }))
     };
     whole(work).await?
+}
+
+/// Writes down what is new in a schedule and what is gone: nothing else keeps what ran by it.
+fn note(who: &Who, before: Option<&Schedule>, entries: &Value) {
+    let before = before.and_then(|s| serde_json::from_str(s.entries.get()).ok());
+    let before: Vec<Value> = before.unwrap_or_default();
+    let now = entries.as_array().map_or(&[][..], Vec::as_slice);
+    for entry in now.iter().filter(|entry| !before.contains(entry)) {
+        let (_, told) = summary(entry.to_string().as_bytes());
+        who.note(&format!("set ({})", short(&told, ENTRY)));
+    }
+    let named = |entries: &[Value], name: &Value| entries.iter().any(|e| e["name"] == *name);
+    for entry in before.iter().filter(|entry| !named(now, &entry["name"])) {
+        who.note(&format!("removed {}", entry["name"]));
+    }
 }
 
 /// What a device says of its schedule now: its own entries too, and the times of all.

@@ -21,6 +21,9 @@ const BODY: usize = 4096;
 #[serde(deny_unknown_fields)]
 struct Login {
     token: String,
+    /// It comes from a link, which anybody may have made.
+    #[serde(default)]
+    link: bool,
 }
 
 /// Who is signed in.
@@ -79,6 +82,15 @@ async fn open(
     // What serde says of it could have the token in it.
     let login: Login = serde_json::from_slice(&body)
         .map_err(|_| ApiError::invalid("the body is {\"token\":\"…\"}"))?;
+    if login.link
+        && let Some(old) = &old
+    {
+        let text = format!(
+            "{} is signed in: sign out before you use a link with a token",
+            old.principal.name
+        );
+        return Err(ApiError::conflict(text));
+    }
     let mut act = Act {
         address: address.to_string(),
         act: "session.login".to_owned(),

@@ -3,18 +3,20 @@
 //! An act is written down before it begins, and refused where that fails; how it ended is added before it is answered. A
 //! row without a status is of an act that nobody knows the end of: Poseidon was killed meanwhile, say.
 
+use crate::jobs::lock;
 use crate::store::doors::{Act, ActFilter};
 use crate::store::{Db, Result};
 use crate::time::now;
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
 
 /// Longest target, in characters.
 const TARGET: usize = 300;
 /// Longest text about an act, in characters.
 const DETAIL: usize = 2000;
 /// Longest text that is added when it is over, in characters.
-const MORE: usize = 1000;
+const MORE: usize = 4000;
 /// Items of a list that are shown.
 const ITEMS: usize = 20;
 /// How deep a body is looked at.
@@ -32,6 +34,7 @@ const SHOWN: &[&str] = &[
     "command",
     "comment",
     "concurrency",
+    "cron",
     "days",
     "destination",
     "directory",
@@ -79,6 +82,8 @@ pub struct Begun {
     db: Db,
     seq: u64,
     over: bool,
+    /// What is added where it ends without a word.
+    notes: Arc<Mutex<String>>,
 }
 
 impl Audit {
@@ -94,11 +99,15 @@ impl Audit {
             allowed: true,
             ..bounded(act)
         };
+        let line = line(&act);
         let seq = self.0.call(move |store| store.begin_act(&act)).await?;
+        // Logs can be shipped to where nobody here can change them.
+        log::info!("act {seq} begins: {line}");
         Ok(Begun {
             db: self.0.clone(),
             seq,
             over: false,
+            notes: Arc::default(),
         })
     }
 
@@ -109,7 +118,9 @@ impl Audit {
             allowed,
             ..bounded(act)
         };
-        self.0.call(move |store| store.begin_act(&act)).await?;
+        let line = line(&act);
+        let seq = self.0.call(move |store| store.begin_act(&act)).await?;
+        log::info!("act {seq}: {line}: {status}");
         Ok(())
     }
 
@@ -129,10 +140,18 @@ impl Audit {
 }
 
 impl Begun {
+    /// Adds what is noted meanwhile, even where its client goes away.
+    #[must_use]
+    pub fn telling(mut self, notes: Arc<Mutex<String>>) -> Self {
+        self.notes = notes;
+        self
+    }
+
     /// Adds how it ended. That it began is known anyhow.
     pub async fn end(mut self, status: u16, more: &str) {
         self.over = true;
         let (seq, more) = (self.seq, short(more, MORE));
+        log::info!("act {seq} ends: {status}");
         let ended = self
             .db
             .call(move |store| store.end_act(seq, status, &more))
@@ -146,11 +165,25 @@ impl Begun {
 impl Drop for Begun {
     fn drop(&mut self) {
         if !self.over {
-            let seq = self.seq;
+            let (seq, notes) = (self.seq, short(&lock(&self.notes), MORE));
+            let more = format!("{notes} its client went away");
             self.db
-                .post(move |store| store.end_act(seq, BROKEN, "its client went away"));
+                .post(move |store| store.end_act(seq, BROKEN, more.trim()));
         }
     }
+}
+
+/// An act for the log of the server, without its arguments.
+fn line(act: &Act) -> String {
+    let target = act.target.escape_debug();
+    let Act {
+        who,
+        role,
+        address,
+        act,
+        ..
+    } = act;
+    format!("{who:?} ({role}) at {address}: {act} {target}")
 }
 
 fn bounded(act: Act) -> Act {
@@ -162,7 +195,8 @@ fn bounded(act: Act) -> Act {
     }
 }
 
-fn short(text: &str, limit: usize) -> String {
+/// At most so many characters of a text.
+pub fn short(text: &str, limit: usize) -> String {
     let mut chars = text.chars();
     let mut short: String = chars.by_ref().take(limit).collect();
     if chars.next().is_some() {
@@ -393,6 +427,35 @@ mod tests {
             .await;
         changed.unwrap();
         assert_eq!(find(ActFilter::default()).await[1].status, Some(403));
+    }
+
+    #[tokio::test]
+    async fn what_anybody_can_have_written_down_pushes_nothing_out() {
+        let (_dir, audit) = log();
+        audit
+            .record(act("trust.accept", "box"), true, 200)
+            .await
+            .unwrap();
+        for n in 0..60 {
+            let (allowed, status) = [(false, 403), (true, 400), (true, 200)][n % 3];
+            let what = if n % 3 == 2 {
+                "session.login"
+            } else {
+                "jobs.create"
+            };
+            audit.record(act(what, ""), allowed, status).await.unwrap();
+        }
+        // A tenth of them, and room for some more.
+        assert_eq!(audit.prune(200, 90).await.unwrap(), 42);
+        assert_eq!(audit.prune(200, 90).await.unwrap(), 0);
+        let filter = ActFilter {
+            limit: 100,
+            ..ActFilter::default()
+        };
+        let left = audit.find(filter).await.unwrap();
+        assert_eq!(left.len(), 20);
+        assert_eq!(left[0].act, "audit.prune.minor");
+        assert_eq!(left.last().unwrap().act, "trust.accept");
     }
 
     #[tokio::test]

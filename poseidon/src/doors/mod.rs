@@ -17,7 +17,9 @@ use crate::store::{Db, Only, StoreError};
 use crate::time::now;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
@@ -44,6 +46,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const TRIES: (f64, f64) = (10.0, 0.1);
 /// The same for all addresses together.
 const ALL_TRIES: (f64, f64) = (100.0, 1.0);
+/// Calls beyond its role that are written down of a token at once, and how many more each second.
+const REFUSALS: (f64, f64) = (100.0, 0.1);
 
 /// What a token may. Each may what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,9 +93,45 @@ pub struct Principal {
     pub expires: Option<f64>,
     scope: Scope,
     hash: String,
+    refusals: Refusals,
+}
+
+/// Calls of a token that were refused, as far as they are written down.
+struct Refusals {
+    noted: Attempts,
+    /// Those that were not, since the last one that was.
+    passed_over: AtomicU64,
+}
+
+impl Refusals {
+    fn new() -> Self {
+        Self {
+            noted: Attempts::new(REFUSALS.0, REFUSALS.1),
+            passed_over: AtomicU64::new(0),
+        }
+    }
+}
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Refusals")
+    }
 }
 
 impl Principal {
+    /// Whether a call of its that is refused is written down, and how many before it were not.
+    pub fn may_note(&self) -> Option<u64> {
+        let Refusals { noted, passed_over } = &self.refusals;
+        if noted
+            .check(IpAddr::V4(Ipv4Addr::UNSPECIFIED), false)
+            .is_ok()
+        {
+            return Some(passed_over.swap(0, Ordering::Relaxed));
+        }
+        passed_over.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
     /// The devices that it sees and touches.
     pub fn scope(&self) -> &Scope {
         &self.scope
@@ -220,6 +260,7 @@ impl Doors {
             expires: None,
             scope: Scope::default(),
             hash: hash(admin),
+            refusals: Refusals::new(),
         };
         let mut inner = Inner::default();
         for token in tokens {
@@ -490,6 +531,7 @@ fn read(token: Token) -> Result<Principal, String> {
         created: token.created,
         expires: token.expires,
         hash: token.hash,
+        refusals: Refusals::new(),
     })
 }
 

@@ -95,6 +95,7 @@ pub trait DoorStore {
     fn end_act(&mut self, seq: u64, status: u16, more: &str) -> Result<()>;
     /// Acts, newest first.
     fn acts(&mut self, filter: &ActFilter) -> Result<Vec<Act>>;
-    /// Deletes old acts: the oldest tenth where there are more than `rows`, and those before `before`. A note of that stays.
+    /// Deletes old acts: the oldest tenth where there are more than `rows`, and those before `before`. Of refused and failed
+    /// calls and of logins only so many stay as a tenth of `rows`. A note of that stays.
     fn prune_acts(&mut self, rows: u64, before: f64, now: f64) -> Result<u64>;
 }

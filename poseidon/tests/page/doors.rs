@@ -44,6 +44,14 @@ fn keeps_no_token_and_shows_what_the_role_may() {
     }
     let kept = "[document.cookie, localStorage.length, sessionStorage.length, document.getElementById('token').value]";
     assert_eq!(browser.eval(kept), json!(["", 0, 0, ""]));
+    // A link does not make somebody else of who is signed in.
+    world
+        .browser
+        .go(&world.url(&format!("#token={}", world.token)));
+    browser.until_text("#notice", "eyes is signed in");
+    browser.until_text("#who", "eyes · viewer · gate-*");
+    browser.reload();
+    browser.until_text("#who", "eyes · viewer · gate-*");
     world.open("gate-lyon");
     for hidden in ["#run", "#files-form", "#forget"] {
         assert_eq!(browser.eval(&shown(hidden)), json!(false), "{hidden}");
@@ -52,7 +60,7 @@ fn keeps_no_token_and_shows_what_the_role_may() {
     browser.reload();
     browser.until_text("#who", "eyes");
     browser.until_text("#link-state", "live");
-    browser.no_trouble(Some("401"));
+    browser.no_trouble(Some("40"));
     // Who is out is out at once, and what was shown is gone.
     world.api("DELETE", "/tokens/eyes", &json!({}));
     browser.until("the form", &shown("#token"));

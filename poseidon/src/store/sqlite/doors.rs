@@ -7,6 +7,8 @@ use rusqlite::{OptionalExtension as _, params};
 
 /// A note of what was deleted comes at most so often for those that are too old, in seconds.
 const DAY: f64 = 86_400.0;
+/// What anybody with any token can have written down as often as he likes. The index of migration 10 has the same words.
+const MINOR: &str = "(allowed = 0 OR status >= 400 OR act IN ('session.login', 'session.logout', 'audit.prune.minor'))";
 
 impl DoorStore for Sqlite {
     fn tokens(&mut self) -> Result<Vec<Token>> {
@@ -175,6 +177,7 @@ impl DoorStore for Sqlite {
     }
 
     fn prune_acts(&mut self, rows: u64, before: f64, now: f64) -> Result<u64> {
+        let minor = self.prune_minor(rows / 10, now)?;
         // The newest `rows` stay. More goes at a time, so that there is not a note for each that goes.
         let over: Option<i64> = self
             .db
@@ -202,7 +205,7 @@ impl DoorStore for Sqlite {
             None
         };
         let Some(last) = by_number.max(by_age) else {
-            return Ok(0);
+            return Ok(minor);
         };
         let deleted = self
             .db
@@ -219,6 +222,44 @@ impl DoorStore for Sqlite {
             act: "audit.prune".to_owned(),
             target: "audit".to_owned(),
             detail: format!("{deleted} rows up to {last} are deleted ({reason})"),
+            allowed: true,
+            status: Some(200),
+            ..Act::default()
+        })?;
+        Ok(minor + deleted as u64)
+    }
+}
+
+impl Sqlite {
+    /// Of what is refused, or comes to nothing, the newest `rows` stay: it must not push out what was done.
+    fn prune_minor(&mut self, rows: u64, now: f64) -> Result<u64> {
+        let nth =
+            format!("SELECT seq FROM audit WHERE {MINOR} ORDER BY seq DESC LIMIT 1 OFFSET ?1");
+        let mut nth = self.db.prepare_cached(&nth)?;
+        let mut find = |place: u64| {
+            nth.query_row([saturate(place)], |row| row.get::<_, i64>(0))
+                .optional()
+        };
+        if find(rows)?.is_none() {
+            return Ok(0);
+        }
+        let Some(last) = find(rows - rows / 10)? else {
+            return Ok(0);
+        };
+        drop(nth);
+        let deleted = self
+            .db
+            .prepare_cached(&format!("DELETE FROM audit WHERE seq <= ?1 AND {MINOR}"))?
+            .execute([last])?;
+        self.begin_act(&Act {
+            time: now,
+            who: "poseidon".to_owned(),
+            act: "audit.prune.minor".to_owned(),
+            target: "audit".to_owned(),
+            detail: format!(
+                "{deleted} rows up to {last} are deleted, of calls that were refused or failed and of logins: these take a \
+                 tenth of --audit-rows at most"
+            ),
             allowed: true,
             status: Some(200),
             ..Act::default()
