@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// The same Poseidon is noted as refused again after so long, in seconds: flash wears.
 const NOTE_AGAIN: f64 = 86_400.0;
 /// Another one is not noted sooner, unless what was noted is gone.
-const NOTE_PAUSE: Duration = Duration::from_secs(600);
+const NOTE_PAUSE: Duration = Duration::from_mins(10);
 /// Digits of a challenge.
 const CHALLENGE: usize = 32;
 
