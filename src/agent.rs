@@ -17,6 +17,7 @@ use crate::link::status::LinkStatus;
 use crate::link::{Resolver, supervisor};
 use crate::local::server::{self, Socket};
 use crate::message::id;
+use crate::message::payload::{COMMAND, SCRIPT};
 use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::builtin::{self, Modules};
@@ -142,6 +143,17 @@ pub fn run(
             scripts: Arc::clone(&scripts),
             journal: Arc::clone(&journal),
             crew: crew.clone(),
+            works: {
+                let modules = Arc::clone(&modules);
+                Box::new(move |entry| {
+                    let (name, kind) = match entry.script {
+                        Some(_) => ("scripts", SCRIPT),
+                        None => ("command", COMMAND),
+                    };
+                    let absent = || modules.absent(kind).map_or(Ok(()), Err);
+                    if modules.has(name) { Ok(()) } else { absent() }
+                })
+            },
             permit: {
                 let policy = Arc::clone(&policy);
                 Box::new(move |entry| policy.check_run(entry))

@@ -189,6 +189,41 @@ fn what_is_set_is_kept_and_replaced_as_a_whole() {
 }
 
 #[test]
+fn a_schedule_is_no_way_round_what_is_switched_off() {
+    let own = "[schedule.own]\ncron = \"* * * * * *\"\ncommand = [\"true\"]\n";
+    let mut agent = agent(own);
+    let entries = json!([{"name": "a", "cron": "* * * * * *", "command": ["true"]}]);
+    set(&agent, "1", &entries).unwrap();
+    eventually("a run", || {
+        (entry(&agent, "a")["last"]["status"] == "succeeded").then_some(())
+    });
+    agent.stop();
+    let off = format!("[plugins]\noff = [\"command\"]\n{own}");
+    fs::write(agent.folder().join("triton.toml"), off).unwrap();
+    agent.start();
+    agent.wait_until_it_serves();
+    // What was set before does not run any more; the device's own does.
+    eventually("a refused run", || {
+        (entry(&agent, "a")["last"]["status"] == "refused").then_some(())
+    });
+    eventually("a run of its own", || {
+        (entry(&agent, "own")["last"]["status"] == "succeeded").then_some(())
+    });
+    let skipped = records(&agent, 103);
+    assert!(
+        skipped.iter().any(|r| r.data.get().contains("plugins.off")),
+        "{skipped:?}"
+    );
+    let error = set(&agent, "2", &entries).unwrap_err();
+    assert!(
+        error.contains("entry a") && error.contains("plugins.off"),
+        "{error}"
+    );
+    let script = json!([{"name": "s", "cron": "@daily", "script": "x.sh"}]);
+    set(&agent, "3", &script).unwrap();
+}
+
+#[test]
 fn a_schedule_in_xml_is_taken_as_well() {
     let agent = agent("");
     let done = agent.folder().join("done");

@@ -1,7 +1,7 @@
 //! How a job ended, as a message and as a record of the journal.
 
 use crate::message::Message;
-use crate::message::payload::{self, JobResult, Record, Status, code};
+use crate::message::payload::{self, ErrorCode, JobResult, Record, Status, code};
 use crate::message::text::{self, Data, Encoding};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -67,7 +67,7 @@ impl Ending {
         let mut cut = false;
         loop {
             let data = self.data();
-            if data.len() <= room && xml_length(&data) <= XML_LIMIT {
+            if data.len() <= room && travels(&data) {
                 break;
             }
             let shorter = match &mut self {
@@ -89,6 +89,10 @@ impl Ending {
                 }
             };
             if !shorter {
+                if let Self::Error(error) = &mut self {
+                    *error =
+                        payload::Error::new(ErrorCode::Io, "why it failed was too long to keep");
+                }
                 break;
             }
         }
@@ -132,6 +136,11 @@ fn halve_text(text: &mut String) -> bool {
     true
 }
 
+/// Whether a message with this data is short enough for any Poseidon.
+pub fn travels(data: &str) -> bool {
+    xml_length(data) <= XML_LIMIT
+}
+
 /// Length of a text in XML.
 fn xml_length(text: &str) -> usize {
     let extra = |b: u8| match b {
@@ -161,7 +170,7 @@ pub fn kind_of(record: &Record) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::payload::{ErrorCode, Tail};
+    use crate::message::payload::Tail;
 
     fn result(stdout: &[u8], stderr: &[u8]) -> Ending {
         let tail = Tail {
@@ -197,6 +206,10 @@ mod tests {
         let long = payload::Error::new(ErrorCode::NotFound, "é".repeat(100_000));
         let cut = Ending::Error(long).fit(reserve(4096, usize::MAX));
         assert!(cut.data().len() < reserve(4096, usize::MAX));
+        // What cannot be cut is replaced.
+        let word = ErrorCode::Other("&".repeat(1 << 20));
+        let cut = Ending::Error(payload::Error::new(word, "m")).fit(reserve(4096, usize::MAX));
+        assert!(cut.data().len() < 200, "{}", cut.data().len());
     }
 
     #[test]

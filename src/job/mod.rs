@@ -26,7 +26,7 @@ mod spawn;
 mod supervise;
 pub mod task;
 
-pub use ending::kind_of;
+pub use ending::{kind_of, travels};
 pub use gate::Gate;
 pub use pool::Pool;
 pub use registry::JobState;

@@ -38,6 +38,8 @@ pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
+pub use record::shorten;
+
 use crate::message::payload::{self, History, HistoryGet, HistoryPut, JournalState, Record};
 use crate::sys::wake::Wake;
 use state::State;

@@ -4,8 +4,8 @@
 //! is bounded, by number and by bytes; only what the server has acknowledged may be forgotten. A server that
 //! acknowledges nothing gets each record once: what has left for the socket counts as stored.
 
-use crate::job::kind_of;
-use crate::journal::Journal;
+use crate::job::{kind_of, travels};
+use crate::journal::{Journal, shorten};
 use crate::message::Message;
 use crate::message::payload::{self, History, Record, code};
 use crate::outbox::Outbox;
@@ -142,10 +142,18 @@ impl<'a> Feed<'a> {
             return Turn::Idle;
         }
         let job = code::is_job(record.code);
-        let Some(record) = self.ahead.take() else {
+        let Some(mut record) = self.ahead.take() else {
             return Turn::Idle;
         };
         self.cursor = record.id;
+        // No connection may die of a record: it would be sent again over each of them, and nothing behind it ever.
+        if job && !travels(record.data.get()) {
+            log::warn!(
+                "record {} is too long for a message, and travels shortened",
+                record.id
+            );
+            shorten(&mut record);
+        }
         let (message, records) = if job {
             (of_job(&record), 1)
         } else {

@@ -148,6 +148,27 @@ fn an_end_waits_for_its_own_output_and_holds_up_what_is_behind_it() {
 }
 
 #[test]
+fn a_record_that_is_too_long_for_a_message_travels_shortened() {
+    let (journal, outbox) = (journal(), outbox());
+    accept(&journal, "job", "talk");
+    let data = json!({"code": "&".repeat(300_000), "message": "m"}).to_string();
+    journal.end("job", "talk", code::FAILED, data);
+    let behind = put(&journal, json!(1));
+    let mut feed = Feed::new(&journal, 1_000);
+    feed.begin(Some(0));
+    sent(feed.next(&outbox));
+    let (message, payload) = sent(feed.next(&outbox));
+    assert_eq!((&*message.kind, &payload["code"]), ("error", &json!("io")));
+    assert!(message.encode().unwrap().len() < 2_000);
+    assert_eq!(payload["sequence"], behind - 1);
+    assert_eq!(
+        sent(feed.next(&outbox)).1["records"][0]["id"],
+        behind,
+        "it holds up nothing"
+    );
+}
+
+#[test]
 fn no_more_than_a_window_is_on_its_way() {
     let (journal, outbox) = (journal(), outbox());
     for n in 0..WINDOW + 20 {

@@ -195,9 +195,12 @@ pub enum ErrorCode {
     Untrusted,
     /// The operating system failed.
     Io,
-    /// Any other word.
+    /// Any other word, of up to [`WORD`] bytes.
     Other(String),
 }
+
+/// Bytes of the word of an error. It is stored and sent on as it came, so a peer must not make it long.
+const WORD: usize = 64;
 
 impl ErrorCode {
     /// The word.
@@ -227,9 +230,16 @@ impl ErrorCode {
             "too-large" => Self::TooLarge,
             "untrusted" => Self::Untrusted,
             "io" => Self::Io,
-            other => Self::Other(other.to_owned()),
+            other if is_word(other) => Self::Other(other.to_owned()),
+            // Whoever writes that has no code of a meaning that anybody knows.
+            _ => Self::Invalid,
         }
     }
+}
+
+fn is_word(text: &str) -> bool {
+    let of_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=WORD).contains(&text.len()) && text.bytes().all(of_word)
 }
 
 impl fmt::Display for ErrorCode {

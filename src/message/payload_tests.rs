@@ -143,6 +143,25 @@ fn unknown_error_codes_stay_as_they_are() {
 }
 
 #[test]
+fn an_error_code_that_is_no_short_word_is_not_carried_on() {
+    let read = |code: &str| {
+        let text = serde_json::json!({"code": code, "message": "m"}).to_string();
+        xml::<Error>(&text).unwrap().code
+    };
+    let long = "w".repeat(64);
+    assert_eq!(read(&long), ErrorCode::Other(long.clone()));
+    for none in [
+        "",
+        "Not Found",
+        "a&b",
+        &"&".repeat(1_000_000),
+        &(long + "w"),
+    ] {
+        assert_eq!(read(none), ErrorCode::Invalid);
+    }
+}
+
+#[test]
 fn absent_values_are_not_sent() {
     assert_eq!(to_json(&Heartbeat::default()), "{}");
     assert_eq!(to_json(&Accepted::default()), "{}");

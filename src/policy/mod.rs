@@ -100,7 +100,9 @@ impl Rules {
             config.socket.clone(),
             program.to_owned(),
             PathBuf::from(UCI),
+            config.plugins.folder.clone(),
         ];
+        own.extend(config.tls.ca_file.clone());
         own.extend(config.identifier_file.clone());
         own.extend(own_files(&config.policy));
         Self {

@@ -257,7 +257,10 @@ fn a_folder_is_denied_with_what_lies_in_it() {
 
 #[test]
 fn what_the_agent_lives_by_is_its_own() {
-    let rules = rules("state = \"/etc/triton\"\n[policy.deny.x]\ntype = \"system.*\"");
+    let rules = rules(
+        "state = \"/etc/triton\"\n[plugins]\nfolder = \"/opt/plugins\"\n[tls]\nca_file = \"/opt/ca.pem\"\n\
+         [policy.deny.x]\ntype = \"system.*\"",
+    );
     for (kind, path, allowed) in [
         ("file.put", "/etc/triton/schedule.json", false),
         ("file.get", "/etc/triton/identifier", false),
@@ -265,6 +268,9 @@ fn what_the_agent_lives_by_is_its_own() {
         ("directory.put", "/usr", false),
         ("file.put", "/usr/sbin/triton", false),
         ("file.put", "/etc/config/triton", false),
+        ("file.put", "/opt/plugins/x", false),
+        ("directory.put", "/opt", false),
+        ("file.put", "/opt/ca.pem", false),
         ("file.put", "/etc/config/network", true),
         ("file.list", "/etc", true),
     ] {

@@ -74,6 +74,9 @@ pub struct Settings {
     pub journal: Arc<Journal>,
     #[allow(missing_docs)]
     pub crew: Crew,
+    /// Asked where Poseidon sets an entry, and before each run of it: whether what acts on it is there and not switched
+    /// off. A schedule is no way round that.
+    pub works: Permit,
     /// Asked before each run of an entry that Poseidon has set.
     pub permit: Permit,
 }
@@ -94,6 +97,7 @@ pub struct Scheduler {
     scripts: Arc<Repository>,
     journal: Arc<Journal>,
     crew: Crew,
+    works: Permit,
     permit: Permit,
 }
 
@@ -149,6 +153,7 @@ impl Scheduler {
             scripts: settings.scripts,
             journal: settings.journal,
             crew: settings.crew,
+            works: settings.works,
             permit: settings.permit,
         });
         scheduler.ensure_thread(true);
@@ -202,6 +207,9 @@ impl Scheduler {
             if let Some(Err(why)) = entry.zone() {
                 return Err(invalid(format!("entry {}: timeZone: {why}", entry.name)));
             }
+            (self.works)(entry).map_err(|e| {
+                payload::Error::new(e.code, format!("entry {}: {}", entry.name, e.message))
+            })?;
         }
         let text = json!({ "revision": revision, "entries": set["entries"] }).to_string();
         if text.len() > FILE_LIMIT {

@@ -503,7 +503,10 @@ impl Worker<'_> {
             };
             log::debug!("schedule: {} begins", item.entry.name);
             let permitted = match item.source {
-                POSEIDON => (self.shared.permit)(&item.entry),
+                POSEIDON => {
+                    let works = (self.shared.works)(&item.entry);
+                    works.and_then(|()| (self.shared.permit)(&item.entry))
+                }
                 _ => Ok(()),
             };
             let (scripts, sink) = (&self.shared.scripts, &self.outbox);

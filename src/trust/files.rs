@@ -202,14 +202,22 @@ impl Files {
 
     fn locked<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let path = self.0.join(LOCK);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|file| self.give(&file).map(|()| file))
-            .map_err(|e| Error::at("open", &path, e))?;
+        let open = |new: bool| {
+            File::options()
+                .write(true)
+                .create_new(new)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(&path)
+        };
+        // The folder is the agent's user's, who may have put anything there, and this may be root: only what was made
+        // just now is given away, and nothing is followed.
+        let lock = match open(true) {
+            Ok(file) => self.give(&file).map(|()| file),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => open(false),
+            Err(e) => Err(e),
+        };
+        let lock = lock.map_err(|e| Error::at("open", &path, e))?;
         sys::lock::exclusive(&lock).map_err(|e| Error::at("lock", &path, e.into()))?;
         act()
     }
@@ -326,6 +334,41 @@ mod tests {
         fs::write(&path, "{\"seed\":\"AAAA\"}").unwrap();
         let error = files.device().unwrap_err().to_string();
         assert!(error.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn no_lock_is_taken_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(&folder.path().join("state"));
+        files.device().unwrap();
+        let lock = folder.path().join("state").join(LOCK);
+        let other = folder.path().join("other");
+        fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(&other, &lock).unwrap();
+        let error = files.rotate().unwrap_err().to_string();
+        assert!(error.contains(LOCK), "{error}");
+        assert!(!other.exists());
+        fs::write(&other, "").unwrap();
+        assert!(files.rotate().is_err());
+    }
+
+    #[test]
+    fn what_was_there_before_is_given_to_nobody() {
+        // Only root can give files away.
+        let own = sys::user::effective_uid();
+        let agent = if own == 0 { 12_345 } else { own };
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(folder.path());
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "").unwrap();
+        fs::hard_link(&victim, folder.path().join(LOCK)).unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(agent), None).unwrap();
+        files.device().unwrap();
+        let owner = |name: &str| fs::metadata(folder.path().join(name)).unwrap().uid();
+        assert_eq!((owner("victim"), owner(DEVICE)), (own, agent));
+        fs::remove_file(folder.path().join(LOCK)).unwrap();
+        files.rotate().unwrap();
+        assert_eq!(owner(LOCK), agent, "it has to open it too");
     }
 
     #[test]

@@ -19,10 +19,12 @@ use files::{Device, Files, Pin, Refused};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The same Poseidon is noted as refused again after so long, in seconds: flash wears.
 const NOTE_AGAIN: f64 = 86_400.0;
+/// Another one is not noted sooner, unless what was noted is gone.
+const NOTE_PAUSE: Duration = Duration::from_mins(10);
 /// Digits of a challenge.
 const CHALLENGE: usize = 32;
 
@@ -61,6 +63,8 @@ struct Inner {
     broken: Option<String>,
     session: Option<Session>,
     refused: u32,
+    /// When a Poseidon that was refused was written down.
+    noted: Option<Instant>,
 }
 
 /// The connection that stands.
@@ -244,7 +248,7 @@ impl Trust {
                 }
                 None => {
                     if real {
-                        self.note(&key, place);
+                        self.note(&mut inner, &key, place);
                     }
                     return Worth::Foreign(format!(
                         "the Poseidon at {place} has the key {}, and this device obeys {} only: if that is the right one \
@@ -291,18 +295,25 @@ impl Trust {
         inner.pin = Some(pin);
     }
 
-    fn note(&self, key: &PublicKey, place: &str) {
+    /// Keeps which one was refused last. It costs flash, and a false Poseidon may show a new key as often as it likes.
+    fn note(&self, inner: &mut Inner, key: &PublicKey, place: &str) {
         let refused = Refused {
             public_key: key.to_string(),
             place: place.to_owned(),
             time: clock::now(),
         };
+        let early = inner.noted.is_some_and(|at| at.elapsed() < NOTE_PAUSE);
         let known = self.files.refused().is_some_and(|last| {
-            last.public_key == refused.public_key
-                && last.place == refused.place
-                && (refused.time - last.time).abs() < NOTE_AGAIN
+            early
+                || last.public_key == refused.public_key
+                    && last.place == refused.place
+                    && (refused.time - last.time).abs() < NOTE_AGAIN
         });
-        if !known && let Err(e) = self.files.set_refused(&refused) {
+        if known {
+            return;
+        }
+        inner.noted = Some(Instant::now());
+        if let Err(e) = self.files.set_refused(&refused) {
             log::warn!("the Poseidon that was refused is not noted: {e}");
         }
     }

@@ -94,6 +94,29 @@ fn the_first_poseidon_that_has_pinned_this_device_is_pinned() {
 }
 
 #[test]
+fn a_false_poseidon_with_ever_new_keys_costs_no_flash() {
+    let rig = Rig::new(&[]);
+    assert_eq!(rig.welcome(&rig.poseidon, |_| {}), Worth::Trusted);
+    let refuse = || {
+        let key = SecretKey::random().unwrap();
+        assert!(matches!(rig.welcome(&key, |_| {}), Worth::Foreign(_)));
+        let noted = rig.trust.files.refused().unwrap().public_key;
+        (noted == key.public().to_string(), noted)
+    };
+    let (new, first) = refuse();
+    assert!(new);
+    for _ in 0..20 {
+        assert_eq!(refuse(), (false, first.clone()));
+    }
+    rig.trust.inner().noted = Instant::now().checked_sub(NOTE_PAUSE);
+    assert!(refuse().0);
+    assert!(!refuse().0);
+    // The operator has taken what was noted, and needs the next one.
+    assert!(rig.trust.files.reset().unwrap());
+    assert!(refuse().0);
+}
+
+#[test]
 fn a_request_counts_once_in_time_and_on_its_connection_only() {
     let mut rig = Rig::new(&[]);
     assert_eq!(rig.welcome(&rig.poseidon, |_| {}), Worth::Trusted);
@@ -104,7 +127,7 @@ fn a_request_counts_once_in_time_and_on_its_connection_only() {
     assert_eq!(rig.judge(2, 600), untrusted);
     assert_eq!(rig.judge(4, LONGEST + 600), untrusted);
     assert_eq!(rig.judge(4, 600), Ok(()));
-    rig.trust.inner().session.as_mut().unwrap().begun -= std::time::Duration::from_secs(700);
+    rig.trust.inner().session.as_mut().unwrap().begun -= Duration::from_secs(700);
     assert_eq!(rig.judge(5, 600), Err("expired".to_owned()));
     assert_eq!(rig.judge(6, 1300), Ok(()));
     let mut open_ended = Message::new(COMMAND);
