@@ -435,6 +435,7 @@ impl Followed {
             return Ok(Look::More);
         }
         let mut taken = 0;
+        let skipping = open.skipping;
         let (mut known, mut passed, mut wrong) = (self.known, 0, Vec::new());
         let mut ready: Vec<Ready> = Vec::new();
         let mut more = true;
@@ -459,6 +460,8 @@ impl Followed {
             taken += line.len();
         }
         if !store(events, ready, &self.source) {
+            // It is read again from the same place.
+            open.skipping = skipping;
             return Ok(Look::Full);
         }
         self.known = known;
