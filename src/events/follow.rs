@@ -290,6 +290,12 @@ impl Open {
             skipping: false,
             replaced: None,
         };
+        // Also over a restart the tail of a line that is too long is no line. A hole is no line either.
+        let mut before = [b'\n'];
+        if let Some(at) = offset.checked_sub(1) {
+            open.file.read_at(&mut before, at)?;
+        }
+        open.skipping = !matches!(before, [b'\n' | 0]);
         open.move_to(offset);
         Ok(open)
     }

@@ -327,6 +327,40 @@ fn a_line_counts_when_it_is_whole_and_not_too_long() {
 }
 
 #[test]
+fn the_tail_of_a_line_that_is_too_long_is_never_a_line() {
+    let mut files = Followers::new();
+    files.look();
+    files.append("app.log", &"x".repeat(5_000));
+    files.look();
+    // The journal has no room: what is behind is read twice.
+    let mut asked = 0;
+    loop {
+        let filler = json!({ "cef": line(&"y".repeat(400)) });
+        if files.stage.ask(&filler.to_string()).kind == payload::ERROR {
+            break;
+        }
+        asked += 1;
+        assert!(asked < 10_000, "the journal is never full");
+    }
+    files.append("app.log", &(line("within") + "\n"));
+    files.event("a");
+    files.look();
+    let journal = &files.stage.events.journal;
+    journal.acknowledge(journal.last());
+    files.look();
+    assert_eq!(files.stage.names(), ["a"]);
+    // So it is over a restart.
+    files.append("app.log", &"x".repeat(5_000));
+    files.look();
+    files.files.save(&files.stage.events);
+    files.restart();
+    files.append("app.log", &(line("within") + "\n"));
+    files.event("b");
+    files.look();
+    assert_eq!(files.stage.names(), ["a", "b"]);
+}
+
+#[test]
 fn rotation_by_rename_loses_nothing() {
     let mut files = Followers::new();
     files.look();
