@@ -23,8 +23,8 @@ pub struct Heartbeat {
 
 #[derive(Default)]
 struct State {
-    /// Set while there is a connection.
-    interval: Option<Duration>,
+    /// Set while there is a connection: how often, and to whom.
+    beats: Option<(Duration, Arc<Outbox>)>,
     next: Option<Instant>,
     stopping: bool,
 }
@@ -33,7 +33,7 @@ struct State {
 pub struct Sources {
     /// Whether it says more of the device than its uptime.
     pub health: bool,
-    /// Gets the heartbeats.
+    /// Knows how much waits for Poseidon.
     pub outbox: Arc<Outbox>,
     /// Knows the jobs.
     pub pool: Arc<Pool>,
@@ -55,10 +55,10 @@ impl Heartbeat {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection stands: the first heartbeat goes at once.
-    pub fn start(&self, interval: Duration) {
+    /// A connection stands: the first heartbeat goes into `outbox` at once.
+    pub fn start(&self, interval: Duration, outbox: &Arc<Outbox>) {
         let mut state = self.state();
-        state.interval = Some(interval);
+        state.beats = Some((interval, Arc::clone(outbox)));
         state.next = Some(Instant::now());
         drop(state);
         self.changed.notify_one();
@@ -66,7 +66,7 @@ impl Heartbeat {
 
     /// The connection is gone. Nobody is woken: the timer finds out at its next beat.
     pub fn pause(&self) {
-        self.state().interval = None;
+        self.state().beats = None;
     }
 
     /// Ends [`Heartbeat::run`].
@@ -75,15 +75,15 @@ impl Heartbeat {
         self.changed.notify_one();
     }
 
-    /// Waits until a heartbeat is due; false when stopped.
-    fn wait(&self) -> bool {
+    /// Waits until a heartbeat is due, and says where to put it; none when stopped.
+    fn wait(&self) -> Option<Arc<Outbox>> {
         let mut state = self.state();
         loop {
             self.pulse.beat();
             if state.stopping {
-                return false;
+                return None;
             }
-            let (Some(interval), Some(next)) = (state.interval, state.next) else {
+            let (Some((interval, outbox)), Some(next)) = (&state.beats, state.next) else {
                 state = self
                     .changed
                     .wait(state)
@@ -93,13 +93,13 @@ impl Heartbeat {
             let now = Instant::now();
             if now >= next {
                 // From the plan, not from now, so that the beat does not drift; a missed one is not made up for.
-                let planned = next + interval;
+                let (planned, outbox) = (next + *interval, Arc::clone(outbox));
                 state.next = Some(if planned > now {
                     planned
                 } else {
-                    now + interval
+                    now + *interval
                 });
-                return true;
+                return Some(outbox);
             }
             state = self
                 .changed
@@ -113,7 +113,7 @@ impl Heartbeat {
     pub fn run(&self, sources: &Sources) {
         let on = cfg!(feature = "health") && sources.health;
         let mut health = on.then(Health::new);
-        while self.wait() {
+        while let Some(outbox) = self.wait() {
             sources.journal.tend();
             // A sensor or a disk that hangs takes the heartbeats, and nothing else: an agent that still runs commands
             // is the means of repair, and a new one would hang there again.
@@ -131,9 +131,7 @@ impl Heartbeat {
                 reconnects: sources.link.reconnects(),
             });
             beat.metrics = sources.metrics.list();
-            sources
-                .outbox
-                .set_heartbeat(Message::with(payload::HEARTBEAT, &beat));
+            outbox.set_heartbeat(Message::with(payload::HEARTBEAT, &beat));
         }
     }
 }

@@ -90,6 +90,11 @@ impl Outbox {
         })
     }
 
+    /// One for another peer, with the same bounds.
+    pub fn another(&self) -> io::Result<Self> {
+        Self::new(self.limits)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change under the lock is complete in itself: what a panicked thread leaves is sound.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

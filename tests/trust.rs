@@ -452,6 +452,99 @@ fn another_poseidon_gets_heartbeats_and_nothing_else_until_a_person_says_so() {
 }
 
 #[test]
+fn a_wrong_poseidon_gets_nothing_of_jobs_and_has_no_say_on_them() {
+    let poseidon = Poseidon::start();
+    let middle = Middle::before(poseidon.address());
+    let agent = approved(&poseidon, &middle.url());
+    let file = agent.folder().join("content");
+    let (go, gone) = (agent.folder().join("go"), agent.folder().join("gone"));
+    fs::write(&file, "the content").unwrap();
+    // Two jobs run: one gives a file and waits to be asked for it, one has not said anything yet.
+    middle.rule(|to, message| {
+        let held = to == To::Agent && message.kind == payload::DATA_REQUEST;
+        Vec::from_iter((!held).then_some(message))
+    });
+    let begin = |arguments: &[&str]| {
+        let mut command = poseidon.command(arguments);
+        command.stdout(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let pull = begin(&["pull", &format!("box:{}", file.display()), "-"]);
+    let text_of_shell = format!(
+        "until [ -e {} ]; do sleep 0.05; done; echo said; : >{}; sleep 1",
+        go.display(),
+        gone.display()
+    );
+    let run = begin(&["run", "box", "--", "sh", "-c", &text_of_shell]);
+    let to_poseidon = |from: usize, kind: &str| {
+        let seen = middle.seen().into_iter().skip(from);
+        seen.filter(|(to, m)| *to == To::Poseidon && m.kind == kind)
+            .map(|(_, m)| m)
+            .collect::<Vec<_>>()
+    };
+    let offer = eventually("the file is offered", || {
+        to_poseidon(0, payload::DATA_OFFER).pop()
+    });
+    eventually("both run", || {
+        (agent.status()["jobs"]["running"] == 2).then_some(())
+    });
+    // He takes the place of Poseidon.
+    middle.rule(|to, message| match (to, message.kind.as_str()) {
+        (To::Agent, payload::WELCOME) => vec![Message {
+            signature: None,
+            ..message
+        }],
+        (To::Agent, _) => vec![],
+        (To::Poseidon, _) => vec![message],
+    });
+    let before = middle.seen().len();
+    middle.cut();
+    wait_for_trust(&agent, "untrusted");
+    let conversation = &offer.conversation_id;
+    let ask = json!({"ref": conversation, "offset": 0, "length": 5});
+    let error = payload::Error::new(triton::message::ErrorCode::Io, "no");
+    middle.say(
+        To::Agent,
+        Message::within(conversation, payload::DATA_REQUEST, &ask),
+    );
+    middle.say(
+        To::Agent,
+        Message::within(conversation, payload::ERROR, &error),
+    );
+    fs::write(&go, "").unwrap();
+    eventually("the command has spoken", || gone.exists().then_some(()));
+    eventually("and has ended", || {
+        (agent.status()["jobs"]["running"] == 1).then_some(())
+    });
+    let question = Message::new(payload::AGENT_STATUS);
+    middle.say(To::Agent, question.clone());
+    eventually("a question is answered", || {
+        to_poseidon(before, payload::AGENT_STATUS)
+            .into_iter()
+            .find(|m| m.conversation_id == question.id)
+    });
+    eventually("a heartbeat comes", || {
+        to_poseidon(before, payload::HEARTBEAT).pop()
+    });
+    for kind in [
+        payload::OUTPUT,
+        payload::PROGRESS,
+        payload::DATA_OFFER,
+        payload::DATA_RESPONSE,
+        payload::RESULT,
+    ] {
+        assert_eq!(to_poseidon(before, kind), [], "{kind}");
+    }
+    // The right one is there again: all goes on.
+    middle.be_honest();
+    middle.cut();
+    wait_for_trust(&agent, "trusted");
+    let pulled = pull.wait_with_output().unwrap();
+    assert_eq!(text(&pulled.stdout), "the content");
+    assert!(run.wait_with_output().unwrap().status.success());
+}
+
+#[test]
 fn a_pin_that_cannot_be_read_leaves_the_device_reachable_and_shut() {
     let poseidon = Poseidon::start();
     let mut agent = approved(&poseidon, &poseidon.url());

@@ -290,6 +290,12 @@ impl Open {
             skipping: false,
             replaced: None,
         };
+        // Also over a restart the tail of a line that is too long is no line. A hole is no line either.
+        let mut before = [b'\n'];
+        if let Some(at) = offset.checked_sub(1) {
+            open.file.read_at(&mut before, at)?;
+        }
+        open.skipping = !matches!(before, [b'\n' | 0]);
         open.move_to(offset);
         Ok(open)
     }
@@ -435,6 +441,7 @@ impl Followed {
             return Ok(Look::More);
         }
         let mut taken = 0;
+        let skipping = open.skipping;
         let (mut known, mut passed, mut wrong) = (self.known, 0, Vec::new());
         let mut ready: Vec<Ready> = Vec::new();
         let mut more = true;
@@ -459,6 +466,8 @@ impl Followed {
             taken += line.len();
         }
         if !store(events, ready, &self.source) {
+            // It is read again from the same place.
+            open.skipping = skipping;
             return Ok(Look::Full);
         }
         self.known = known;

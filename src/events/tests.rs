@@ -327,6 +327,56 @@ fn a_line_counts_when_it_is_whole_and_not_too_long() {
 }
 
 #[test]
+fn the_tail_of_a_line_that_is_too_long_is_never_a_line() {
+    let mut files = Followers::new();
+    files.look();
+    files.append("app.log", &"x".repeat(5_000));
+    files.look();
+    // The journal has no room: what is behind is read twice.
+    let journal = Arc::clone(&files.stage.events.journal);
+    for bytes in [4_000, 200, 1] {
+        let put = payload::HistoryPut {
+            token: None,
+            code: Some(200),
+            etime: None,
+            data: json!("y".repeat(bytes)),
+        };
+        let refused = (0..2_000).find_map(|_| journal.put(&put).err());
+        assert_eq!(refused.unwrap().code, ErrorCode::Busy, "it is never full");
+    }
+    files.append("app.log", &(line("within") + "\n"));
+    files.event("a");
+    files.look();
+    let report = files.stage.events.report();
+    assert_eq!(report.stored, 0, "there was room");
+    let last = journal.last();
+    journal.acknowledge(last);
+    files.look();
+    let stored = |journal: &Journal| {
+        let mut stored = Vec::new();
+        let mut id = last;
+        while let Some(record) = journal.next(id) {
+            id = record.id;
+            stored.push(record.data.get().to_owned());
+        }
+        stored
+    };
+    let found = stored(&journal);
+    assert!(found.len() == 1 && found[0].contains("|a|"), "{found:?}");
+    drop(journal);
+    // So it is over a restart.
+    files.append("app.log", &"x".repeat(5_000));
+    files.look();
+    files.files.save(&files.stage.events);
+    files.restart();
+    files.append("app.log", &(line("within") + "\n"));
+    files.event("b");
+    files.look();
+    let found = stored(&files.stage.events.journal);
+    assert!(found.len() == 2 && found[1].contains("|b|"), "{found:?}");
+}
+
+#[test]
 fn rotation_by_rename_loses_nothing() {
     let mut files = Followers::new();
     files.look();

@@ -66,8 +66,8 @@ impl Inlet {
     }
 
     /// Hands a message of the plugin to the job whose conversation it belongs to. It comes back where there is no room
-    /// now; where there is no such job any more it is dropped.
-    pub fn route(&self, message: Message) -> Result<(), Message> {
+    /// now; where there is no such job any more it is dropped. `last`: the plugin has ended, and what it left is little.
+    pub fn route(&self, message: Message, last: bool) -> Result<(), Message> {
         let channel = lock(&self.jobs)
             .iter()
             .flatten()
@@ -78,7 +78,7 @@ impl Inlet {
             return Ok(());
         };
         let mut queue = lock(&channel.queue);
-        if queue.messages.len() >= WAITING || queue.bytes >= WAITING_BYTES {
+        if !last && (queue.messages.len() >= WAITING || queue.bytes >= WAITING_BYTES) {
             return Err(message);
         }
         queue.bytes += weight(&message);

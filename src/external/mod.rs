@@ -244,7 +244,8 @@ impl Hub {
         lock(&self.thread).take()
     }
 
-    /// `module.kill` or `module.start`: answered by the thread, when it is done.
+    /// `module.kill` or `module.start`: answered by the thread, when it is done, also where there is no such plugin: who
+    /// asks may not wait for the disk that the folder is on.
     pub fn order(self: &Arc<Self>, start: bool, name: String, message: &Message, from: &Peer) {
         let mut orders = lock(&self.orders);
         if orders.len() >= ORDERS {
@@ -260,13 +261,6 @@ impl Hub {
         });
         drop(orders);
         self.stir();
-    }
-
-    /// Whether there is anything of this name: an order for anything else makes no thread.
-    pub fn knows(&self, name: &str) -> bool {
-        lock(&self.views).iter().any(|view| view.name == name)
-            || fit::scan(&self.settings.folder)
-                .is_ok_and(|found| found.iter().any(|f| f.name == name))
     }
 
     /// The plugin that acts on a type, and how it is reached; nothing where it does not run at the moment.

@@ -66,6 +66,8 @@ struct Run {
     breaches: Window,
     /// A message of its for a job that has no room for it now.
     held: Option<Message>,
+    /// It has ended: what is read of it is what it said last.
+    last: bool,
     /// It has closed its output, and should have ended by then.
     end_by: Option<Instant>,
     /// Why it is ended, and when it gets the next signal.
@@ -162,7 +164,7 @@ impl Plugins<'_> {
                 continue;
             };
             let open = run.program.read(places, &ready, now);
-            self.listen(at, false);
+            self.listen(at);
             let Some(run) = &mut self.entries[at].run else {
                 continue;
             };
@@ -175,7 +177,7 @@ impl Plugins<'_> {
     }
 
     /// Takes the lines of a plugin.
-    fn listen(&mut self, at: usize, rest: bool) {
+    fn listen(&mut self, at: usize) {
         let mut taken = 0;
         let waits_for_hello = |e: &Entry| e.run.as_ref().is_some_and(|run| run.hello_by.is_some());
         let offered: Vec<String> = if waits_for_hello(&self.entries[at]) {
@@ -187,13 +189,13 @@ impl Plugins<'_> {
         let entry = &mut self.entries[at];
         let Some(run) = &mut entry.run else { return };
         if let Some(message) = run.held.take() {
-            run.held = run.inlet.route(message).err();
+            run.held = run.inlet.route(message, run.last).err();
         }
         while run.held.is_none()
-            && (rest || run.ending.as_ref().is_none_or(|e| e.kill_at.is_some()))
+            && (run.last || run.ending.as_ref().is_none_or(|e| e.kill_at.is_some()))
         {
             self.hub.pulse.beat();
-            match run.program.next_line(&mut taken, rest) {
+            match run.program.next_line(&mut taken, run.last) {
                 Next::Line(Line::Whole(bytes)) => {
                     run.heard = Instant::now();
                     run.asked = None;
@@ -218,14 +220,17 @@ impl Plugins<'_> {
 
     /// A program has ended: what it said last is heard, what it left is killed, and it is seen what becomes of it.
     fn ended(&mut self, at: usize) {
+        if let Some(run) = &mut self.entries[at].run {
+            run.last = true;
+        }
         for _ in 0..Program::LAST_PIECES {
-            self.listen(at, true);
+            self.listen(at);
             let more = self.entries[at].run.as_mut();
-            if !more.is_some_and(|run| run.held.is_none() && run.program.read_the_rest()) {
+            if !more.is_some_and(|run| run.program.read_the_rest()) {
                 break;
             }
         }
-        self.listen(at, true);
+        self.listen(at);
         let entry = &mut self.entries[at];
         let Some(run) = entry.run.take() else { return };
         let (ran, said_hello) = (run.started.elapsed(), run.hello_by.is_none());
@@ -341,7 +346,7 @@ impl Plugins<'_> {
             self.scan();
         }
         let Some(entry) = self.entries.iter_mut().find(|e| e.found.name == name) else {
-            let text = format!("there is no plugin {name:?}");
+            let text = format!("there is no plugin {name:?}; module.list says which there are");
             return from
                 .outbox
                 .push(message.reply_error(ErrorCode::NotFound, text));
@@ -439,6 +444,7 @@ fn start(hub: &Arc<Hub>, entry: &mut Entry) {
                 asked: None,
                 breaches: Window::new(BREACHES - 1, Duration::from_mins(1)),
                 held: None,
+                last: false,
                 end_by: None,
                 ending: None,
             });
@@ -620,7 +626,7 @@ fn take(hub: &Arc<Hub>, run: &mut Run, view: &mut View, offered: &[String], mess
             let text = said["message"].as_str().unwrap_or_default();
             run.program.log(level, text, Instant::now());
         }
-        OUTPUT | PROGRESS | RESULT | ERROR => run.held = run.inlet.route(message).err(),
+        OUTPUT | PROGRESS | RESULT | ERROR => run.held = run.inlet.route(message, run.last).err(),
         kind if SAYS.contains(&kind) => {
             let peer = Peer {
                 outbox: Arc::clone(&run.program.outbox),

@@ -81,6 +81,8 @@ struct Session<'a> {
     context: &'a Context<'a>,
     connection: Connection,
     life: KeepAlive,
+    /// Whom messages come from, and what waits for it. A foreign Poseidon has a queue of its own: to jobs it is another
+    /// peer, which has no business with them, and they wait as without a connection.
     peer: Peer,
     feed: Feed<'a>,
     /// Until when `welcome` is waited for; `None` once messages flow.
@@ -175,7 +177,7 @@ impl Session<'_> {
             log::info!(
                 "no welcome from the server: taking it for one that speaks the plain format only"
             );
-            self.begin_plain();
+            self.begin_plain()?;
         }
         match self.life.check(now) {
             Verdict::Wait => {}
@@ -195,7 +197,7 @@ impl Session<'_> {
         if let Some(leaving) = &self.leaving
             && (Instant::now() >= leaving.by
                 || !(self.connection.wants_write()
-                    || self.context.outbox.has_work()
+                    || self.peer.outbox.has_work()
                     || (leaving.records && !self.feed.is_done())))
         {
             return Ok(self.take_leave());
@@ -214,7 +216,7 @@ impl Session<'_> {
     }
 
     fn wait(&self, deadline: Instant) -> Result<(), String> {
-        let outbox = self.context.outbox;
+        let outbox = &self.peer.outbox;
         let mut events = 0;
         // Who does not take its answers is not asked for more requests.
         if !outbox.is_congested() {
@@ -255,7 +257,7 @@ impl Session<'_> {
         for _ in 0..READS_A_TURN {
             // Each message may wait for the disk.
             self.context.control.pulse().beat();
-            if self.context.outbox.is_congested() {
+            if self.peer.outbox.is_congested() {
                 return Ok(false);
             }
             let Some(incoming) = self.connection.receive().map_err(|e| e.to_string())? else {
@@ -298,8 +300,8 @@ impl Session<'_> {
 
     /// Answers also before `welcome`, when the outbox keeps what it has.
     fn answer(&mut self, message: Message) -> Result<(), String> {
-        if self.context.outbox.is_online() {
-            self.context.outbox.push(message);
+        if self.peer.outbox.is_online() {
+            self.peer.outbox.push(message);
             return Ok(());
         }
         self.send(&message)
@@ -321,7 +323,7 @@ impl Session<'_> {
                 Ok(welcome) => {
                     let place = self.connection.peer().to_owned();
                     match self.context.trust.welcome(&message, &welcome, &place) {
-                        Worth::Foreign(reason) => self.begin_foreign(&reason),
+                        Worth::Foreign(reason) => self.begin_foreign(&reason)?,
                         Worth::Open | Worth::Trusted => self.begin(&welcome, false),
                     }
                 }
@@ -345,7 +347,7 @@ impl Session<'_> {
             {
                 let read = message.read::<payload::Error>().ok();
                 let Some(error) = read.filter(|e| e.code == ErrorCode::Untrusted) else {
-                    self.begin_plain();
+                    self.begin_plain()?;
                     self.context.dispatcher.handle(&message, &self.peer);
                     return Ok(());
                 };
@@ -356,7 +358,7 @@ impl Session<'_> {
             _ => {
                 // Whoever sends anything else first knows no hello.
                 if self.welcome_by.is_some() {
-                    self.begin_plain();
+                    self.begin_plain()?;
                 }
                 if message.kind != payload::ACK {
                     self.context.dispatcher.handle(&message, &self.peer);
@@ -375,16 +377,25 @@ impl Session<'_> {
     }
 
     /// The server knows no `welcome`.
-    fn begin_plain(&mut self) {
+    fn begin_plain(&mut self) -> Result<(), String> {
         match self.context.trust.plain(self.connection.peer()) {
-            Worth::Foreign(reason) => self.begin_foreign(&reason),
+            Worth::Foreign(reason) => self.begin_foreign(&reason)?,
             Worth::Open | Worth::Trusted => self.begin(&Welcome::default(), true),
         }
+        Ok(())
     }
 
-    /// The server is not the one that this device obeys. It gets heartbeats and answers, and no records: those are for
-    /// the right one.
-    fn begin_foreign(&mut self, reason: &str) {
+    /// The server is not the one that this device obeys. It gets heartbeats and answers. Records, output and content are
+    /// for the right one.
+    fn begin_foreign(&mut self, reason: &str) -> Result<(), String> {
+        if Arc::ptr_eq(&self.peer.outbox, self.context.outbox) {
+            // What the right one was sent is on this connection: another one has no say on it.
+            if self.peer.outbox.is_online() {
+                return Err(reason.to_owned());
+            }
+            let apart = self.peer.outbox.another();
+            self.peer.outbox = Arc::new(apart.map_err(|e| format!("cannot create a queue: {e}"))?);
+        }
         log::error!("{reason}");
         self.welcome_by = None;
         self.deltas = None;
@@ -396,8 +407,9 @@ impl Session<'_> {
             status.heartbeat_seconds = interval.as_secs();
             status.last_error = Some(reason.to_owned());
         });
-        self.context.outbox.set_online(true);
-        self.context.heartbeat.start(interval);
+        self.peer.outbox.set_online(true);
+        self.context.heartbeat.start(interval, &self.peer.outbox);
+        Ok(())
     }
 
     /// Messages flow from now on.
@@ -431,8 +443,9 @@ impl Session<'_> {
             );
         }
         self.feed.begin(welcome.acked);
-        self.context.outbox.set_online(true);
-        self.context.heartbeat.start(interval);
+        self.peer.outbox = Arc::clone(self.context.outbox);
+        self.peer.outbox.set_online(true);
+        self.context.heartbeat.start(interval, &self.peer.outbox);
     }
 
     fn obey(&mut self) {
@@ -492,10 +505,10 @@ impl Session<'_> {
 
     /// What to send now: control messages, the heartbeat, records, output.
     fn next(&mut self) -> Option<Message> {
-        let outbox = self.context.outbox;
-        if let Some(message) = outbox.pop_urgent() {
+        if let Some(message) = self.peer.outbox.pop_urgent() {
             return Some(self.compact(message));
         }
+        let outbox = &self.peer.outbox;
         match self.feed.next(outbox) {
             Turn::Send(message) => Some(message),
             Turn::Idle => outbox.pop_output(),

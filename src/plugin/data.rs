@@ -89,7 +89,7 @@ impl Data {
             let code = ErrorCode::Other(payload::OFFLINE.to_owned());
             return refuse(
                 code,
-                "there is no connection to Poseidon, which has the data",
+                "there is no connection to the Poseidon that this device obeys, which has the data",
             );
         }
         let (asked, question) = match self.trust.ask(&request) {

@@ -28,7 +28,7 @@ impl Lister {
             let text = format!("{name} is built in; plugins.off switches it off at the next start");
             return Err(Error::new(ErrorCode::Refused, text));
         }
-        let Some(hub) = self.modules.hub().filter(|hub| hub.knows(&name)) else {
+        let Some(hub) = self.modules.hub() else {
             return Err(Error::new(
                 ErrorCode::NotFound,
                 format!("there is no plugin {name:?}; module.list says which there are"),

@@ -10,7 +10,7 @@ use crate::message::payload::{
 /// What only reads: allowed in all profiles and without a rule, unless denied.
 const READS: [&str; 4] = [AGENT_STATUS, HISTORY_GET, SCHEDULE_LIST, "module.list"];
 /// What Poseidon may ask for besides. Not all of it is spoken by each agent.
-const ACTS: [&str; 20] = [
+const ACTS: [&str; 21] = [
     COMMAND,
     SCRIPT,
     SCRIPTS_SYNC,
@@ -29,6 +29,7 @@ const ACTS: [&str; 20] = [
     "system.reboot",
     "system.shutdown",
     "event",
+    "metric",
     "module.kill",
     "module.start",
 ];

@@ -378,6 +378,16 @@ fn denies_are_wide() {
 }
 
 #[test]
+fn metrics_of_poseidons_are_a_matter_of_the_policy() {
+    let metric = json!({"name": "a", "value": 1});
+    let denied = rules("[policy.deny.m]\ntype = [\"metric\"]");
+    assert!(judge(&denied, "metric", &metric).is_err());
+    let allowed = rules("[policy.allow.m]\ntype = [\"metric\"]");
+    assert!(judge(&allowed, "metric", &metric).is_ok());
+    assert!(judge(&allowed, "event", &json!({})).is_err());
+}
+
+#[test]
 fn the_profiles() {
     let scripts = rules("[policy]\nprofile = \"scripts-only\"");
     let reads = rules(

@@ -494,6 +494,11 @@ impl Inner {
                 "its signature is not over this message on this connection".to_owned(),
             );
         };
+        if !session.trusted {
+            return untrusted(
+                "this connection has not shown by its welcome that it is Poseidon's".to_owned(),
+            );
+        }
         let (Some(number), Some(until)) = (signature.number, signature.until) else {
             return untrusted("its signature has no number or no end (until)".to_owned());
         };

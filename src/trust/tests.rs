@@ -139,6 +139,8 @@ fn a_request_counts_once_in_time_and_on_its_connection_only() {
     let mut old = Message::new(COMMAND);
     rig.poseidon.sign_act(&mut old, &rig.session, 7, 1300);
     rig.connect(&[]);
+    assert_eq!(rig.judge(1, 600), untrusted, "before its welcome");
+    assert_eq!(rig.welcome(&rig.poseidon, |_| {}), Worth::Trusted);
     assert_eq!(rig.trust.judge(&old).unwrap_err().0, ErrorCode::Untrusted);
     assert_eq!(rig.judge(1, 600), Ok(()));
     rig.trust.ended();

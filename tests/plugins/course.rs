@@ -7,7 +7,7 @@ use triton::message::payload::JobResult;
 
 /// Answers `echo.say` with its payload, and other requests each in its own way.
 const ECHO: &str = r#"
-say hello '' '{"plugin":{"name":"echo","version":"7"},"types":["echo.say","echo.hang","echo.die","echo.fail","echo.flood","echo.env"],"pings":false}'
+say hello '' '{"plugin":{"name":"echo","version":"7"},"types":["echo.say","echo.hang","echo.die","echo.fail","echo.flood","echo.last","echo.env"],"pings":false}'
 while hear; do
     case $type in
         welcome) say log '' '{"level":"info","message":"welcomed"}' ;;
@@ -23,6 +23,10 @@ while hear; do
                 say output "$conversation" "{\"data\":\"$text\"}"
             done
             say result "$conversation" '{"status":"succeeded"}' ;;
+        echo.last)
+            all=$(for n in $(seq 200); do say output "$conversation" '{"data":"x"}'; done
+                say result "$conversation" '{"status":"succeeded"}')
+            printf '%s\n' "$all"; exit 0 ;;
         cancel) say result "${payload##*job\":\"}" '{}' ;;
         bye) exit 0 ;;
     esac
@@ -63,7 +67,23 @@ fn requests_of_a_plugins_types_are_jobs() {
     rig.wait_for_reason("echo", "exit status: 3");
     let module = rig.wait_for("echo", "running");
     assert_eq!(module["restarts"], 1);
+    // It says much at once and goes: what came last was said too.
+    let (code, out, err) = rig.module_ask("echo.last", "{}");
+    assert_eq!((code, out.len()), (0, 200), "{err}");
+    rig.wait_for_reason("echo", "exit status: 0");
     // A type that nobody has.
     let (code, _, err) = rig.module_ask("echo.nothing", "{}");
     assert!(code != 0 && err.contains("does not know"), "{err}");
+}
+
+#[test]
+fn orders_for_plugins_that_are_not_there_are_answered() {
+    let rig = Rig::with("", &[]);
+    for answer in [rig.start_again("none"), rig.kill("none")] {
+        let said = format!("{answer:?}");
+        assert!(
+            said.contains("there is no plugin") && said.contains("module.list"),
+            "{said}"
+        );
+    }
 }
