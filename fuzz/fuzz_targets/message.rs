@@ -19,7 +19,11 @@ fuzz_target!(|bytes: &[u8]| {
         );
         let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         let key: PublicKey = key.parse().expect("32 bytes");
-        if message.signature.as_ref().is_none_or(|s| s.key_id != key.id()) {
+        if message
+            .signature
+            .as_ref()
+            .is_none_or(|s| s.key_id != key.id())
+        {
             assert!(!key.wrote(&message, ""));
         }
     }
