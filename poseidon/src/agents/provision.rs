@@ -39,6 +39,22 @@ enum What {
 }
 
 impl What {
+    /// A job that brings it already: from an earlier connection, or from before a restart.
+    fn under_way(self, app: &App, key: &Key) -> Option<Arc<Live>> {
+        if self != Self::Scripts {
+            return None;
+        }
+        let open = app
+            .jobs
+            .all_open_of(&key.identifier, Some(&key.instance))
+            .into_iter();
+        // One whose end is not stored yet is among them.
+        open.rev().find(|live| {
+            let job = live.job();
+            job.kind == payload::SCRIPTS_SYNC && job.state != JobState::Ended
+        })
+    }
+
     fn capability(self) -> &'static str {
         match self {
             Self::Scripts => payload::SCRIPTS_SYNC,
@@ -162,9 +178,11 @@ pub fn start(app: &Arc<App>, key: &Key) {
             continue;
         }
         let (app, key, connection) = (app.clone(), key.clone(), connection.clone());
+        // Looked for now: its end may be the next thing that the agent says.
+        let mut open = what.under_way(&app, &key);
         tokio::spawn(async move {
             loop {
-                bring(&app, &key, &connection, what).await;
+                bring(&app, &key, &connection, what, open.take()).await;
                 let brought = what.brought(&connection);
                 brought.running.store(false, Ordering::Release);
                 // A change may have come while it ended.
@@ -256,19 +274,6 @@ async fn wanted(
     }))
 }
 
-/// A job that brings it scripts already: from an earlier connection, or from before a restart.
-fn under_way(app: &App, key: &Key) -> Option<Arc<Live>> {
-    let open = app
-        .jobs
-        .all_open_of(&key.identifier, Some(&key.instance))
-        .into_iter();
-    // One whose end is not stored yet is among them.
-    open.rev().find(|live| {
-        let job = live.job();
-        job.kind == payload::SCRIPTS_SYNC && job.state != JobState::Ended
-    })
-}
-
 /// Why an agent did not take what it was brought.
 struct Failure {
     /// Somebody had too much to do, which says nothing of what was brought.
@@ -301,7 +306,15 @@ fn lasts(code: &ErrorCode) -> bool {
 }
 
 /// Brings an agent what it should have, until it has it.
-async fn bring(app: &Arc<App>, key: &Key, connection: &Arc<Connection>, what: What) {
+///
+/// `open` is a job that brings it already.
+async fn bring(
+    app: &Arc<App>,
+    key: &Key,
+    connection: &Arc<Connection>,
+    what: What,
+    mut open: Option<Arc<Live>>,
+) {
     let (mut tries, mut pause) = (0, PAUSE);
     let state = &what.brought(connection).state;
     let tell = || {
@@ -311,12 +324,12 @@ async fn bring(app: &Arc<App>, key: &Key, connection: &Arc<Connection>, what: Wh
         }
     };
     loop {
+        // Before it is asked what is wanted: one that ends meanwhile has to count.
+        let open = open.take().or_else(|| what.under_way(app, key));
         let (revision, result) = match wanted(app, key, connection, what).await {
             Ok(None) => return,
             Ok(Some(wanted)) => {
-                if what == What::Scripts
-                    && let Some(live) = under_way(app, key)
-                {
+                if let Some(live) = open {
                     if outcome(&live).await.is_ok() {
                         lock(state).has = revision_of(&live);
                     }
