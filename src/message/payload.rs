@@ -195,7 +195,7 @@ pub enum ErrorCode {
     Untrusted,
     /// The operating system failed.
     Io,
-    /// Any other word, of up to [`WORD`] bytes.
+    /// Any other word, of up to 64 bytes.
     Other(String),
 }
 
