@@ -54,7 +54,7 @@ FULL = {
     "shutdown_command": ["halt"],
     "update_key": ["A" * 43 + "="],
     "update_confirm_seconds": "60",
-    "poseidon_key": ["B" * 43 + "="],
+    "poseidon_key": ["E" * 43 + "="],
     "plugin_off": ["engine"],
     "plugin_folder": "/root/plugins",
     "plugin_hello_seconds": "5",
@@ -112,6 +112,7 @@ FULL_TOML = {
     "engine": {"pipe": "/var/run/engine.cmd"},
     "system": {"reboot_command": ["reboot", "-d", "5 s"], "shutdown_command": ["halt"]},
     "update": {"keys": ["A" * 43 + "="], "confirm_seconds": 60},
+    "trust": {"poseidon_keys": ["E" * 43 + "="]},
     "plugins": {"off": ["engine"], "folder": "/root/plugins", "hello_seconds": 5, "patience_seconds": 20, "rate": 50},
     "files": {"window_bytes": 131072, "idle_seconds": 60, "manifest_entries": 1000, "reserve_bytes": 4096},
     "events": {
@@ -314,10 +315,12 @@ class Init(unittest.TestCase):
         self.assertEqual(actions, ["stop", "start"])
         self.assertEqual(self.router.toml()["labels"], labels, "the last good file stays")
         self.assertFalse(os.path.exists(self.router.path("canary")))
-        shutil.rmtree(self.router.path("tmp/run/triton"))
+        # The agent is just putting its socket there.
+        shutil.rmtree(self.router.path("tmp/run/triton"), ignore_errors=True)
         actions, log = self.router.init("restart")
         self.assertEqual(self.router.toml()["labels"], labels, "and after a power cut, too")
-        shutil.rmtree(self.router.path("tmp/run/triton"))
+        # The agent is just putting its socket there.
+        shutil.rmtree(self.router.path("tmp/run/triton"), ignore_errors=True)
         os.remove(self.router.path("etc/triton/last-good.toml"))
         actions, log = self.router.init("restart")
         self.assertEqual(self.router.toml().get("url"), None, "pins were wanted, and none is right")
@@ -520,7 +523,7 @@ class Init(unittest.TestCase):
         self.assertEqual(self.router.read("etc/triton/last-good.toml"), self.router.read("tmp/run/triton/triton.toml"))
         self.router.configure(url=[URL], enabled="0")
         self.router.init("reload")
-        self.assertEqual(sorted(os.listdir(self.router.path("etc/triton")))[-1], "triton.toml")
+        self.assertIn("triton.toml", os.listdir(self.router.path("etc/triton")))
         self.assertFalse(os.path.exists(kept))
 
     def test_the_same_mistake_at_boot_does_not_keep_the_agent_from_running(self):
