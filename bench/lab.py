@@ -53,9 +53,10 @@ def wait_for(what, happened, seconds=60):
 
 
 class Lab:
-    """A temporary folder and the processes that work in it."""
+    """A temporary folder and the processes that work in it; `patience` is how many seconds an agent or a server may take."""
 
-    def __init__(self):
+    def __init__(self, patience=60):
+        self.patience = patience
         self.folder = tempfile.mkdtemp(prefix="triton-bench-")
         self.processes = []
         self.logs = []
@@ -69,7 +70,8 @@ class Lab:
     def start(self, name, arguments, **options):
         """Starts a process whose output goes to NAME.log."""
         log = self.path(name + ".log")
-        self.logs.append(log)
+        if log not in self.logs:
+            self.logs.append(log)
         with open(log, "wb") as file:
             options.setdefault("stdout", file)
             process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, **options)
@@ -137,24 +139,34 @@ class Poseidon:
     """The real Poseidon on a port of its own."""
 
     def __init__(self, lab, name, heartbeat, tls):
-        self.lab, self.data, self.tls = lab, lab.path(name), tls
-        arguments = [poseidon_program(), "serve", "--listen", "127.0.0.1:0", "--data", self.data,
-                     "--heartbeat-seconds", str(heartbeat)]
-        if tls:
-            _, certificate, key = lab.certificate()
+        self.lab, self.name, self.data, self.heartbeat, self.tls = lab, name, lab.path(name), heartbeat, tls
+        self.address = "127.0.0.1", 0
+        self.start()
+        with open(os.path.join(self.data, "admin-token")) as file:
+            self.token = file.read().strip()
+
+    def start(self):
+        """Starts it with what it has stored, where it listened before."""
+        arguments = [poseidon_program(), "serve", "--listen", "{}:{}".format(*self.address), "--data", self.data,
+                     "--heartbeat-seconds", str(self.heartbeat)]
+        if self.tls:
+            _, certificate, key = self.lab.certificate()
             arguments += ["--tls-cert", certificate, "--tls-key", key]
-        self.process, log = lab.start(name, arguments)
+        self.process, log = self.lab.start(self.name, arguments)
+        self.connection, self.used = None, 0.0
 
         def listens():
             if self.process.poll() is not None:
-                raise Failed(f"{name} ended with {self.process.returncode}")
+                raise Failed(f"{self.name} ended with {self.process.returncode}")
             with open(log) as file:
                 return re.search(r"listens on https?://([0-9.]+):(\d+)", file.read())
 
-        self.address = (found := wait_for(f"{name} listens", listens)).group(1), int(found.group(2))
-        with open(os.path.join(self.data, "admin-token")) as file:
-            self.token = file.read().strip()
-        self.connection, self.used = None, 0.0
+        found = wait_for(f"{self.name} listens", listens, self.lab.patience)
+        self.address = found.group(1), int(found.group(2))
+
+    def stop(self):
+        """Ends it; its data stay."""
+        self.lab.end(self.process)
 
     def connect(self):
         if self.tls:
@@ -255,8 +267,11 @@ class Agent:
         scheme = "wss" if poseidon.tls else "ws"
         self.process, _ = lab.start(name, [program, "run", "--url", f"{scheme}://{host}:{port}", "--state", self.state,
                                            "--socket", self.socket, *extra], env=environment)
-        wait_for(f"{name} is up", self.is_up)
+        self.wait_until_up()
         self.kernel = Process(self.process.pid)
+
+    def wait_until_up(self):
+        wait_for(f"{self.name} is up", self.is_up, self.poseidon.lab.patience)
 
     def is_up(self):
         if self.process.poll() is not None:

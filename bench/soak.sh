@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TRITON_SOAK_JOBS=${1:-6000} TRITON_SOAK_MINUTES=${2:-0}
-cargo test --locked --quiet --package triton --test soak -- --ignored --nocapture
+cargo test --locked --quiet --workspace --test soak -- --ignored --nocapture

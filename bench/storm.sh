@@ -6,5 +6,6 @@ cd "$(dirname "$0")/.."
 ulimit -S -n "$(ulimit -H -n)"
 options=(--locked --quiet --package poseidon --bin poseidon --example storm)
 [ "${PROFILE:-debug}" = release ] && options+=(--release)
-cargo build "${options[@]}"
+# BUILT=1: by a whole `cargo test --workspace`, with which other features would build it once more.
+[ -n "${BUILT:-}" ] || cargo build "${options[@]}"
 "${CARGO_TARGET_DIR:-target}/${PROFILE:-debug}/examples/storm" "$@"

@@ -99,6 +99,21 @@ need_rust() {
     fail "or let this script do it: cross/build.sh --install $name"
 }
 
+# rust-lld: the linker that belongs to the compiler, since zig's is older and has no --bp-compression-sort.
+need_linker() {
+    local root host
+    root=$("$rustc" --print sysroot)
+    host=$("$rustc" --version --verbose | sed -n 's/^host: //p')
+    for linker in "$root/lib/rustlib/$host/bin/rust-lld" "$(dirname "$rustc")/rust-lld"; do
+        export TRITON_CROSS_LLD=$linker
+        [ ! -x "$linker" ] || return 0
+    done
+    # Debian has it as a link to what another package brings.
+    [ -L "$linker" ] || fail "$rustc comes without rust-lld, the linker"
+    [ -n "$install" ] || fail "missing: apt-get install $(readlink "$linker")"
+    need_packages "$(readlink "$linker")"
+}
+
 need_tool() { command -v "$1" >/dev/null || missing+=("$2"); }
 need_tools() {
     local missing=()
@@ -194,6 +209,7 @@ check() {
 prepare() {
     target "$1"
     need_rust
+    need_linker
     need_sysroot
     [ "$tls" != native ] || need_openssl
 }

@@ -1,7 +1,11 @@
 /* What compiled code asks for by name, and what need not be brought in to answer. */
+#include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+#include <sys/prctl.h>
 
 /* In place of libunwind. Panics abort and the binaries carry no tables to unwind by, so a backtrace is empty anyway; but
  * std's panic message asks for one where RUST_BACKTRACE is set, and would bring the whole library in. */
@@ -40,4 +44,12 @@ bool lock_free(size_t size, const volatile void *object) __asm__("__atomic_is_lo
 bool lock_free(size_t size, const volatile void *object) {
     (void)object;
     return size <= sizeof(void *);
+}
+
+/* In place of musl's, which brings printf in for the path under /proc by which it names other threads. Rust's threads name
+ * themselves only. */
+int pthread_setname_np(pthread_t thread, const char *name) {
+    if (thread != pthread_self()) return ENOSYS;
+    if (strnlen(name, 16) > 15) return ERANGE;
+    return prctl(PR_SET_NAME, (unsigned long)name, 0ul, 0ul, 0ul) ? errno : 0;
 }

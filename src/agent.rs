@@ -336,7 +336,7 @@ pub fn run(
     control.stop();
     local.stop();
     join(threads);
-    journal.sync();
+    journal.close();
     log::info!("triton has stopped");
     Ok(outcome)
 }

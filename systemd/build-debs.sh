@@ -72,7 +72,8 @@ for package in "${wanted[@]}"; do
     if [ "$package" = poseidon ]; then
         changelog poseidon
         profile=${POSEIDON_PROFILE:-release}
-        cargo build --locked --package poseidon --profile "$profile" --quiet
+        # BUILT=1: it is there already.
+        [ -n "${BUILT:-}" ] || cargo build --locked --package poseidon --profile "$profile" --quiet
         pack --package poseidon --profile "$profile"
         continue
     fi

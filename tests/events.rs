@@ -149,7 +149,11 @@ fn poseidon_too_may_store_events_and_ask_for_metrics() {
         let event = ask(payload::EVENT, json!({"cef": line("x"), "time": 9.5}));
         let metric = ask(
             payload::METRIC,
-            json!({"name": "a/b", "value": 21.5, "unit": "C", "ttl": 2}),
+            json!({"name": "a/b", "value": 21.5, "unit": "C"}),
+        );
+        let short = ask(
+            payload::METRIC,
+            json!({"name": "a/b", "value": 21.5, "unit": "C", "ttl": 1}),
         );
         let wrong = ask(payload::METRIC, json!({"name": "a b", "value": 1}));
         for message in [&event, &metric, &wrong] {
@@ -163,6 +167,7 @@ fn poseidon_too_may_store_events_and_ask_for_metrics() {
             })
         };
         seen.add(beat(&mut peer, &|beat| beat.get("metrics").is_some()));
+        peer.send(&short);
         // After its time the list is gone, which makes a heartbeat whole: a delta only says that nothing changed.
         seen.add(beat(&mut peer, &|beat| {
             beat.get("metrics").is_none() && beat.get("delta").is_none()

@@ -142,7 +142,7 @@ fn skipped_times_and_zones_that_a_device_does_not_know_are_told() {
         table.contains("did not take it").then_some(table)
     });
     assert!(
-        table.contains("entry a: timeZone: the zone Mars/Phobos is not known here"),
+        table.contains("entry 1 (a): timeZone: the zone Mars/Phobos is not known here"),
         "{table}"
     );
     // What it had it keeps.

@@ -216,7 +216,7 @@ fn a_schedule_is_no_way_round_what_is_switched_off() {
     );
     let error = set(&agent, "2", &entries).unwrap_err();
     assert!(
-        error.contains("entry a") && error.contains("plugins.off"),
+        error.contains("entry 1 (a)") && error.contains("plugins.off"),
         "{error}"
     );
     let script = json!([{"name": "s", "cron": "@daily", "script": "x.sh"}]);

@@ -180,6 +180,63 @@ fn a_server_without_welcome_is_taken_for_a_plain_one() {
     notes.wait_for(1);
 }
 
+/// To a plain server records count as acknowledged when they are sent: whoever knows `hello` and `welcome` is none.
+#[test]
+fn who_refuses_the_hello_or_garbles_the_welcome_gets_no_records() {
+    for (answer, payload, why) in [
+        (
+            payload::ERROR,
+            serde_json::json!({"code": "busy", "message": "come later"}),
+            r#"the server refuses the hello: busy: "come later""#,
+        ),
+        (
+            payload::WELCOME,
+            serde_json::json!({"name": 5}),
+            "the server's welcome is refused: the payload cannot be read: name: ",
+        ),
+    ] {
+        let notes = Notes::new();
+        let seen = notes.clone();
+        let fake = Fake::websocket(move |mut peer| {
+            let hello = peer.next_of(payload::HELLO).unwrap();
+            peer.send(&hello.reply(answer, &payload));
+            seen.add(std::iter::from_fn(|| peer.next()).collect::<Vec<_>>());
+        });
+        let mut agent = Agent::new().with(&["--url", &fake.url]);
+        let config = agent.folder().join("t.toml");
+        std::fs::write(&config, "[connect]\nhello_seconds = 1\n").unwrap();
+        agent = agent.with(&["--config", config.to_str().unwrap()]);
+        agent.start();
+        agent.wait_until_it_serves();
+        let put = agent.run(&["put", "1"]);
+        assert!(put.status.success(), "{put:?}");
+        // The one that stands now, perhaps, and a whole one behind it.
+        let sent = notes.wait_for(3);
+        assert!(
+            sent.iter().flatten().all(|m| m.kind == payload::ERROR),
+            "{sent:?}"
+        );
+        eventually("the status says why", || {
+            let error = agent.status()["link"]["lastError"].as_str()?.to_owned();
+            error.contains(why).then_some(())
+        });
+        assert_eq!(agent.status()["journal"]["waiting"], 1);
+    }
+}
+
+#[test]
+fn a_bye_says_why_the_server_has_closed() {
+    let fake = Fake::welcoming(|mut peer| {
+        let bye = serde_json::json!({"reason": "maintenance until noon"});
+        peer.send(&Message::with(payload::BYE, &bye));
+    });
+    let agent = Agent::of(&fake.url);
+    eventually("the status says why", || {
+        let error = agent.status()["link"]["lastError"].to_string();
+        error.contains("maintenance until noon").then_some(())
+    });
+}
+
 #[test]
 fn a_command_takes_its_course() {
     let notes = Notes::new();

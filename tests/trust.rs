@@ -93,6 +93,14 @@ fn run_echo(poseidon: &Poseidon) {
     );
 }
 
+#[track_caller]
+fn get_is_untrusted(agent: &Agent) {
+    let got = agent.run(&["get", "key"]);
+    assert!(!got.status.success(), "{}", text(&got.stdout));
+    let said = text(&got.stderr);
+    assert!(said.contains("untrusted"), "{said}");
+}
+
 #[test]
 fn a_stolen_identifier_gets_nowhere_and_a_new_key_gets_in_by_a_person_only() {
     let poseidon = Poseidon::start();
@@ -155,6 +163,78 @@ fn a_stolen_identifier_gets_nowhere_and_a_new_key_gets_in_by_a_person_only() {
     thief.signal(libc::SIGHUP);
     poseidon.wait_for("box", "up");
     run_echo(&poseidon);
+}
+
+#[test]
+fn a_key_that_is_taken_away_is_out_at_once_and_the_others_stay() {
+    let poseidon = Poseidon::start();
+    let mut first = approved(&poseidon, &poseidon.url());
+    let identifier = agent_says(&first, &["identifier"]);
+    // A second device of the same identifier.
+    let mut second = Agent::new()
+        .with(&["--url", &poseidon.url(), "--heartbeat", "1"])
+        .with_variable("TRITON_IDENTIFIER", &identifier);
+    let [kept, gone] = [&first, &second].map(|agent| own(agent)["device"].clone());
+    let [kept_id, gone_id] = [&kept, &gone].map(|key| key["keyId"].as_str().unwrap());
+    let accept = gone["publicKey"].as_str().unwrap();
+    poseidon_says(&poseidon, &["trust", "accept", "box", accept]);
+    second.start();
+    wait_for_trust(&second, "trusted");
+    let [first_instance, second_instance] =
+        [&first, &second].map(|agent| agent.status()["instance"].as_str().unwrap().to_owned());
+    let is = |instance: &str, state: &str| {
+        eventually(&format!("{instance} is {state}"), || {
+            let mut agents = poseidon.agents().into_iter();
+            agents.find(|agent| agent["instance"] == instance && agent["state"] == state)
+        });
+    };
+    is(&first_instance, "up");
+    is(&second_instance, "up");
+    // One that is not pinned is not removed, whatever it looks like.
+    for wrong in ["0123456789abcdef", "nonsense"] {
+        let said = poseidon.run(&["trust", "rm", "box", wrong]);
+        assert!(!said.status.success());
+        assert!(text(&said.stderr).contains(wrong), "{}", text(&said.stderr));
+    }
+    let left = poseidon_says(&poseidon, &["trust", "rm", "box", gone_id]);
+    assert_eq!(left, format!("pinned for box: {kept_id}"));
+    second.wait_for_log("does not take this device");
+    let trust = eventually("the one is refused", || {
+        let keys = poseidon.json(&["trust", "ls", "box", "--json"])["identifiers"][0].clone();
+        (keys["refused"][0]["keyId"] == gone_id).then_some(keys)
+    });
+    assert_eq!(trust["pinned"].as_array().unwrap().len(), 1, "{trust}");
+    // The other one is as before, and the one stays out.
+    is(&second_instance, "down");
+    is(&first_instance, "up");
+    let name = format!("box/{first_instance}");
+    let arguments = ["run", &name, "--", "echo", "hi"];
+    assert_eq!(poseidon_says(&poseidon, &arguments), "hi");
+    second.stop();
+    // The last one stays, until there is another one.
+    let last = poseidon.run(&["trust", "rm", "box", kept_id]);
+    let said = text(&last.stderr);
+    assert!(
+        !last.status.success() && said.contains("the last pinned key"),
+        "{said}"
+    );
+    poseidon_says(&poseidon, &["trust", "accept", "box", gone_id]);
+    let whole = kept["publicKey"].as_str().unwrap();
+    let left = poseidon_says(&poseidon, &["trust", "rm", "box", whole]);
+    assert_eq!(left, format!("pinned for box: {gone_id}"));
+    first.wait_for_log("does not take this device");
+    first.stop();
+    let acts = poseidon.json(&["audit", "--act", "trust.remove", "--json"]);
+    let acts = acts["acts"].as_array().unwrap();
+    assert_eq!(acts.len(), 5);
+    // The newest come first.
+    for (act, (key, status)) in acts
+        .iter()
+        .zip([(whole, 200), (kept_id, 409), (gone_id, 200)])
+    {
+        assert_eq!(act["status"], status, "{act}");
+        assert!(act["detail"].as_str().unwrap().contains(key), "{act}");
+    }
 }
 
 #[test]
@@ -286,13 +366,7 @@ fn a_man_in_the_middle_reads_no_secret_and_puts_none_in_its_place() {
                 message
             }]
         });
-        let got = agent.run(&["get", "key"]);
-        assert!(!got.status.success(), "{}", text(&got.stdout));
-        assert!(
-            text(&got.stderr).contains("untrusted"),
-            "{}",
-            text(&got.stderr)
-        );
+        get_is_untrusted(&agent);
     }
     // He answers himself: in plain, and with an answer that he has seen.
     let seen = middle.seen();
@@ -312,13 +386,7 @@ fn a_man_in_the_middle_reads_no_secret_and_puts_none_in_its_place() {
                 message
             }]
         });
-        let got = agent.run(&["get", "key"]);
-        assert!(!got.status.success(), "{}", text(&got.stdout));
-        assert!(
-            text(&got.stderr).contains("untrusted"),
-            "{}",
-            text(&got.stderr)
-        );
+        get_is_untrusted(&agent);
     }
     middle.be_honest();
     assert_eq!(agent_says(&agent, &["get", "key"]), SECRET);

@@ -35,24 +35,43 @@ pub enum Change {
 
 /// The place where changes are said and heard.
 #[derive(Clone)]
-pub struct Events(broadcast::Sender<Change>);
+pub struct Events {
+    changes: broadcast::Sender<Change>,
+    /// Apart from all else, so that who brings it to the devices is not outrun by heartbeats.
+    content: broadcast::Sender<String>,
+}
 
 impl Default for Events {
     fn default() -> Self {
-        Self(broadcast::channel(BACKLOG).0)
+        Self {
+            changes: broadcast::channel(BACKLOG).0,
+            content: broadcast::channel(BACKLOG).0,
+        }
     }
 }
 
 impl Events {
     /// Says what has changed.
     pub fn publish(&self, change: impl FnOnce() -> Change) {
-        if self.0.receiver_count() > 0 {
-            let _ = self.0.send(change());
+        if self.changes.receiver_count() > 0 {
+            let _ = self.changes.send(change());
         }
+    }
+
+    /// Says that the devices of an identifier should have something else, which `change` says to watchers.
+    pub fn publish_content(&self, identifier: &str, change: impl FnOnce(String) -> Change) {
+        let _ = self.content.send(identifier.to_owned());
+        self.publish(|| change(identifier.to_owned()));
+    }
+
+    /// The hash of each identifier whose devices should have something else, from now on. Who falls behind has to look
+    /// at all.
+    pub fn subscribe_content(&self) -> broadcast::Receiver<String> {
+        self.content.subscribe()
     }
 
     /// Listens from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Change> {
-        self.0.subscribe()
+        self.changes.subscribe()
     }
 }

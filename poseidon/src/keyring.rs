@@ -1,7 +1,9 @@
 //! Poseidon's own key, by which devices know it, and how it came to be this one.
 
 use crate::agents::connection::Bond;
+use crate::server::data::write_whole;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use triton::message::payload::Welcome;
@@ -64,11 +66,11 @@ impl Keyring {
                 let keys = stored.keys;
                 Own { key, keys }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let key = SecretKey::random()?;
                 let keys = Vec::new();
                 let own = Own { key, keys };
-                store(&path, &own)?;
+                store(&path, &own).map_err(|e| e.to_string())?;
                 own
             }
             Err(e) => return Err(wrong(e.to_string())),
@@ -85,9 +87,9 @@ impl Keyring {
     }
 
     /// Makes a new key, which the one before vouches for. Blocks.
-    pub fn rotate(&self) -> Result<Arc<Own>, String> {
+    pub fn rotate(&self) -> io::Result<Arc<Own>> {
         let mut own = crate::jobs::lock(&self.own);
-        let key = SecretKey::random()?;
+        let key = SecretKey::random().map_err(io::Error::other)?;
         let mut keys = own.keys.clone();
         keys.push(own.key.prove(&key.public()));
         let more = keys.len().saturating_sub(CHAIN);
@@ -99,34 +101,16 @@ impl Keyring {
     }
 }
 
-fn store(path: &Path, own: &Own) -> Result<(), String> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let new = path.with_extension("new");
+fn store(path: &Path, own: &Own) -> io::Result<()> {
     let text = serde_json::to_string(&Stored {
         seed: own.key.seed(),
         keys: own.keys.clone(),
-    })
-    .map_err(|e| e.to_string())?;
-    let write = || {
-        let _ = std::fs::remove_file(&new);
-        let mut file = std::fs::OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(&new)?;
-        writeln!(file, "{text}")?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        match path.parent() {
-            Some(folder) => std::fs::File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
+    })?;
+    let failed = |e: io::Error| {
+        let text = format!("cannot write {}: {e}", path.display());
+        io::Error::new(e.kind(), text)
     };
-    write().map_err(|e| {
-        let _ = std::fs::remove_file(&new);
-        format!("cannot write {}: {e}", path.display())
-    })
+    write_whole(path, &text).map_err(failed)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod events;
 pub mod jobs;
 pub mod keyring;
 pub mod metrics;
+mod pieces;
 pub mod repositories;
 pub mod schedules;
 pub mod secrets;

@@ -10,10 +10,7 @@ use crate::store::{Db, StoreError};
 use crate::time::now;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
 
-/// Changes that a listener may fall behind.
-const BACKLOG: usize = 1024;
 /// Digits of a revision.
 const REVISION: usize = 16;
 
@@ -40,22 +37,12 @@ impl From<StoreError> for SetError {
 pub struct Schedules {
     db: Db,
     events: Events,
-    changed: broadcast::Sender<String>,
 }
 
 impl Schedules {
     /// The schedules of a store.
     pub fn new(db: Db, events: Events) -> Self {
-        Self {
-            db,
-            events,
-            changed: broadcast::channel(BACKLOG).0,
-        }
-    }
-
-    /// The hash of each identifier whose schedule changes, from now on. Who falls behind has to look at all.
-    pub fn subscribe(&self) -> broadcast::Receiver<String> {
-        self.changed.subscribe()
+        Self { db, events }
     }
 
     /// What the devices of an identifier should run; `None` where nothing was ever set.
@@ -109,9 +96,7 @@ impl Schedules {
             })
             .await??;
         if changed {
-            let _ = self.changed.send(identifier.to_owned());
-            self.events
-                .publish(|| Change::Schedule(identifier.to_owned()));
+            self.events.publish_content(identifier, Change::Schedule);
         }
         Ok((changed, schedule))
     }

@@ -617,3 +617,51 @@ async fn a_slow_watcher_gets_the_last_state_and_not_each_on_the_way() {
     }
     assert!(read < BEATS, "{read} lines");
 }
+
+/// Closes are answered (RFC 6455 section 5.5.1), and who breaks the protocol learns how.
+#[tokio::test]
+async fn the_end_of_a_connection_is_said_by_a_close_frame() {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message as Frame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+    use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as Raw};
+
+    let rig = rig().await;
+    rig.register("box").await;
+    let raw = |bytes: &'static [u8], kind| Frame::Frame(Raw::message(bytes, kind, true));
+    for (frame, code) in [
+        (
+            Frame::Close(Some(CloseFrame {
+                code: 1000.into(),
+                reason: "enough".into(),
+            })),
+            1000_u16,
+        ),
+        (raw(b"<a>\xff</a>", OpCode::Data(Data::Text)), 1007),
+        (raw(b"more", OpCode::Data(Data::Continue)), 1002),
+    ] {
+        let mut agent = rig.agent("i1").await;
+        agent.socket.send(frame).await.unwrap();
+        let answer = loop {
+            match within(agent.socket.next()).await {
+                Some(Ok(Frame::Close(Some(close)))) => break u16::from(close.code),
+                Some(Ok(_)) => {}
+                other => panic!("no close frame for {code}: {other:?}"),
+            }
+        };
+        assert_eq!(answer, code);
+        rig.is_down("box").await;
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_is_too_large_is_refused_with_its_limit() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let large = json!({"uptime": 1, "x": "y".repeat(70_000)});
+    agent.send(&Message::with(payload::HEARTBEAT, &large)).await;
+    let error: payload::Error = agent.expect(payload::ERROR).await.read().unwrap();
+    assert_eq!(error.code.as_str(), "too-large");
+    assert!(error.message.contains("65536"), "{}", error.message);
+}

@@ -217,6 +217,37 @@ async fn a_canary_that_dies_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
+async fn a_device_that_comes_and_goes_is_not_given_up() {
+    const PATIENCE: Duration = Duration::from_secs(8);
+    let rig = rig_with(|s| s.batch_patience = PATIENCE).await;
+    rig.register("gate").await;
+    let mut fleet = Fleet::of(&rig, 2).await;
+    let id = start(&rig, json!({})).await;
+    let (first, job) = fleet.next().await;
+    let (other, other_job) = fleet.next().await;
+    fleet.accept(first, &job.id).await;
+    let device = format!("gate%2Fi{first}");
+    fleet.leave(first);
+    rig.is_down(&device).await;
+    // The driver looks at all while the device is down, and again a whole patience later.
+    fleet.succeed(other, &other_job.id).await;
+    eventually("the other one is done", async || {
+        (show(&rig, &id).await["counts"]["succeeded"] == 1).then_some(())
+    })
+    .await;
+    // In between it was there, so that it was never down for so long.
+    fleet.come(&rig, first).await;
+    tokio::time::sleep(PATIENCE * 5 / 8).await;
+    fleet.leave(first);
+    rig.is_down(&device).await;
+    tokio::time::sleep(PATIENCE / 2).await;
+    fleet.come(&rig, first).await;
+    assert_eq!(show(&rig, &id).await["counts"]["running"], 1);
+    fleet.succeed(first, &job.id).await;
+    assert_eq!(over(&rig, &id).await["counts"]["succeeded"], 2);
+}
+
+#[tokio::test]
 async fn after_so_many_failures_nothing_more_starts_and_what_runs_goes_on() {
     let rig = rig().await;
     rig.register("gate").await;

@@ -425,7 +425,7 @@ async fn a_folder_of_the_first_version_is_taken_over() {
 
 /// One that is nested deep would make every list with it unreadable, and one that is not taken would block those behind.
 #[tokio::test]
-async fn a_record_that_nobody_could_read_is_taken_without_its_data() {
+async fn what_nobody_could_read_of_a_record_is_left_out() {
     let rig = rig().await;
     rig.register("box").await;
     let (mut agent, _) = rig.journaled("i1", "j1").await;
@@ -453,11 +453,67 @@ async fn a_record_that_nobody_could_read_is_taken_without_its_data() {
     };
     agent.send(&message).await;
     agent.acked(2).await;
-    assert_eq!(rig.job(&id).await["error"]["code"], "invalid");
-    for record in rig.history("order=asc").await {
-        let why = record["data"]["unreadable"].as_str().unwrap();
+    // It has succeeded whatever else it says.
+    assert_eq!(rig.job(&id).await["result"]["status"], "succeeded");
+    // The same where it is no record.
+    let id = rig.run("box", json!({"argv": ["echo"]})).await;
+    let command = agent.expect(payload::COMMAND).await;
+    let message = Message {
+        payload: Some(format!(r#"{{"status":"succeeded","x":{deep}}}"#)),
+        ..command.reply(payload::RESULT, &json!({}))
+    };
+    agent.send(&message).await;
+    let result = &rig.ended(&id).await["result"];
+    assert_eq!(result["status"], "succeeded");
+    assert!(result["x"]["unreadable"].is_string(), "{result}");
+    let records = rig.history("order=asc").await;
+    for data in [&records[0]["data"], &records[1]["data"]["x"]] {
+        let why = data["unreadable"].as_str().unwrap();
         assert!(why.contains("nested"), "{why}");
     }
+}
+
+#[tokio::test]
+async fn what_is_no_record_is_refused_and_still_says_what_it_says_of_its_job() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    let id = rig.run("box", json!({"argv": ["echo"]})).await;
+    let command = agent.expect(payload::COMMAND).await;
+    for (kind, payload, why) in [
+        (payload::ACCEPTED, json!({"sequence": 1}), "etime"),
+        (
+            payload::ACCEPTED,
+            json!({"sequence": "1", "etime": 1, "ctime": 1}),
+            "is no sequence",
+        ),
+        (
+            payload::RESULT,
+            json!({"status": "succeeded", "sequence": 2, "etime": 1}),
+            "ctime",
+        ),
+    ] {
+        agent.send(&command.reply(kind, &payload)).await;
+        let error = agent.expect(payload::ERROR).await;
+        assert_eq!(error.conversation_id, id);
+        let error: payload::Error = error.read().unwrap();
+        assert_eq!(error.code.as_str(), "invalid");
+        assert!(error.message.contains(why), "{}", error.message);
+    }
+    assert_eq!(rig.ended(&id).await["result"]["status"], "succeeded");
+    agent.values(3..=3).await;
+    agent.acked(3).await;
+    assert_eq!(ids(&rig.history("order=asc").await), [3]);
+}
+
+#[tokio::test]
+async fn who_names_no_journal_learns_why_its_records_are_refused() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    agent.values(1..=1).await;
+    let error: payload::Error = agent.expect(payload::ERROR).await.read().unwrap();
+    assert!(error.message.contains("journal.id"), "{}", error.message);
 }
 
 #[tokio::test]

@@ -32,7 +32,13 @@ async fn each_change_is_a_revision_and_none_is_lost() {
     let mut rig = rig().await;
     rig.register("box").await;
     let hash = poseidon::agents::hash(IDENTIFIER);
-    let mut changes = rig.server.as_ref().unwrap().app().repositories.subscribe();
+    let mut changes = rig
+        .server
+        .as_ref()
+        .unwrap()
+        .app()
+        .events
+        .subscribe_content();
     let empty = show(&rig).await;
     assert_eq!(
         (&empty["revision"], &empty["number"]),

@@ -375,3 +375,23 @@ async fn the_command_sets_lists_and_takes_away() {
     assert_eq!(shown["entries"], json!([]));
     assert_eq!(shown["devices"][0]["state"], "up");
 }
+
+#[tokio::test]
+async fn a_schedule_that_is_damaged_is_set_anew() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let first = set(&rig, json!([daily("one")])).await;
+    let store = rig.dir.path().join("data/poseidon.db");
+    let other = rusqlite::Connection::open(store).unwrap();
+    let damage = "UPDATE schedules SET entries = '[{'";
+    assert_eq!(other.execute(damage, []).unwrap(), 1);
+    let answer = rig.told("GET", BASE, b"", 500).await;
+    assert!(answer.to_string().contains("set it anew"), "{answer}");
+    // Who builds on what was there is told of it.
+    let on_top = json!({"entries": [daily("two")], "parent": first}).to_string();
+    rig.told("PUT", BASE, on_top.as_bytes(), 500).await;
+    let second = set(&rig, json!([daily("two")])).await;
+    let shown = rig.told("GET", BASE, b"", 200).await;
+    assert_eq!(shown["revision"], second);
+    assert_eq!(shown["entries"], json!([daily("two")]));
+}

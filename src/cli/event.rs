@@ -62,12 +62,7 @@ pub fn run(config: &Config, words: &Words) -> Result<u8> {
     if answer.kind == payload::ERROR {
         return Err(history::refusal(&answer));
     }
-    let stored: Value = answer
-        .read_json()
-        .map_err(|e| Error::because("the daemon's answer", e))?;
-    let sequence = stored["sequence"]
-        .as_u64()
-        .ok_or_else(|| unexpected("result without sequence"))?;
+    let sequence = history::stored(&answer)?;
     print(&format!("{sequence}\n"));
     Ok(0)
 }
@@ -206,7 +201,7 @@ fn send_batch(client: &mut Client, batch: &mut Vec<(u32, Value)>) -> Result<bool
             let answer = send(client, event)?;
             if answer.kind == payload::ERROR {
                 let refused = history::refusal(&answer);
-                let error: Option<payload::Error> = answer.read_json().ok();
+                let error: Option<payload::Error> = answer.read().ok();
                 if error.is_some_and(|e| e.code == ErrorCode::Busy) {
                     let said =
                         format!("line {number} and those behind it are not stored: {refused}");

@@ -143,7 +143,7 @@ fn script(exec: &Exec) -> Result<Value> {
         argv: None,
         ..command(exec)?
     };
-    let mut request: Value = serde_json::from_str(&payload::to_json(&command))
+    let mut request: Value = payload::from_json(&payload::to_json(&command))
         .map_err(|e| Error::because("cannot write the request", e))?;
     let (name, args) = exec.argv.split_first().unzip();
     request["name"] = json!(name);
@@ -179,7 +179,7 @@ fn read_stdin() -> Result<String> {
 
 fn read<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T> {
     message
-        .read_json()
+        .read()
         .map_err(|e| Error::because(format!("a {} of the daemon", message.kind), e))
 }
 

@@ -147,7 +147,7 @@ impl Source<'_> {
             match answer.kind.as_str() {
                 payload::DATA_RESPONSE => {
                     let response: DataResponse = answer
-                        .read_json()
+                        .read()
                         .map_err(|e| Error::because("Poseidon's answer", e))?;
                     if self.offset == 0 {
                         self.sha256.clone_from(&response.sha256);
@@ -159,7 +159,7 @@ impl Source<'_> {
                 }
                 payload::ERROR => {
                     let error: payload::Error = answer
-                        .read_json()
+                        .read()
                         .map_err(|e| Error::because("the daemon's error", e))?;
                     let lost = error.code == ErrorCode::Other(payload::OFFLINE.to_owned())
                         && self.offset > 0

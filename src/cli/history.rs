@@ -249,10 +249,20 @@ fn too_large(id: u64) -> Error {
 
 /// An `error` of the daemon as an error of this command.
 pub fn refusal(answer: &Message) -> Error {
-    match answer.read_json::<payload::Error>() {
+    match answer.read::<payload::Error>() {
         Ok(error) => Error::new(format!("{}: {}", error.code, printable(&error.message))),
         Err(e) => Error::because("an error of the daemon cannot be read", e),
     }
+}
+
+/// The number that the daemon has given to what it stored.
+pub fn stored(answer: &Message) -> Result<u64> {
+    let stored: Value = answer
+        .read()
+        .map_err(|e| Error::because("the daemon's answer", e))?;
+    stored["sequence"]
+        .as_u64()
+        .ok_or_else(|| unexpected("result without sequence"))
 }
 
 fn show<'a>(records: impl IntoIterator<Item = &'a Record>, json: bool) -> Result<Output> {
@@ -273,7 +283,7 @@ fn show<'a>(records: impl IntoIterator<Item = &'a Record>, json: bool) -> Result
 fn as_json(record: &Record) -> String {
     let text = serde_json::to_string(record).unwrap_or_default();
     if text.contains(['\n', '\r']) {
-        let value: Value = serde_json::from_str(&text).unwrap_or_default();
+        let value: Value = payload::from_json(&text).unwrap_or_default();
         return value.to_string();
     }
     text
@@ -289,7 +299,7 @@ fn event(data: &Value) -> String {
 
 /// A record as a line for people.
 fn line(record: &Record) -> String {
-    let data: Value = serde_json::from_str(record.data.get()).unwrap_or_default();
+    let data: Value = payload::from_json(record.data.get()).unwrap_or_default();
     let (word, summary) = match record.code {
         code::ACCEPTED => ("accepted".to_owned(), acceptance(&data)),
         code::SUCCEEDED => ("ok".to_owned(), end(&data)),

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::dates;
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::message::payload::{ERROR, MODULE_KILL, MODULE_LIST, MODULE_START, RESULT};
+use crate::message::payload::{self, ERROR, MODULE_KILL, MODULE_LIST, MODULE_START, RESULT};
 use crate::sys::poll::after;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ pub fn run(config: &Config, words: &[String], as_json: bool) -> Result<u8> {
         "start" => Message::with(MODULE_START, &json!({ "name": word(1) })),
         "ask" => {
             let payload = words.get(2).map_or("{}", String::as_str);
-            let payload: Value = serde_json::from_str(payload)
+            let payload: Value = payload::from_json(payload)
                 .map_err(|e| Error::because("the request of a plugin is JSON, such as '{}'", e))?;
             let request = Message::with(word(1), &payload);
             return exec::follow(&mut exec::connect(config)?, &request);
@@ -41,7 +41,7 @@ pub fn run(config: &Config, words: &[String], as_json: bool) -> Result<u8> {
         RESULT => Ok(0),
         MODULE_LIST => {
             let list: Value = answer
-                .read_json()
+                .read()
                 .map_err(|e| Error::because("the daemon's plugins", e))?;
             print(&if as_json {
                 format!("{list:#}\n")

@@ -49,12 +49,7 @@ pub fn run(config: &Config, put: &Put, json: bool) -> Result<u8> {
         payload::ERROR => return Err(history::refusal(&answer)),
         other => return Err(unexpected(other)),
     }
-    let stored: Value = answer
-        .read_json()
-        .map_err(|e| Error::because("the daemon's answer", e))?;
-    let sequence = stored["sequence"]
-        .as_u64()
-        .ok_or_else(|| unexpected("result without sequence"))?;
+    let sequence = history::stored(&answer)?;
     if json {
         let text = serde_json::json!({ "sequence": sequence, "token": token });
         print(&format!("{text}\n"));
@@ -71,7 +66,7 @@ pub fn job() -> Option<String> {
 
 /// JSON as it is, any other text as a JSON text.
 fn value(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+    payload::from_json(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
 fn read_stdin() -> Result<Value> {

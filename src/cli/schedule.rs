@@ -25,7 +25,7 @@ pub fn run(config: &Config, json: bool) -> Result<u8> {
         other => return Err(unexpected(other)),
     }
     let list: Value = answer
-        .read_json()
+        .read()
         .map_err(|e| Error::because("the daemon's schedule", e))?;
     if json {
         print(&format!("{list:#}\n"));

@@ -22,7 +22,7 @@ pub fn ask(config: &Config) -> Result<Value> {
         return Err(unexpected(&answer.kind));
     }
     answer
-        .read_json()
+        .read()
         .map_err(|e| Error::because("the daemon's status", e))
 }
 

@@ -8,13 +8,14 @@
 //! that was a copy.
 
 use super::gate::Bucket;
+use super::positions::{HEAD, POSITIONS, Saved, hash, load};
 use super::{Event, Events, Ready};
 use crate::cef::syslog;
 use crate::journal::store::{Counts, Directory, replace};
-use crate::message::payload::{ErrorCode, code};
+use crate::message::payload::{self, code};
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,14 +31,8 @@ const FULL: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(2);
 /// Positions are written so often at most.
 const SAVE: Duration = Duration::from_mins(1);
-/// First bytes by which a file is known.
-const HEAD: usize = 256;
 /// Entries of a folder that are looked at for a file that was renamed.
 const ENTRIES: usize = 1_000;
-/// Longest of the file of positions: 16 paths of a kilobyte, in JSON.
-const POSITIONS_LIMIT: u64 = 128 * 1024;
-/// Positions, in the state folder.
-const POSITIONS: &str = "events.json";
 /// Pieces, each of which holds a line, that are read of one file before the others have their turn.
 const PIECES: usize = 16;
 /// Bytes behind a line.
@@ -49,6 +44,10 @@ pub struct Files {
     folder: Arc<Directory>,
     /// Since when positions are not written.
     dirty: Option<Instant>,
+    /// Where one begins is not written yet.
+    begun: bool,
+    /// The journal's last sequence when all before the positions to be written was kept.
+    kept: u64,
     /// They could not be, and that was said.
     said: bool,
 }
@@ -61,22 +60,16 @@ struct Followed {
     saved: Option<Saved>,
     /// Events behind that which the journal has already.
     known: u64,
+    /// The sequence of the last event that was stored since the start.
+    last: u64,
     /// It was not there, or another one was: it is read from its beginning.
     whole: bool,
     /// It is followed for the first time: where it begins is written at once.
     begun: bool,
+    /// Up to here a power cut takes nothing of what it gave: this is written.
+    kept: Option<Saved>,
     problem: Option<String>,
     bucket: Bucket,
-}
-
-/// How far a file was read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Saved {
-    inode: u64,
-    offset: u64,
-    /// How many of the first bytes are known, and their hash.
-    head: usize,
-    hash: u64,
 }
 
 struct Open {
@@ -120,8 +113,10 @@ impl Files {
                 open: None,
                 saved,
                 known: 0,
+                last: 0,
                 whole: false,
                 begun: false,
+                kept: saved,
                 problem: None,
                 bucket: Bucket::new(rate, now),
             }
@@ -130,9 +125,12 @@ impl Files {
             list: list.collect(),
             folder: Directory::new(state, false),
             dirty: None,
+            begun: false,
+            kept: events.journal.last(),
             said: false,
         };
         if let Some(sequence) = saved["sequence"].as_u64() {
+            files.kept = sequence;
             files.count_known(events, sequence);
         }
         files
@@ -146,7 +144,7 @@ impl Files {
             if record.code != code::EVENT {
                 continue;
             }
-            let data: Value = serde_json::from_str(record.data.get()).unwrap_or_default();
+            let data: Value = payload::from_json(record.data.get()).unwrap_or_default();
             let mut list = self.list.iter_mut();
             if let Some(file) = list.find(|f| data["source"] == *f.source && f.saved.is_some()) {
                 file.known += 1;
@@ -184,6 +182,7 @@ impl Files {
             }
             urgent |= std::mem::take(&mut file.begun);
         }
+        self.begun |= urgent;
         if urgent || self.dirty.is_some_and(|since| since.elapsed() >= SAVE) {
             self.save(events);
         }
@@ -196,24 +195,37 @@ impl Files {
         self.list.iter().map(of)
     }
 
-    /// Writes the positions, where they have changed. The events before them are on the disk first: else a power cut could
-    /// take what nobody reads again.
+    /// Writes the positions, where they have changed. The events before them are on the disk first, or Poseidon has them:
+    /// else a power cut could take what nobody reads again.
     pub fn save(&mut self, events: &Events) {
         if self.dirty.is_none() {
             return;
         }
+        // Where it comes to nothing it is tried again.
+        self.dirty = Some(Instant::now());
         events.journal.sync();
-        let sequence = events.journal.last();
+        let last = self.list.iter().map(|file| file.last).max();
+        let is_kept = last.is_none_or(|last| events.journal.keeps(last));
+        if is_kept {
+            self.kept = events.journal.last();
+            for file in &mut self.list {
+                file.kept = file.open.as_ref().map(|open| open.at).or(file.saved);
+            }
+        } else if !self.begun {
+            return;
+        }
         let mut files = Map::new();
         for file in &self.list {
-            if let Some(at) = file.open.as_ref().map(|open| open.at).or(file.saved) {
+            if let Some(at) = file.kept {
                 files.insert(file.path.to_string_lossy().into_owned(), at.write());
             }
         }
-        let text = json!({ "sequence": sequence, "files": files }).to_string();
-        self.dirty = None;
+        let text = json!({ "sequence": self.kept, "files": files }).to_string();
         match replace(&*self.folder, POSITIONS, &text, &mut Counts::default()) {
-            Ok(()) => self.said = false,
+            Ok(()) => {
+                (self.begun, self.said) = (false, false);
+                self.dirty = self.dirty.filter(|_| !is_kept);
+            }
             Err(fault) if self.said => log::debug!("events: {fault}"),
             Err(fault) => {
                 self.said = true;
@@ -223,43 +235,6 @@ impl Files {
             }
         }
     }
-}
-
-impl Saved {
-    fn read(value: &Value) -> Self {
-        let number = |name: &str| value[name].as_u64().unwrap_or_default();
-        let hash = value["hash"].as_str().unwrap_or_default();
-        Self {
-            inode: number("inode"),
-            offset: number("offset"),
-            head: usize::try_from(number("head")).unwrap_or(HEAD).min(HEAD),
-            hash: u64::from_str_radix(hash, 16).unwrap_or_default(),
-        }
-    }
-
-    fn write(&self) -> Value {
-        json!({
-            "inode": self.inode,
-            "offset": self.offset,
-            "head": self.head,
-            "hash": format!("{:x}", self.hash),
-        })
-    }
-
-    /// Whether a file may be the one that was read so far.
-    fn fits(&self, file: &File) -> bool {
-        let length = file.metadata().map_or(0, |m| m.len());
-        length >= self.offset && hash(file, self.head) == Some(self.hash)
-    }
-}
-
-/// The hash (FNV-1a) of a file's first bytes; none where it has not so many.
-fn hash(file: &File, bytes: usize) -> Option<u64> {
-    let mut head = [0; HEAD];
-    let head = head.get_mut(..bytes)?;
-    file.read_exact_at(head, 0).ok()?;
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    Some(head.iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 /// Opens what may be followed. A device or a pipe is not even opened: that alone can do something.
@@ -386,8 +361,10 @@ impl Followed {
         let Some(saved) = &self.saved else {
             let Some(file) = there else { return Ok(None) };
             let end = file.metadata()?.len();
+            let begun = Open::new(file, if self.whole { 0 } else { end })?;
             self.begun = true;
-            return Open::new(file, if self.whole { 0 } else { end }).map(Some);
+            self.kept.get_or_insert(begun.at);
+            return Ok(Some(begun));
         };
         if let Some(file) = there {
             if saved.fits(&file) {
@@ -465,10 +442,14 @@ impl Followed {
             }
             taken += line.len();
         }
-        if !store(events, ready, &self.source) {
-            // It is read again from the same place.
-            open.skipping = skipping;
-            return Ok(Look::Full);
+        match events.put_all(ready) {
+            Ok(last) => self.last = self.last.max(last),
+            Err(error) => {
+                log::debug!("events: {} waits: {}", self.source, error.message);
+                // It is read again from the same place.
+                open.skipping = skipping;
+                return Ok(Look::Full);
+            }
         }
         self.known = known;
         events.tally().passed += passed;
@@ -495,29 +476,6 @@ fn lines_event(events: &Events, source: &str, line: &[u8]) -> Option<Result<Read
     };
     let checked = events.check(source, &event, None);
     Some(checked.map_err(|error| format!("{source}: {}", error.message)))
-}
-
-/// Stores them; false where the journal has no room now. What will never have room there is refused.
-fn store(events: &Events, ready: Vec<Ready>, source: &str) -> bool {
-    if ready.is_empty() {
-        return true;
-    }
-    let again = ready.clone();
-    match events.put(ready) {
-        Ok(_) => true,
-        Err(error) if error.code != ErrorCode::TooLarge => {
-            log::debug!("events: {source} waits: {}", error.message);
-            false
-        }
-        Err(_) => {
-            for one in again {
-                if let Err(error) = events.put(vec![one]) {
-                    events.refuse(1, format!("{source}: {}", error.message));
-                }
-            }
-            true
-        }
-    }
 }
 
 /// The file that was read to `saved`, under the name that rotation has given it: beside, and with a longer name.
@@ -549,32 +507,4 @@ fn predecessor(path: &Path, saved: &Saved) -> Option<Open> {
     let mut open = Open::new(best?, saved.offset).ok()?;
     open.replaced = Some(Instant::now());
     Some(open)
-}
-
-/// What was written; nothing where that cannot be read.
-fn load(path: &Path) -> Value {
-    let read = || -> io::Result<String> {
-        let mut text = String::new();
-        File::open(path)?
-            .take(POSITIONS_LIMIT)
-            .read_to_string(&mut text)?;
-        Ok(text)
-    };
-    match read() {
-        Ok(text) => serde_json::from_str(&text).unwrap_or_else(|e| {
-            log::error!(
-                "events: {} cannot be read, files are followed from their end: {e}",
-                path.display()
-            );
-            Value::Null
-        }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Value::Null,
-        Err(e) => {
-            log::error!(
-                "events: {} cannot be read, files are followed from their end: {e}",
-                path.display()
-            );
-            Value::Null
-        }
-    }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const RETRY: Duration = Duration::from_secs(30);
 /// What was refused is logged so often.
 const REPORT: Duration = Duration::from_mins(1);
-/// A disk of followed files may hang for so long before the watchdog hears of it.
+/// A disk of followed files, or of the journal, may hang for so long before the watchdog hears of it.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// What the thread works by, and what ends it.
@@ -91,6 +91,13 @@ impl Intake {
                 look_at = Some(now + files.look(&self.events, &mut buffer));
                 self.pulse.busy_until(None);
             }
+            // Offline there may be nobody else who tries a disk that has failed.
+            let journal = &self.events.journal;
+            if journal.retry_due().is_some_and(|at| now >= at) {
+                self.pulse.busy_until(Some(now + PATIENCE));
+                journal.tend();
+                self.pulse.busy_until(None);
+            }
             let sources = listeners
                 .iter()
                 .map(|l| (l.name.clone(), l.problem.clone()));
@@ -106,7 +113,7 @@ impl Intake {
                 .iter()
                 .map(|listener| listener.fd().map(|fd| set.add(fd, IN)))
                 .collect();
-            let deadlines = [bind_at, look_at, report_at];
+            let deadlines = [bind_at, look_at, report_at, journal.retry_due()];
             if let Err(e) = set.wait(deadlines.into_iter().flatten().min()) {
                 log::error!("events: poll fails: {e}; trying again in a second");
                 std::thread::sleep(Duration::from_secs(1));

@@ -127,11 +127,8 @@ impl Listener {
             self.socket = None;
             self.problem = Some(why);
         }
-        if ready.is_empty() {
-            return;
-        }
         let count = ready.len() as u64;
-        if let Err(error) = events.put(ready) {
+        if let Err(error) = events.put_all(ready) {
             events.refuse(count, error.message);
         }
     }

@@ -5,9 +5,12 @@
 //! with the name of the source. What is stored is the line as it came, without its syslog prefix: nothing is mended.
 
 mod follow;
+#[cfg(test)]
+mod follow_tests;
 mod gate;
 pub mod intake;
 mod listen;
+mod positions;
 #[cfg(test)]
 mod tests;
 
@@ -124,6 +127,28 @@ impl Events {
         self.tally().stored += count;
         if !self.journal.is_connected() {
             self.sync_in_time();
+        }
+        Ok(last)
+    }
+
+    /// Stores what the listener or a file gave, one by one where that is too much at once; an error where there is no room
+    /// now. Returns the sequence of the last, or 0 where none was stored: what will never have room is refused.
+    fn put_all(&self, ready: Vec<Ready>) -> Result<u64, Error> {
+        if ready.is_empty() {
+            return Ok(0);
+        }
+        let again = ready.clone();
+        match self.put(ready) {
+            Err(error) if error.code == ErrorCode::TooLarge => {}
+            stored => return stored,
+        }
+        let mut last = 0;
+        for one in again {
+            match self.put(vec![one]) {
+                Ok(sequence) => last = sequence,
+                Err(error) if last == 0 && error.code != ErrorCode::TooLarge => return Err(error),
+                Err(error) => self.refuse(1, error.message),
+            }
         }
         Ok(last)
     }

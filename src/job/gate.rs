@@ -2,18 +2,24 @@
 
 use super::task::Stop;
 use crate::message::payload::{self, ErrorCode};
-use std::fmt::Debug;
+use std::fmt;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 /// What this device lets a job of Poseidon's touch.
-pub trait Gate: Debug + Send + Sync {
+pub trait Gate: Send + Sync {
     /// Whether a job of a message type may use this path, which has no symbolic links in it.
     fn path(&self, kind: &str, path: &Path) -> Result<(), payload::Error>;
 
     /// Whether it depends on paths at all.
     fn asks_for_paths(&self) -> bool;
+}
+
+impl fmt::Debug for dyn Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
 }
 
 /// Asks where `file` really is, or what is at `rest` in that folder. Of what is open: a path might lead elsewhere by now.

@@ -146,7 +146,13 @@ pub enum Work {
 }
 
 /// Something that a job needs and that is let go with it.
-pub trait Holds: std::fmt::Debug + Send + Sync {}
+pub trait Holds: Send + Sync {}
+
+impl std::fmt::Debug for dyn Holds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Holds")
+    }
+}
 
 /// A request to run something.
 #[derive(Debug)]

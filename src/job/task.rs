@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use std::time::Instant;
 
 /// Something that takes time and is no process. It runs on a worker, may block for as long as a disk does, and asks its
 /// [`Context`] at each step whether it is to go on.
-pub trait Task: Debug + Send + Sync {
+pub trait Task: Send + Sync {
     /// What lists show.
     fn name(&self) -> &str;
 
@@ -28,6 +28,13 @@ pub trait Task: Debug + Send + Sync {
 
     /// Called once, when its success is in the journal: for what ends the agent itself.
     fn after(&self) {}
+}
+
+/// Its name and no more: a device would carry code for every part of every task.
+impl Debug for dyn Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// Why a task ends early.

@@ -283,6 +283,22 @@ impl Disk {
         self.sync_failed || self.sync().is_err()
     }
 
+    /// The last id that a cut of power leaves here, as far as anybody has asked for that.
+    pub fn safe(&self) -> u64 {
+        if self.limits.sync {
+            self.synced
+        } else {
+            self.last()
+        }
+    }
+
+    /// Whether this record is safe here, and can be read.
+    pub fn holds(&mut self, id: u64) -> bool {
+        let before = id.checked_sub(1).filter(|_| id <= self.safe());
+        let found = before.map(|before| self.next(before, true));
+        matches!(found, Some(Ok(Some(record))) if record.id == id)
+    }
+
     /// Keeps the place of a record about a job.
     pub fn remember(&mut self, record: &Record, segment: u32, offset: u64) {
         if let Some(note) = Note::of(record, &self.hasher, offset) {

@@ -5,8 +5,12 @@ use super::renumber::Rebase;
 use super::state::Open;
 use crate::message::id;
 use crate::message::payload::{Record, code};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
+
+/// Where events have to go, this part of the room is won at once: else each event that comes would cost one, and a record
+/// that says so.
+const SLICE: usize = 16;
 
 /// Records in memory, oldest first.
 #[derive(Debug)]
@@ -21,7 +25,8 @@ pub struct Memory {
     records: VecDeque<Record>,
     bytes: usize,
     /// Jobs that the disk shows as open: their ends stay here until it has them, or it would end them once more.
-    owed: HashSet<String>,
+    /// Sorted.
+    owed: Vec<String>,
 }
 
 fn size(record: &Record) -> usize {
@@ -34,7 +39,8 @@ fn size(record: &Record) -> usize {
 
 impl Memory {
     /// An empty one. `owed` are the jobs that the disk shows as open.
-    pub fn new(limit: usize, reason: String, next_try: Instant, owed: HashSet<String>) -> Self {
+    pub fn new(limit: usize, reason: String, next_try: Instant, mut owed: Vec<String>) -> Self {
+        owed.sort();
         Self {
             id: id::random(),
             reason,
@@ -48,11 +54,18 @@ impl Memory {
 
     /// The disk shows this job as open, too.
     pub fn owe(&mut self, token: &str) {
-        self.owed.insert(token.to_owned());
+        if let Err(at) = self.owed.binary_search_by(|owed| owed.as_str().cmp(token)) {
+            self.owed.insert(at, token.to_owned());
+        }
     }
 
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of the records behind `id`.
+    pub fn bytes_behind(&self, id: u64) -> usize {
+        self.records.iter().filter(|r| r.id > id).map(size).sum()
     }
 
     pub fn records(&self) -> impl Iterator<Item = &Record> {
@@ -95,11 +108,17 @@ impl Memory {
         self.bytes + needed <= self.limit
     }
 
-    /// Makes room as far as possible; returns what events that took.
-    pub fn make_room(&mut self, needed: usize, acked: u64, open: &HashMap<String, Open>) -> Lost {
+    /// Makes room as far as possible; returns what events that took. What is `elsewhere` too is not lost.
+    pub fn make_room(
+        &mut self,
+        needed: usize,
+        acked: u64,
+        open: &HashMap<String, Open>,
+        mut elsewhere: impl FnMut(u64) -> bool,
+    ) -> Lost {
         let mut lost = Lost::default();
         let owed = std::mem::take(&mut self.owed);
-        let is_owed = |r: &Record| code::is_end(r.code) && owed.contains(&r.token);
+        let is_owed = |r: &Record| code::is_end(r.code) && owed.binary_search(&r.token).is_ok();
         self.drop_while(
             needed,
             |r| r.id <= acked && !is_open(open, r) && !is_owed(r),
@@ -115,22 +134,39 @@ impl Memory {
             }
         }
         self.owed = owed;
-        self.drop_while(needed, |r| is_event(r.code), |r| lost.add(r));
+        if !self.fits(needed) {
+            let see = |r: &Record| {
+                if !elsewhere(r.id) {
+                    lost.add(r);
+                }
+            };
+            self.drop_while(needed + self.limit / SLICE, |r| is_event(r.code), see);
+        }
         lost
     }
 
-    /// Drops the oldest events, so that all of them and `needed` bytes more fit one of so many parts.
-    pub fn bound_events(&mut self, needed: usize, acked: u64, parts: u32) -> Lost {
+    /// Drops the oldest events where they and `needed` bytes more take more than `share`; returns what that took of what
+    /// nobody has. What is `elsewhere` too is not lost.
+    pub fn bound_events(
+        &mut self,
+        needed: usize,
+        share: usize,
+        acked: u64,
+        mut elsewhere: impl FnMut(u64) -> bool,
+    ) -> Lost {
         let mut lost = Lost::default();
-        let share = self.limit / parts as usize;
         let of_events = |r: &&Record| is_event(r.code);
         let mut bytes: usize = self.records.iter().filter(of_events).map(size).sum();
+        if bytes + needed <= share {
+            return lost;
+        }
+        let goal = share - share / SLICE;
         self.records.retain(|record| {
-            let goes = bytes + needed > share && is_event(record.code);
+            let goes = bytes + needed > goal && is_event(record.code);
             if goes {
                 bytes -= size(record);
                 self.bytes -= size(record);
-                if record.id > acked {
+                if record.id > acked && !elsewhere(record.id) {
                     lost.add(record);
                 }
             }

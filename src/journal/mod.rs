@@ -23,6 +23,7 @@
 //! to be one step.
 
 mod disk;
+mod events;
 mod line;
 mod memory;
 mod open;
@@ -268,9 +269,24 @@ impl Journal {
         self.change(State::sync_waiting);
     }
 
+    /// Whether a cut of power leaves this record: it is on the disk, or Poseidon has it.
+    pub fn keeps(&self, id: u64) -> bool {
+        self.state().keeps(id)
+    }
+
+    /// The end of the agent: what is in memory goes to the disk where that works again, and is synced.
+    pub fn close(&self) {
+        self.change(State::close);
+    }
+
     /// Tries a disk that has failed again, where that is due. Records do so too; this is for a device that has none.
     pub fn tend(&self) {
         self.change(State::recover);
+    }
+
+    /// When [`Self::tend`] is due, where the disk has failed.
+    pub fn retry_due(&self) -> Option<Instant> {
+        self.state().memory.as_ref().map(|memory| memory.next_try)
     }
 
     /// Whether the journal has got another id since the last call (the disk failed, or is back): then Poseidon has to

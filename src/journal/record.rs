@@ -97,7 +97,8 @@ impl Draft {
 
     /// The end of a job that died with its agent.
     pub fn interrupted(accepted: &Record) -> Self {
-        let message = "the agent or the device stopped before the job had ended";
+        let message = "the agent or the device stopped before the job had ended; if only the agent did, \
+                       the job's processes may still run";
         let result = JobResult::without_process(Status::Interrupted, Some(message));
         let data = serde_json::to_string(&result).unwrap_or_default();
         let conversation = accepted.conversation.as_deref();
@@ -155,7 +156,7 @@ pub fn shorten(record: &mut Record) {
 
 /// The end of a job without the tails of its output; `None` where it is short already.
 fn without_bulk(data: &str, note: &str) -> Option<Box<RawValue>> {
-    let data = match serde_json::from_str::<JobResult>(data) {
+    let data = match payload::from_json::<JobResult>(data) {
         Ok(mut result) => {
             result.tail = Tail::default();
             let message = result.message.as_deref().map(|m| beginning(m, 256));
@@ -225,6 +226,13 @@ pub struct Lost {
     pub now: u64,
     /// Dropped before, by the records that said so and went as well.
     pub before: u64,
+}
+
+impl std::ops::AddAssign for Lost {
+    fn add_assign(&mut self, other: Self) {
+        self.now += other.now;
+        self.before = self.before.saturating_add(other.before);
+    }
 }
 
 impl Lost {

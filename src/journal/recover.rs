@@ -18,24 +18,28 @@ impl State {
         let owed = self.open.keys().cloned().collect();
         let mut memory = Memory::new(self.memory_bytes, reason, Instant::now() + self.retry, owed);
         if let Some(disk) = &mut self.disk {
+            // Before what is taken over: a disk that is full can mostly be synced.
+            if disk.is_suspect() {
+                self.suspect.get_or_insert(disk.active().number);
+            }
             // It may become unreadable: what nobody else has is taken over as far as there is room, jobs first.
-            let from = self.acked.min(disk.synced);
+            let safe = disk.safe();
+            let from = self.acked.min(safe);
             for jobs in [true, false] {
                 let mut id = from;
                 while let Ok(Some(record)) = disk.next(id, true) {
                     id = record.id;
                     if code::is_job(record.code) == jobs {
-                        memory.carry(record, id > disk.synced);
+                        memory.carry(record, id > safe);
                     }
                 }
-            }
-            if disk.is_suspect() {
-                self.suspect.get_or_insert(disk.active().number);
             }
         }
         self.memory = Some(memory);
         self.lazy = None;
         self.id_changed = true;
+        // What must be carried may be more than events may have there.
+        self.trim_events(0);
     }
 
     /// Tries the disk again where that is due.
@@ -47,8 +51,10 @@ impl State {
             return;
         }
         memory.next_try = Instant::now() + self.retry;
-        match self.come_back() {
-            Ok((interrupted, lost)) => {
+        let mut lost = Lost::default();
+        let back = self.come_back(&mut lost);
+        match back {
+            Ok(interrupted) => {
                 log::info!("the journal is in {} again", self.folder.path().display());
                 self.id_changed = true;
                 self.lose(lost);
@@ -59,40 +65,40 @@ impl State {
                 if let Some(memory) = &mut self.memory {
                     memory.reason = fault.to_string();
                 }
+                self.lose(lost);
             }
         }
     }
 
-    /// Goes back to the disk; returns the jobs of an earlier life that it shows, and what events had to go.
-    fn come_back(&mut self) -> Result<(HashMap<String, Record>, Lost), Fault> {
+    /// Goes back to the disk; returns the jobs of an earlier life that it shows. `lost` counts what events had to go, also
+    /// where it stays in memory.
+    fn come_back(&mut self, lost: &mut Lost) -> Result<HashMap<String, Record>, Fault> {
         self.sequence.reserve()?;
         let mut opened = open::open(&self.folder, self.limits)?;
         if let Some(fault) = opened.fault {
             return Err(fault);
         }
-        let lost = match self.join(&mut opened) {
-            Ok(lost) => lost,
-            Err(fault) => {
-                if opened.disk.is_suspect() {
-                    self.suspect.get_or_insert(opened.disk.active().number);
-                }
-                self.counts += opened.disk.counts;
-                return Err(fault);
-            }
-        };
-        if let Some(old) = self.disk.replace(opened.disk) {
+        let joined = self.join(&mut opened, lost);
+        if joined.is_err() && opened.disk.is_suspect() {
+            self.suspect.get_or_insert(opened.disk.active().number);
+        }
+        if joined.is_err() && self.disk.is_none() {
+            self.counts += opened.disk.counts;
+        } else if let Some(old) = self.disk.replace(opened.disk) {
+            // Also after a failure: its segments may be others now, and what is known of a token is read from there.
             self.counts += old.counts;
         }
+        joined?;
         self.suspect = None;
         self.memory = None;
-        Ok((opened.open, lost))
+        Ok(opened.open)
     }
 
     /// Writes what the disk lacks.
-    fn join(&mut self, opened: &mut Opened) -> Result<Lost, Fault> {
+    fn join(&mut self, opened: &mut Opened, lost: &mut Lost) -> Result<(), Fault> {
         let disk = &mut opened.disk;
         let Some(memory) = &mut self.memory else {
-            return Ok(Lost::default());
+            return Ok(());
         };
         if self.disk.is_none() {
             // Never seen in this life: its numbers may be the ones that were given meanwhile.
@@ -127,7 +133,8 @@ impl State {
             .open
             .values()
             .map(|r| (r.token.clone(), Open::ended(r.id)));
-        let lost = disk.make_room(memory.bytes() as u64, self.acked, &pinned.collect())?;
+        let needed = memory.bytes_behind(newest) as u64;
+        disk.make_room(needed, self.acked, &pinned.collect(), lost)?;
         for record in memory.records().filter(|r| r.id > newest) {
             disk.append(record, self.acked)?;
             if code::is_job(record.code) {
@@ -151,6 +158,6 @@ impl State {
             self.sequence.settle()?;
             self.rebases.clear();
         }
-        Ok(lost)
+        Ok(())
     }
 }

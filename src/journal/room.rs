@@ -25,7 +25,7 @@ pub enum Fate {
 }
 
 impl Disk {
-    /// Makes room as far as possible; returns what events that took.
+    /// Makes room as far as possible; `lost` counts what events that took, also where it goes wrong on the way.
     ///
     /// What is acknowledged goes strictly by age. An end must not go before the `accepted` of its job: a start would
     /// take that job for one that was interrupted.
@@ -34,10 +34,10 @@ impl Disk {
         needed: u64,
         acked: u64,
         open: &HashMap<String, Open>,
-    ) -> Result<Lost, Fault> {
-        let mut lost = Lost::default();
+        lost: &mut Lost,
+    ) -> Result<(), Fault> {
         if self.fits(needed) {
-            return Ok(lost);
+            return Ok(());
         }
         // What is about to go may be all that is known of a job whose end is not on the disk yet.
         self.sync()?;
@@ -65,23 +65,27 @@ impl Disk {
         }
 
         let stays = |r: &Record| stays(r) && !is_event(r.code);
-        self.drop_events(acked, &mut lost, stays, |disk| disk.fits(needed))?;
-        Ok(lost)
+        self.drop_events(acked, lost, stays, |disk| disk.fits(needed))
     }
 
-    /// Drops the oldest events, so that all of them and `needed` bytes more take no more than `share`; returns what that
-    /// took of what nobody has.
-    pub fn bound_events(&mut self, needed: u64, share: u64, acked: u64) -> Result<Lost, Fault> {
-        let mut lost = Lost::default();
+    /// Drops the oldest events, so that all of them and `needed` bytes more take no more than `share`; `lost` counts what
+    /// that took of what nobody has.
+    pub fn bound_events(
+        &mut self,
+        needed: u64,
+        share: u64,
+        acked: u64,
+        lost: &mut Lost,
+    ) -> Result<(), Fault> {
         let fits = |disk: &Self| {
             let events: u64 = disk.segments.iter().map(Segment::event_bytes).sum();
             events + needed <= share
         };
         if !fits(self) {
             self.sync()?;
-            self.drop_events(acked, &mut lost, |r| !is_event(r.code), fits)?;
+            self.drop_events(acked, lost, |r| !is_event(r.code), fits)?;
         }
-        Ok(lost)
+        Ok(())
     }
 
     /// Cleans segments, the oldest first, of events and what else does not stay, until it is enough.
@@ -99,13 +103,15 @@ impl Disk {
                 at += 1;
                 continue;
             }
+            let mut goes = Lost::default();
             self.scan(at, 0, CHUNK, |found| {
                 if found.record.id > acked {
-                    lost.add(&found.record);
+                    goes.add(&found.record);
                 }
                 ControlFlow::Continue(())
             })?;
             at = self.clean(at, &stays)?;
+            *lost += goes;
         }
         Ok(())
     }

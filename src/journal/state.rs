@@ -17,9 +17,7 @@ use std::time::{Duration, Instant};
 /// How long an end may wait for its acknowledgement, which makes a sync needless.
 const LAZY: Duration = Duration::from_secs(1);
 /// While there is no connection events are synced at once, but no oftener than this.
-const EVENT_PAUSE: Duration = Duration::from_secs(5);
-/// Events take at most one part of so many: else they would drive out what is known of jobs that have ended.
-const EVENT_SHARE: u32 = 2;
+pub const EVENT_PAUSE: Duration = Duration::from_secs(5);
 /// Pause between attempts to use the disk again.
 const RETRY: Duration = Duration::from_secs(30);
 /// At most this part of the journal is kept free for the end of one job; a larger end loses its tails when it is full.
@@ -182,7 +180,7 @@ impl State {
     }
 
     /// Makes room for so many bytes and the ends of all open jobs; says whether they fit.
-    fn room(&mut self, bytes: usize) -> bool {
+    pub fn room(&mut self, bytes: usize) -> bool {
         let reserved: usize = self
             .open
             .values()
@@ -190,33 +188,28 @@ impl State {
             .map(|wish| self.reserve(wish))
             .sum();
         let needed = bytes + reserved + LOSS_BYTES;
-        let (acked, disk_needed) = (self.acked, needed as u64);
-        let open = std::mem::take(&mut self.open);
-        let made = self.with_disk(|disk| {
-            let lost = disk.make_room(disk_needed, acked, &open)?;
-            Ok((lost, disk.fits(disk_needed)))
-        });
-        let (lost, fits) = match (made, &mut self.memory) {
-            (Some(made), _) => made,
-            (None, Some(memory)) => (memory.make_room(needed, acked, &open), memory.fits(needed)),
-            (None, None) => (Lost::default(), false),
+        let mut lost = Lost::default();
+        let (fits, fault) = match (&mut self.memory, &mut self.disk) {
+            (Some(memory), disk) => {
+                let elsewhere = |id| disk.as_mut().is_some_and(|disk| disk.holds(id));
+                lost = memory.make_room(needed, self.acked, &self.open, elsewhere);
+                (memory.fits(needed), None)
+            }
+            (None, Some(disk)) => {
+                let needed = needed as u64;
+                let made = disk.make_room(needed, self.acked, &self.open, &mut lost);
+                (disk.fits(needed), made.err())
+            }
+            (None, None) => (false, None),
         };
-        self.open = open;
+        if let Some(fault) = fault {
+            self.fail(&fault);
+            self.lose(lost);
+            // In memory less is kept free for the ends of jobs.
+            return self.room(bytes);
+        }
         self.lose(lost);
         fits
-    }
-
-    /// Says that events were dropped.
-    pub fn lose(&mut self, lost: Lost) {
-        if lost.all() > 0 {
-            self.dropped += lost.now;
-            log::warn!(
-                "{} events were dropped: the journal is full of what Poseidon has not stored",
-                lost.now
-            );
-            self.store(Draft::loss(lost.all()));
-            self.sync_soon();
-        }
     }
 
     /// What of a job's wish for its end is kept free.
@@ -229,7 +222,7 @@ impl State {
     }
 
     /// Gives a number and stores, on the disk or in memory; not synced.
-    fn store(&mut self, draft: Draft) -> Record {
+    pub fn store(&mut self, draft: Draft) -> Record {
         if let Err(fault) = self.sequence.reserve()
             && self.memory.is_none()
         {
@@ -337,53 +330,34 @@ impl State {
         Ok(record)
     }
 
-    /// See [`super::Journal::events`].
-    pub fn events(&mut self, drafts: Vec<Draft>) -> Result<u64, payload::Error> {
-        self.recover();
-        let bytes: usize = drafts.iter().map(Draft::bound).sum();
-        self.bound_events(bytes)?;
-        if !self.room(bytes) {
-            return Err(payload::Error::new(ErrorCode::Busy, self.full()));
-        }
-        for draft in drafts {
-            self.store(draft);
-        }
-        let rested = self.synced_at.is_none_or(|at| at.elapsed() >= EVENT_PAUSE);
-        if self.connected || !rested {
-            self.sync_soon();
-        } else {
-            self.sync();
-        }
-        Ok(self.last())
-    }
-
-    /// Makes room for events within what they may take, at the cost of the oldest of them.
-    fn bound_events(&mut self, bytes: usize) -> Result<(), payload::Error> {
-        let acked = self.acked;
-        let share = match &self.memory {
-            Some(_) => self.memory_bytes as u64,
-            None => self.limits.bytes,
-        } / u64::from(EVENT_SHARE);
-        if bytes as u64 > share {
-            let message = format!(
-                "these events take {bytes} bytes of the journal, and all events have {share}; send fewer at once"
-            );
-            return Err(payload::Error::new(ErrorCode::TooLarge, message));
-        }
-        let on_disk = self.with_disk(|disk| disk.bound_events(bytes as u64, share, acked));
-        // Of a disk that has just failed the memory has what it could take over.
-        let lost = on_disk.unwrap_or_else(|| match &mut self.memory {
-            Some(memory) => memory.bound_events(bytes, acked, EVENT_SHARE),
-            None => Lost::default(),
-        });
-        self.lose(lost);
-        Ok(())
-    }
-
-    fn sync_soon(&mut self) {
+    pub fn sync_soon(&mut self) {
         let last = self.sequence.last();
         let since = self.waits().map_or_else(Instant::now, |lazy| lazy.since);
         self.lazy = Some(Lazy { since, last });
+    }
+
+    /// See [`super::Journal::keeps`].
+    pub fn keeps(&self, id: u64) -> bool {
+        let safe = self.disk.as_ref().map_or(0, Disk::safe);
+        id <= self.acked.max(safe)
+    }
+
+    /// See [`super::Journal::close`].
+    pub fn close(&mut self) {
+        if let Some(memory) = &mut self.memory {
+            memory.next_try = Instant::now();
+        }
+        self.recover();
+        self.sync_waiting();
+        if let Some(memory) = &self.memory {
+            let here = memory.records().filter(|r| !self.keeps(r.id)).count();
+            if here > 0 {
+                log::error!(
+                    "{here} records that Poseidon does not have are lost with this process: {}",
+                    memory.reason
+                );
+            }
+        }
     }
 
     /// What waits for [`Self::sync`].
@@ -434,12 +408,12 @@ impl State {
         if self.open.contains_key(token) {
             return Ok(Some(Standing::Open));
         }
-        let record = match self.memory.as_ref().and_then(|m| m.find(token)) {
-            Some(record) => Some(record.clone()),
-            None => match &mut self.disk {
-                Some(disk) => disk.find(token)?,
-                None => None,
-            },
+        let in_memory = self.memory.as_ref().and_then(|m| m.find(token)).cloned();
+        let record = match (in_memory, &mut self.disk) {
+            (Some(record), _) if code::is_end(record.code) => Some(record),
+            // It may have taken over that the job was accepted, and had no room for its end.
+            (record, Some(disk)) => disk.find(token)?.or(record),
+            (record, None) => record,
         };
         Ok(record.map(|record| {
             if code::is_end(record.code) {

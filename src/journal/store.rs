@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An open file.
-pub trait File: fmt::Debug + Send {
+pub trait File: Send {
     /// Its length.
     fn length(&self) -> io::Result<u64>;
     /// Reads; fewer bytes than asked for only at the end.
@@ -23,7 +23,7 @@ pub trait File: fmt::Debug + Send {
 }
 
 /// A folder of files.
-pub trait Folder: fmt::Debug + Send + Sync {
+pub trait Folder: Send + Sync {
     /// Where it is, for messages.
     fn path(&self) -> &Path;
     /// Makes it if it is missing, and keeps other processes out. Its parents are made only in memory, where they are
@@ -41,6 +41,18 @@ pub trait Folder: fmt::Debug + Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Waits until the names are on the disk.
     fn sync(&self) -> io::Result<()>;
+}
+
+impl fmt::Debug for dyn File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("File")
+    }
+}
+
+impl fmt::Debug for dyn Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path().display())
+    }
 }
 
 /// What went wrong at which path, and what to do about it.

@@ -10,6 +10,8 @@ const UNREGISTERED: (Duration, Duration) = (Duration::from_secs(30), Duration::f
 /// The same while a wrong clock is the likely reason: it may be set at any moment, and where that goes by small steps
 /// nobody notices.
 const CLOCK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// The shortest that a server may ask for: many devices that come back at once are what it wants to avoid.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Shorter waits would only burn processor time.
 const FLOOR: Duration = Duration::from_millis(100);
 /// A session that lasted so long resets everything; a shorter one nothing, so that a server that accepts and
@@ -34,14 +36,17 @@ impl Backoff {
     /// - Ordinary failures: evenly between 0 and 1 s, 2 s, 4 s … 5 min (full jitter), at least 0.1 s.
     /// - A wrong clock: the same up to 1 min.
     /// - Not registered: 30 s, 60 s … 500 s and up to a fifth on top, so 30 s to 10 min.
-    /// - Retry-After: that long, and up to a quarter and a second on top.
+    /// - Retry-After: that long, a second at least, and up to a quarter and a second on top.
     pub fn after(&mut self, kind: Kind, random: u32) -> Duration {
         match kind {
             Kind::Unregistered => {
                 let wait = doubled(UNREGISTERED, &mut self.unregistered);
                 wait + share(wait / 5, random)
             }
-            Kind::RetryAfter(wait) => wait + share(wait / 4 + Duration::from_secs(1), random),
+            Kind::RetryAfter(wait) => {
+                let wait = wait.max(RETRY_AFTER);
+                wait + share(wait / 4 + Duration::from_secs(1), random)
+            }
             Kind::Clock => share(doubled(CLOCK, &mut self.ordinary), random).max(FLOOR),
             Kind::Stopped | Kind::Other => {
                 share(doubled(ORDINARY, &mut self.ordinary), random).max(FLOOR)
@@ -122,6 +127,7 @@ mod tests {
     fn the_server_decides_with_retry_after() {
         let mut backoff = Backoff::new();
         assert_eq!(backoff.after(Kind::RetryAfter(secs(120)), 0), secs(120));
+        assert_eq!(backoff.after(Kind::RetryAfter(secs(0)), 0), RETRY_AFTER);
         assert_eq!(
             backoff.after(Kind::RetryAfter(secs(120)), u32::MAX),
             secs(151)
@@ -150,7 +156,10 @@ mod tests {
                     0 => (Kind::Other, FLOOR, secs(300)),
                     1 => (Kind::Unregistered, secs(30), secs(600)),
                     2 => (Kind::Clock, FLOOR, secs(60)),
-                    3 => (Kind::RetryAfter(asked), asked, asked * 5 / 4 + secs(1)),
+                    3 => {
+                        let least = asked.max(RETRY_AFTER);
+                        (Kind::RetryAfter(asked), least, least * 5 / 4 + secs(1))
+                    }
                     _ => {
                         backoff.session_ended(asked);
                         continue;

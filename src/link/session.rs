@@ -74,6 +74,8 @@ pub enum End {
     Lost(String),
 }
 
+/// Characters of a `bye` that are shown.
+const BYE_LIMIT: usize = 200;
 /// The reason in a `bye` that means so.
 const COLLISION: &str = "collision";
 
@@ -94,7 +96,10 @@ struct Session<'a> {
     beats: u32,
     /// An end that is being carried out.
     leaving: Option<Leaving>,
-    collision: bool,
+    /// Why the server says that it ends the connection.
+    bye: String,
+    /// What was wrong with its `welcome`.
+    bad_welcome: Option<String>,
     /// Id of the `hello`.
     hello: String,
     untrusted: Option<String>,
@@ -127,7 +132,8 @@ pub fn run(connection: Connection, hello: &Hello, context: &Context<'_>) -> End 
         last_beat: None,
         beats: 0,
         leaving: None,
-        collision: false,
+        bye: String::new(),
+        bad_welcome: None,
         hello: String::new(),
         untrusted: None,
     };
@@ -156,9 +162,13 @@ impl Session<'_> {
                 Err(reason) => {
                     return match self.leaving.take() {
                         Some(leaving) => leaving.end,
-                        None if self.collision => End::Collision,
+                        None if self.bye == COLLISION => End::Collision,
                         None if self.untrusted.is_some() => {
                             End::Untrusted(self.untrusted.take().unwrap_or_default())
+                        }
+                        // However it closes then.
+                        None if !self.bye.is_empty() => {
+                            End::Lost(format!("the server said bye: {:?}", self.bye))
                         }
                         None => End::Lost(reason),
                     };
@@ -174,10 +184,10 @@ impl Session<'_> {
         self.obey();
         let now = Instant::now();
         if self.welcome_by.is_some_and(|by| now >= by) {
+            self.begin_plain()?;
             log::info!(
                 "no welcome from the server: taking it for one that speaks the plain format only"
             );
-            self.begin_plain()?;
         }
         match self.life.check(now) {
             Verdict::Wait => {}
@@ -329,14 +339,16 @@ impl Session<'_> {
                 }
                 Err(e) => {
                     log::warn!("the server's welcome was refused: {e}");
-                    return self.answer(message.reply_error(ErrorCode::Invalid, e.to_string()));
+                    let reply = message.reply_error(ErrorCode::Invalid, e.to_string());
+                    self.bad_welcome = Some(e.to_string());
+                    return self.answer(reply);
                 }
             },
             payload::BYE => {
                 let bye = message.read::<Bye>().unwrap_or_default();
                 log::info!("the server says bye: {:?}", bye.reason);
-                if bye.reason == COLLISION {
-                    self.collision = true;
+                self.bye = bye.reason.chars().take(BYE_LIMIT).collect();
+                if self.bye == COLLISION {
                     let _ = self.connection.close(1000, "");
                     return Err("another agent has the same instance id".to_owned());
                 }
@@ -346,14 +358,21 @@ impl Session<'_> {
                 if self.welcome_by.is_some() && message.conversation_id == self.hello =>
             {
                 let read = message.read::<payload::Error>().ok();
-                let Some(error) = read.filter(|e| e.code == ErrorCode::Untrusted) else {
+                let Some(error) = read.filter(|e| !knows_no_hello(&e.code)) else {
                     self.begin_plain()?;
                     self.context.dispatcher.handle(&message, &self.peer);
                     return Ok(());
                 };
-                self.untrusted = Some(error.message);
                 let _ = self.connection.close(1000, "");
-                return Err("Poseidon does not believe this device".to_owned());
+                if error.code == ErrorCode::Untrusted {
+                    self.untrusted = Some(error.message);
+                    return Err("Poseidon does not believe this device".to_owned());
+                }
+                return Err(format!(
+                    "the server refuses the hello: {}: {:?}",
+                    error.code.as_str(),
+                    error.message
+                ));
             }
             _ => {
                 // Whoever sends anything else first knows no hello.
@@ -376,8 +395,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The server knows no `welcome`.
+    /// The server knows no `welcome`. To one that does, records must not go as if it had stored them.
     fn begin_plain(&mut self) -> Result<(), String> {
+        if let Some(why) = self.bad_welcome.take() {
+            let _ = self.connection.close(1000, "");
+            return Err(format!("the server's welcome is refused: {why}"));
+        }
         match self.context.trust.plain(self.connection.peer()) {
             Worth::Foreign(reason) => self.begin_foreign(&reason)?,
             Worth::Open | Worth::Trusted => self.begin(&Welcome::default(), true),
@@ -537,7 +560,7 @@ impl Session<'_> {
         let Some(depth) = self.deltas.filter(|_| message.kind == payload::HEARTBEAT) else {
             return message;
         };
-        let Ok(current) = message.read_json::<serde_json::Value>() else {
+        let Ok(current) = message.read::<serde_json::Value>() else {
             return message;
         };
         let whole = self.beats.is_multiple_of(WHOLE_EVERY);
@@ -552,6 +575,11 @@ impl Session<'_> {
             ..message
         }
     }
+}
+
+/// What a server answers to a type of message that it has never heard of.
+fn knows_no_hello(code: &ErrorCode) -> bool {
+    matches!(code, ErrorCode::UnknownType | ErrorCode::UnsupportedVersion)
 }
 
 /// Marks the connection in the status.

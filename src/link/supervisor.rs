@@ -130,6 +130,8 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
             Err(_) if parts.control.wants_retry() => continue,
             Err(error) => {
                 report(&error, &settings);
+                // Without a connection nobody else tries a disk that has failed, unless there is something to store.
+                parts.journal.tend();
                 if error.kind == Kind::Clock {
                     watched = watch.as_ref().map(ClockWatch::as_fd);
                 }
@@ -218,11 +220,13 @@ fn report(error: &ConnectError, settings: &LinkSettings) {
 
 fn untrusted(parts: &Parts, reason: &str) -> String {
     let own = parts.trust.device_id();
-    let own = own.map_or("it has none".to_owned(), |id| id.to_string());
-    format!(
-        "Poseidon does not take this device by its key ({own}): {}",
-        reason.escape_debug()
-    )
+    let reason = reason.escape_debug();
+    match own {
+        Some(own) => format!(
+            "Poseidon does not take this device by its key: {reason}; if it should, there: 'poseidon trust accept NAME {own}'"
+        ),
+        None => format!("Poseidon does not take this device, which has no key: {reason}"),
+    }
 }
 
 fn collision(parts: &Parts) -> String {

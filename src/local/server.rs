@@ -13,7 +13,6 @@ use crate::sys::poll::{GONE, IN, OUT, PollSet};
 use crate::sys::socket::peer_credentials;
 use crate::sys::user;
 use crate::sys::wake::Wake;
-use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -270,7 +269,7 @@ fn accept(socket: &Socket, settings: &Settings) -> io::Result<Option<Client>> {
         pending: Vec::new(),
         written: 0,
         input_ended: false,
-        open: HashSet::new(),
+        open: Vec::new(),
     }))
 }
 
@@ -283,7 +282,7 @@ struct Client {
     written: usize,
     input_ended: bool,
     /// Conversations with an `accepted` whose end has not been sent.
-    open: HashSet<String>,
+    open: Vec<String>,
 }
 
 impl Client {
@@ -381,11 +380,11 @@ impl Client {
     /// Notes which jobs have not ended, so that a client that only closed its sending side gets their ends.
     fn follow(&mut self, message: &Message) {
         match message.kind.as_str() {
-            payload::ACCEPTED => {
-                self.open.insert(message.conversation_id.clone());
+            payload::ACCEPTED if !self.open.contains(&message.conversation_id) => {
+                self.open.push(message.conversation_id.clone());
             }
             payload::RESULT | payload::ERROR => {
-                self.open.remove(&message.conversation_id);
+                self.open.retain(|open| *open != message.conversation_id);
             }
             _ => {}
         }

@@ -96,7 +96,7 @@ impl Message {
         payload::from_text(self.payload.as_deref())
     }
 
-    /// Reads the payload of a peer that writes JSON, such as this program's own daemon.
+    /// Reads a payload that keeps JSON as it is written, such as the records of a `history`: `read` cannot.
     pub fn read_json<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         payload::from_json_text(self.payload.as_deref())
     }

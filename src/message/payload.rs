@@ -7,8 +7,11 @@ mod files;
 mod health;
 mod history;
 mod job;
+mod json;
 mod loose;
 mod session;
+mod tree;
+mod unreadable;
 mod xml;
 
 pub use data::{DataRequest, DataResponse, Manifest, PIECE, ScriptFile};
@@ -20,10 +23,12 @@ pub use job::{
     Stream, Tail,
 };
 pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Revision, Welcome};
+pub use unreadable::Unreadable;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use tree::Tree;
 
 /// Names of the message types.
 pub const HELLO: &str = "hello";
@@ -112,7 +117,7 @@ pub const AGENT_STATUS: &str = "agent.status";
 
 /// Why a payload cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PayloadError(String);
+pub struct PayloadError(Unreadable);
 
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,16 +147,34 @@ pub(crate) fn carriable(json: String) -> String {
 
 /// Reads a payload: XML where it begins with `<`, else JSON.
 pub(super) fn from_text<T: DeserializeOwned>(text: Option<&str>) -> Result<T, PayloadError> {
-    let text = trimmed(text);
-    if text.starts_with('<') {
-        return xml::read(text).map_err(|e| unreadable(&e));
-    }
-    from_json(text)
+    let read = parse(text).and_then(T::deserialize);
+    read.map_err(PayloadError)
 }
 
-/// Reads a payload of a peer that writes JSON. Code for XML costs kilobytes for each type.
+// What is the same for all types is not made for each.
+#[inline(never)]
+fn parse(text: Option<&str>) -> Result<Tree<'_>, Unreadable> {
+    let text = trimmed(text);
+    if text.starts_with('<') {
+        return xml::parse(text);
+    }
+    json::parse(object(text, "a JSON object or XML")?, json::limit(text))
+}
+
+/// Reads a payload that keeps JSON as it is written ([`Record::data`]), which no tree does.
 pub(super) fn from_json_text<T: DeserializeOwned>(text: Option<&str>) -> Result<T, PayloadError> {
-    from_json(trimmed(text))
+    let text = object(trimmed(text), "a JSON object").map_err(PayloadError)?;
+    serde_json::from_str(text).map_err(|e| PayloadError(Unreadable::custom(e)))
+}
+
+/// Reads JSON that is no peer's payload, or was one that had been read: not more than its length limits it.
+pub fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Unreadable> {
+    json::parse(text, usize::MAX).and_then(T::deserialize)
+}
+
+/// Reads a JSON list of at most `limit` items, one after the other.
+pub fn from_json_list<T: DeserializeOwned>(text: &str, limit: usize) -> Result<Vec<T>, Unreadable> {
+    json::read_list(text, limit)
 }
 
 /// What is left of a payload; nothing is an empty object.
@@ -162,16 +185,12 @@ fn trimmed(text: Option<&str>) -> &str {
     }
 }
 
-fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, PayloadError> {
-    // serde would take an array for the fields in their order.
-    if !text.starts_with('{') {
-        return Err(PayloadError("expected a JSON object or XML".to_owned()));
+/// serde would take an array for the fields in their order.
+fn object<'a>(text: &'a str, wanted: &str) -> Result<&'a str, Unreadable> {
+    if text.starts_with('{') {
+        return Ok(text);
     }
-    serde_json::from_str(text).map_err(|e| unreadable(&e))
-}
-
-fn unreadable(error: &dyn fmt::Display) -> PayloadError {
-    PayloadError(error.to_string())
+    Err(Unreadable::custom(format!("expected {wanted}")))
 }
 
 /// What went wrong, as a lower-case word.
@@ -286,3 +305,7 @@ impl Error {
 #[cfg(test)]
 #[path = "payload_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "payload/tree_tests.rs"]
+mod tree_tests;

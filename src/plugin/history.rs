@@ -194,7 +194,7 @@ mod tests {
         fn history(&self, payload: &str) -> payload::History {
             let answer = self.ask(HISTORY_GET, payload);
             assert_eq!(answer.kind, HISTORY, "{:?}", answer.payload);
-            answer.read().unwrap()
+            answer.read_json().unwrap()
         }
 
         fn error(&self, kind: &str, payload: &str) -> Error {
@@ -276,7 +276,7 @@ mod tests {
         let answer = stage.ask(HISTORY_GET, r#"{"token":"t"}"#);
         let line = answer.encode().expect("XML can carry it");
         let read = Message::decode(line.as_bytes(), 1 << 20).unwrap();
-        let found: payload::History = read.read().unwrap();
+        let found: payload::History = read.read_json().unwrap();
         let data: Value = serde_json::from_str(found.records[0].data.get()).unwrap();
         assert_eq!(data, put["data"]);
     }
@@ -293,7 +293,7 @@ mod tests {
         for _ in 0..40 {
             let answer = stage.ask(HISTORY_GET, &format!("{{\"id\":{id}}}"));
             assert!(answer.encode().unwrap().len() <= limit);
-            let page: payload::History = answer.read().unwrap();
+            let page: payload::History = answer.read_json().unwrap();
             count += page.records.len();
             id = page.records.last().map_or(id, |r| r.id);
             if !page.more {

@@ -25,7 +25,9 @@ impl Lister {
             .map_err(|e| Error::new(ErrorCode::Invalid, e.to_string()))?;
         let name = asked.name;
         if BUILTIN.iter().any(|b| b.built && b.name == name) {
-            let text = format!("{name} is built in; plugins.off switches it off at the next start");
+            let text = format!(
+                "{name} is built in: it runs as long as the agent, unless plugins.off names it when that starts"
+            );
             return Err(Error::new(ErrorCode::Refused, text));
         }
         let Some(hub) = self.modules.hub() else {

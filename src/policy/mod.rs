@@ -180,9 +180,11 @@ impl Rules {
             None if profile::is_read(ask.kind) => {
                 Verdict::new(true, "reads", "it only reads, and no rule denies it")
             }
-            None if self.settings.has_allows() => {
-                Verdict::new(false, "allow", "no allow rule fits it, and there are some")
-            }
+            None if self.settings.has_allows() => Verdict::new(
+                false,
+                "allow",
+                "no allow rule fits it, and where there are some all else is denied",
+            ),
             None => Verdict::new(
                 true,
                 format!("profile {}", profile.as_str()),

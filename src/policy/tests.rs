@@ -505,9 +505,14 @@ fn xml_and_doubled_keys_are_read_as_the_plugin_reads_them() {
         );
         assert_eq!(said("schedule.set", &text), allowed, "{entry}");
     }
-    // The last of two keys is what the scheduler takes, and what is judged.
+    // Of two keys nobody picks one: it is judged by its type, and then it is invalid.
     let twice = r#"{"revision":"1","entries":[],"entries":[{"name":"a","cron":"@daily","command":["reboot"]}]}"#;
-    assert!(!said("schedule.set", twice));
+    assert!(said("schedule.set", twice));
+    let message = Message {
+        payload: Some(twice.to_owned()),
+        ..Message::new("schedule.set")
+    };
+    assert!(message.read::<Value>().is_err());
 }
 
 #[test]

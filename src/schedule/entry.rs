@@ -4,7 +4,7 @@ use super::cron::{self, Cron, When};
 use super::next::HORIZON;
 use super::zone::Zone;
 use crate::job;
-use crate::message::payload::{Command, OutputMode};
+use crate::message::payload::{self, Command, OutputMode};
 use crate::scripts;
 use serde_json::{Map, Value};
 
@@ -246,7 +246,7 @@ fn bounds(
     }
     // By way of text: the code that reads a command from that is there already.
     let text = Value::Object(rest).to_string();
-    let mut command: Command = match serde_json::from_str(&text) {
+    let mut command: Command = match payload::from_json(&text) {
         Ok(command) => command,
         Err(e) => return fault("", e.to_string()),
     };
@@ -281,7 +281,7 @@ pub fn from_xml(entry: &mut Value) {
             continue;
         };
         let read = match kind {
-            Kind::Number | Kind::Switch => serde_json::from_str(text).ok(),
+            Kind::Number | Kind::Switch => payload::from_json(text).ok(),
             Kind::List => Some(Value::Array(vec![value.clone()])),
             Kind::Table if text.is_empty() => Some(Value::Null),
             Kind::Table | Kind::Text => None,

@@ -203,13 +203,13 @@ impl Scheduler {
     pub fn set(self: &Arc<Self>, set: &Value) -> Result<Value, payload::Error> {
         let invalid = |why: String| payload::Error::new(ErrorCode::Invalid, why);
         let (revision, entries) = read_set(set).map_err(invalid)?;
-        for entry in &entries {
+        for (at, entry) in entries.iter().enumerate() {
+            let place = format!("entry {} ({})", at + 1, entry.name);
             if let Some(Err(why)) = entry.zone() {
-                return Err(invalid(format!("entry {}: timeZone: {why}", entry.name)));
+                return Err(invalid(format!("{place}: timeZone: {why}")));
             }
-            (self.works)(entry).map_err(|e| {
-                payload::Error::new(e.code, format!("entry {}: {}", entry.name, e.message))
-            })?;
+            (self.works)(entry)
+                .map_err(|e| payload::Error::new(e.code, format!("{place}: {}", e.message)))?;
         }
         let text = json!({ "revision": revision, "entries": set["entries"] }).to_string();
         if text.len() > FILE_LIMIT {
@@ -386,8 +386,12 @@ pub fn read_set(set: &Value) -> Result<(String, Vec<Arc<Entry>>), String> {
                 name.chars().take(64).collect::<String>()
             )
         })?;
-        if entries.iter().any(|e| e.name == entry.name) {
-            return Err(format!("two entries are called {name}"));
+        if let Some(first) = entries.iter().position(|e| e.name == entry.name) {
+            return Err(format!(
+                "entry {} ({name}): name: entry {} has it already",
+                at + 1,
+                first + 1
+            ));
         }
         entries.push(Arc::new(entry));
     }
@@ -405,7 +409,7 @@ fn load(path: &Path) -> Result<Option<Value>, String> {
         }
         Ok(_) => {}
     }
-    serde_json::from_str(&text)
+    payload::from_json(&text)
         .map(Some)
         .map_err(|e| e.to_string())
 }

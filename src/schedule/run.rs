@@ -307,7 +307,7 @@ impl Worker<'_> {
         let token = self.token(item, item.progress.last?);
         match self.shared.journal.find(&token)? {
             Standing::Ended(record) => {
-                let data: Value = serde_json::from_str(record.data.get()).unwrap_or_default();
+                let data: Value = payload::from_json(record.data.get()).unwrap_or_default();
                 Some(outcome(&data))
             }
             Standing::Open => None,
@@ -356,7 +356,7 @@ impl Worker<'_> {
         });
         // Of an entry that is no more.
         let Some((run, item)) = found else { return };
-        let data: Value = message.read_json().unwrap_or_default();
+        let data: Value = message.read().unwrap_or_default();
         let refused = match data["code"].as_str() {
             Some("busy" | "io") => true,
             // The system is told to go down: the run waits for its coming up, or for its not going down.

@@ -1,6 +1,7 @@
 //! What Poseidon has said of this device, for scripts: kept over a restart, also while there is no connection.
 
 use crate::error::{Error, Result};
+use crate::message::payload;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -88,19 +89,19 @@ fn variable(key: &str) -> String {
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, String>> {
-    let mut text = Vec::new();
+    let mut text = String::new();
     match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        file => file.and_then(|file| file.take(LIMIT).read_to_end(&mut text)),
+        file => file.and_then(|file| file.take(LIMIT).read_to_string(&mut text)),
     }
     .map_err(|e| Error::at("read", path, e))?;
-    serde_json::from_slice(&text).map_err(|_| Error::new(format!("{} is damaged", path.display())))
+    payload::from_json(&text).map_err(|_| Error::new(format!("{} is damaged", path.display())))
 }
 
 /// Whole or not at all: 0600, synced, renamed.
 fn write(path: &Path, values: &BTreeMap<String, String>) -> Result<()> {
     let new = path.with_extension("new");
-    let text = crate::message::payload::to_json(values);
+    let text = payload::to_json(values);
     let write = || {
         let _ = fs::remove_file(&new);
         let mut file = File::options()

@@ -3,7 +3,7 @@
 use super::path;
 use super::put::content;
 use crate::message::ErrorCode;
-use crate::message::payload::{Entries, Entry, EntryKind, Error};
+use crate::message::payload::{self, ENTRIES_LIMIT, Entry, EntryKind, Error};
 
 /// Longest target of a symbolic link, in bytes: the kernel makes none longer.
 const TARGET_LIMIT: usize = 4_095;
@@ -32,7 +32,7 @@ pub enum Standing {
 impl Manifest {
     /// Reads the JSON list.
     pub fn read(json: &str, limit: usize) -> Result<Self, Error> {
-        let Entries(entries) = serde_json::from_str(json)
+        let entries = payload::from_json_list(json, ENTRIES_LIMIT)
             .map_err(|e| invalid(format!("the manifest cannot be read: {e}")))?;
         Self::check(entries, limit)
     }
@@ -138,7 +138,6 @@ fn check_entry(entry: &Entry) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::payload::ENTRIES_LIMIT;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::message::payload;
 use crate::message::sign::{CHAIN, Proof, PublicKey, SecretKey};
 use crate::{identity, sys};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -252,10 +252,13 @@ impl Files {
             }
             Err(e) => return Err(Error::at("read", &path, e)),
         }
-        // What is wrong is not shown in the parser's words: they might hold a piece of a secret.
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|e| self.damaged(name, &format!("no such JSON, at column {}", e.column())))
+        payload::from_json(&text).map(Some).map_err(|_| {
+            // What is wrong is not shown in the parser's words: they might hold a piece of a secret.
+            match serde_json::from_str::<IgnoredAny>(&text) {
+                Ok(_) => self.damaged(name, "a field is absent or holds what it cannot"),
+                Err(e) => self.damaged(name, &format!("no JSON, at column {}", e.column())),
+            }
+        })
     }
 
     /// Whole or not at all, durable, for its owner only.

@@ -250,12 +250,17 @@ impl Trust {
                     if real {
                         self.note(&mut inner, &key, place);
                     }
+                    // `triton trust accept` does not overrule the configuration.
+                    let what_to_do = if inner.configured.is_empty() {
+                        format!("'triton trust accept {}'", key.id())
+                    } else {
+                        format!("put its key, {key}, into trust.poseidon_keys")
+                    };
                     return Worth::Foreign(format!(
                         "the Poseidon at {place} has the key {}, and this device obeys {} only: if that is the right one \
-                         now, 'triton trust accept {}'",
+                         now, {what_to_do}",
                         key.id(),
                         inner.bound_to(),
-                        key.id()
                     ));
                 }
             }

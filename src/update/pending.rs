@@ -58,7 +58,7 @@ impl Pending {
                 return None;
             }
         }
-        match serde_json::from_str(&text) {
+        match payload::from_json(&text) {
             Ok(pending) => Some(pending),
             Err(e) => {
                 log::error!(

@@ -49,7 +49,7 @@ pub fn history(socket: &Path) -> Result<Vec<Record>, String> {
             ..HistoryGet::default()
         };
         let answer = ask(socket, &Message::with(payload::HISTORY_GET, &get))?;
-        let page: History = answer.read().map_err(|e| e.to_string())?;
+        let page: History = answer.read_json().map_err(|e| e.to_string())?;
         let end = page.records.is_empty() || !page.more;
         all.extend(page.records);
         if end {

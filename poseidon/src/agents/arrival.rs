@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::registry::{Agent, Inner, Registry, free_plain_name};
+use super::selector::Hello;
 use super::{Key, fingerprint};
 use crate::jobs::lock;
 use crate::store::Instance;
@@ -96,6 +97,7 @@ impl Registry {
         arrival: &Arrival,
         dead: Option<u64>,
     ) -> Result<Key, Refusal> {
+        let said = Arc::new(Hello::read(arrival.hello.as_deref()));
         let mut inner = lock(&self.inner);
         if !inner.connections.contains_key(&connection.id)
             || inner
@@ -156,6 +158,7 @@ impl Registry {
         agent.row.plain = plain;
         agent.row.address.clone_from(&arrival.address);
         agent.row.hello.clone_from(&arrival.hello);
+        agent.said = said;
         agent.row.last_seen = time;
         agent.urgent = true;
         let acked = agent.row.acked;

@@ -10,6 +10,7 @@ use crate::time::now;
 use serde::Deserialize as _;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use triton::message::payload::{self, ErrorCode, code};
 use triton::message::{DEFAULT_LIMIT, Message, VERSION};
@@ -87,11 +88,16 @@ impl Session<'_> {
             plain,
         );
         let travels = matches!(kind, payload::ACCEPTED | payload::RESULT | payload::ERROR);
-        if travels
-            && self.recorder.is_some()
-            && let Some(recorded) = Recorded::of(&message)
-        {
-            return self.record(&message, recorded, live).await;
+        if travels && self.recorder.is_some() {
+            match Recorded::of(&message) {
+                Ok(Some(recorded)) => return self.record(&message, recorded, live).await,
+                Ok(None) => {}
+                // No record, but what it says of its job holds.
+                Err(reason) if kind == payload::ERROR => {
+                    log::warn!("{} sends an error that is no record: {reason}", self.name());
+                }
+                Err(reason) => self.complain(&message, &reason).await,
+            }
         }
         match (kind, live) {
             (payload::HEARTBEAT, _) => self.heartbeat(&key, &message).await,
@@ -115,7 +121,7 @@ impl Session<'_> {
                 Ok(progress) => jobs.progress(&live, progress).await,
                 Err(e) => self.complain(&message, &e.to_string()).await,
             },
-            (payload::RESULT, Some(live)) => match read_value::<payload::JobResult>(&message) {
+            (payload::RESULT, Some(live)) => match read_result(&message) {
                 Err(_) if plain => self.end_plain(&live, &message).await,
                 read => {
                     if let Err(reason) = &read {
@@ -140,6 +146,11 @@ impl Session<'_> {
             }
             (_, Some(_)) if known => {}
             (_, Some(live)) if plain => self.end_plain(&live, &message).await,
+            (payload::HISTORY | payload::EVENTS, _) => {
+                let reason =
+                    "records are taken from an agent whose hello names its journal (journal.id)";
+                self.complain(&message, reason).await;
+            }
             _ => {
                 let reply = message.reply_error(
                     ErrorCode::UnknownType,
@@ -199,7 +210,7 @@ impl Session<'_> {
 
     /// Records that are not about jobs.
     async fn history(&mut self, message: &Message) {
-        let history = match message.read::<payload::History>() {
+        let history = match message.read_json::<payload::History>() {
             Ok(history) => history,
             Err(e) => return self.complain(message, &e.to_string()).await,
         };
@@ -236,7 +247,7 @@ impl Session<'_> {
         // Before anything is read: what a heartbeat says is kept.
         let size = message.payload.as_ref().map_or(0, String::len);
         if size > STATE_LIMIT {
-            return self.complain(message, "this heartbeat is too large").await;
+            return self.refuse_state(message, size).await;
         }
         let value = match read_value::<payload::Heartbeat>(message) {
             Ok(value) => value,
@@ -258,7 +269,7 @@ impl Session<'_> {
         let whole = Value::Object(fields);
         let health = raw(&whole);
         if health.get().len() > STATE_LIMIT {
-            return self.complain(message, "this heartbeat is too large").await;
+            return self.refuse_state(message, health.get().len()).await;
         }
         if let Value::Object(fields) = &whole {
             self.app.metrics.take(key, fields, now());
@@ -325,6 +336,16 @@ impl Session<'_> {
         self.end(live, End::Result(raw(&value))).await;
     }
 
+    /// A `hello` or heartbeat that would be too much to keep.
+    pub(super) async fn refuse_state(&self, message: &Message, size: usize) {
+        let reason = format!(
+            "this {} has {size} bytes, and at most {STATE_LIMIT} are kept",
+            message.kind
+        );
+        let reply = message.reply_error(ErrorCode::TooLarge, reason);
+        self.connection.send_waiting(&reply).await;
+    }
+
     pub(super) async fn complain(&self, message: &Message, reason: &str) {
         log::debug!("{}: {} is refused: {reason}", self.name(), message.kind);
         let reply = message.reply_error(ErrorCode::Invalid, reason);
@@ -343,49 +364,57 @@ struct Recorded {
 
 impl Recorded {
     /// `None` for an answer that is no record.
-    fn of(message: &Message) -> Option<Self> {
-        let text = message.payload.as_deref()?;
+    fn of(message: &Message) -> Result<Option<Self>, String> {
+        let text = message.payload.as_deref().unwrap_or_default();
         // Most messages need no second look.
         if !text.contains("\"sequence\"") {
-            return None;
+            return Ok(None);
         }
-        let Place {
-            sequence,
-            etime,
-            ctime,
-        } = serde_json::from_str(text).ok()?;
-        if sequence > LAST_SEQUENCE {
-            return None;
-        }
-        let data = if is_bearable(text) {
-            let mut fields: Map<String, Value> = serde_json::from_str(text).ok()?;
-            for name in ["sequence", "etime", "ctime"] {
-                fields.remove(name);
-            }
-            Value::Object(fields)
-        } else {
-            left_out()
+        // What is no object, or XML, is no record whatever it says.
+        let Ok(Fields(mut fields)) = serde_json::from_str(text) else {
+            return Ok(None);
         };
-        Some(Self {
+        let Some(sequence) = fields.remove("sequence") else {
+            return Ok(None);
+        };
+        let sequence = serde_json::from_str(sequence.get())
+            .ok()
+            .filter(|sequence| *sequence <= LAST_SEQUENCE)
+            .ok_or_else(|| format!("{} is no sequence", truncated(sequence.get(), 100)))?;
+        let mut time = |name: &str| {
+            let value = fields.remove(name);
+            value
+                .and_then(|value| serde_json::from_str::<f64>(value.get()).ok())
+                .ok_or_else(|| format!("a record needs {name}, a Unix time in seconds"))
+        };
+        Ok(Some(Self {
             sequence,
-            etime,
-            ctime,
-            data,
-        })
+            etime: time("etime")?,
+            ctime: time("ctime")?,
+            data: kept(fields),
+        }))
     }
-}
-
-/// What makes a message a record.
-#[derive(serde::Deserialize)]
-struct Place {
-    sequence: u64,
-    etime: f64,
-    ctime: f64,
 }
 
 /// Whether everybody can read it: one that is nested too deep would make every list with it unreadable.
 fn is_bearable(json: &str) -> bool {
     payload::depth(json) <= payload::DATA_DEPTH
+}
+
+/// An object, of which only the outermost names are read.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct Fields(BTreeMap<String, Box<RawValue>>);
+
+/// What is kept of an object: in place of what is nested too deep it says so.
+fn kept(fields: BTreeMap<String, Box<RawValue>>) -> Value {
+    let fields = fields.into_iter().map(|(name, value)| {
+        let value = Some(value.get())
+            .filter(|json| payload::depth(json) < payload::DATA_DEPTH)
+            .and_then(|json| serde_json::from_str(json).ok());
+        (name, value.unwrap_or_else(left_out))
+    });
+    Value::Object(fields.collect())
 }
 
 fn left_out() -> Value {
@@ -395,10 +424,24 @@ fn left_out() -> Value {
 /// A record has to be stored whatever it holds: it would block those behind it.
 fn bearable(data: Box<RawValue>) -> Box<RawValue> {
     if is_bearable(data.get()) {
-        data
-    } else {
-        raw(&left_out())
+        return data;
     }
+    match serde_json::from_str(data.get()) {
+        Ok(Fields(fields)) => raw(&kept(fields)),
+        Err(_) => raw(&left_out()),
+    }
+}
+
+/// A `result` that is no record; of one that is nested too deep the same is kept as of a record.
+fn read_result(message: &Message) -> Result<Value, String> {
+    let text = message.payload.as_deref().unwrap_or_default();
+    if is_bearable(text) {
+        return read_value::<payload::JobResult>(message);
+    }
+    let Fields(fields) = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let value = kept(fields);
+    let read = payload::JobResult::deserialize(&value);
+    read.map(|_| value).map_err(|e| e.to_string())
 }
 
 /// The end of a job by its `result`, as far as that could be read.

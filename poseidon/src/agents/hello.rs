@@ -7,6 +7,7 @@ use super::handle::{raw, read_value};
 use super::provision;
 use super::recorder::Recorder;
 use super::session::{Phase, STATE_LIMIT, Session};
+use super::trust::NotAdmitted;
 use crate::agents::Key;
 use triton::message::sign::PublicKey;
 use triton::message::{ErrorCode, Message, payload};
@@ -39,7 +40,8 @@ impl Session<'_> {
         }
         let hello_json = raw(&value);
         if hello_json.get().len() > STATE_LIMIT {
-            return self.complain(message, "this hello is too large").await;
+            let size = hello_json.get().len();
+            return self.refuse_state(message, size).await;
         }
         let registry = &self.app.registry;
         if registry.settings(&self.connection.identifier).is_none() {
@@ -60,7 +62,7 @@ impl Session<'_> {
             .await;
         let pinned = match admitted {
             Ok(pinned) => pinned,
-            Err(reason) => return self.distrust(message, &hello, shown, &reason),
+            Err(why) => return self.not_admitted(message, &hello, shown, why),
         };
         self.connection
             .set_bond(shown.map(|key| Bond::new(self.app.keyring.own(), key, pinned, &message.id)));
@@ -105,8 +107,8 @@ impl Session<'_> {
             if shown.is_some() {
                 let (db, identifier) = (&self.app.db, &key.identifier);
                 let kept = registry.admit_key(db, identifier, &hello, shown.as_ref(), true);
-                if let Err(reason) = kept.await {
-                    return self.distrust(message, &hello, shown, &reason);
+                if let Err(why) = kept.await {
+                    return self.not_admitted(message, &hello, shown, why);
                 }
             }
             if arrival.journal.is_some() {
@@ -140,6 +142,24 @@ impl Session<'_> {
         Ok(Some(key))
     }
 
+    fn not_admitted(
+        &self,
+        message: &Message,
+        hello: &payload::Hello,
+        shown: Option<PublicKey>,
+        why: NotAdmitted,
+    ) {
+        match why {
+            NotAdmitted::Distrusted(reason) => self.distrust(message, hello, shown, &reason),
+            NotAdmitted::Unstored(e) => {
+                let name = self.app.registry.name(&self.connection.identifier);
+                log::error!("{name} does not come in yet, since its key is not stored: {e}");
+                // It tries again, as after any broken connection.
+                self.connection.close("the store failed");
+            }
+        }
+    }
+
     /// Sends away who cannot show who it is.
     fn distrust(
         &self,
@@ -165,8 +185,9 @@ impl Session<'_> {
             // Who knows no keys would take an error for the word of a plain server, and hand it its records.
             return self.connection.close("untrusted");
         }
-        let text =
-            format!("{reason}; an operator may let it in with: poseidon trust accept {name}");
+        let text = format!(
+            "{reason}; an operator may let it in: 'poseidon trust ls {name}' shows its key"
+        );
         let error = message.reply_error(ErrorCode::Untrusted, text);
         self.connection.close_with(&error, "untrusted");
     }

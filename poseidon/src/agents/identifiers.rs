@@ -43,6 +43,8 @@ pub enum IdentifierError {
     Ambiguous,
     /// The name or another value is not allowed.
     Invalid(String),
+    /// It is the last pinned key.
+    LastKey,
     /// The store did not take it.
     Store(StoreError),
 }

@@ -141,12 +141,11 @@ impl Has {
 
 /// Looks after the agents of identifiers whose scripts or schedule change. Ends with the server.
 pub async fn watch(app: Arc<App>) {
-    let (mut scripts, mut schedules) = (app.repositories.subscribe(), app.schedules.subscribe());
+    let mut content = app.events.subscribe_content();
     let mut stop = app.stop.clone();
     loop {
         let changed = tokio::select! {
-            changed = scripts.recv() => changed,
-            changed = schedules.recv() => changed,
+            changed = content.recv() => changed,
             () = stopped(&mut stop) => return,
         };
         let identifier = match changed {
@@ -276,7 +275,7 @@ async fn wanted(
 
 /// Why an agent did not take what it was brought.
 struct Failure {
-    /// Somebody had too much to do, which says nothing of what was brought.
+    /// Somebody had too much to do, or the store failed, which says nothing of what was brought.
     busy: bool,
     /// The same again would be refused again.
     lasts: bool,
@@ -341,7 +340,11 @@ async fn bring(
                 };
                 (Some(wanted.revision), result)
             }
-            Err(e) => (None, Err(e.to_string().into())),
+            Err(e) => {
+                let failure = Failure::from(e.to_string());
+                let busy = true;
+                (None, Err(Failure { busy, ..failure }))
+            }
         };
         let Err(Failure {
             busy,
@@ -430,7 +433,7 @@ async fn bring_scripts(app: &Arc<App>, wanted: &Wanted) -> Result<(), Failure> {
     };
     let given = order::give(app, &order, std::slice::from_ref(&wanted.target)).await;
     let live = given.map_err(|e| Failure {
-        busy: matches!(e, OrderError::Busy),
+        busy: matches!(e, OrderError::Busy | OrderError::Store(_)),
         lasts: false,
         reason: match e {
             OrderError::Invalid(reason) => reason,

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// Locks among which the changes of keys are spread, by the first digits of the identifier's hash.
@@ -26,7 +27,11 @@ pub(super) const MAX_INSTANCES: usize = 10_000;
 
 pub(super) struct Agent {
     pub row: Instance,
+    /// What selectors go by of its `hello`: each look at it would read that anew.
+    pub said: Arc<Hello>,
     pub connection: Option<Arc<Connection>>,
+    /// When its last connection ended; before the first one since the server's start, that start.
+    left: Instant,
     /// Id of its journal, of which its `hello` told.
     pub journal: Option<String>,
     /// Its processes, as far as they said who they are.
@@ -44,8 +49,10 @@ pub(super) struct Agent {
 impl Agent {
     pub fn new(row: Instance) -> Self {
         Self {
+            said: Arc::new(Hello::read(row.hello.as_deref())),
             row,
             connection: None,
+            left: Instant::now(),
             journal: None,
             runs: Runs::default(),
             collision: None,
@@ -88,6 +95,17 @@ pub struct Target {
     pub connection: Option<Arc<Connection>>,
     /// Id of its journal.
     pub journal: Option<String>,
+}
+
+/// Whether an agent is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is connected.
+    Up,
+    /// It is not, since then; at most since the server's start.
+    Down(Instant),
+    /// It was forgotten, or never there.
+    Unknown,
 }
 
 /// Why a name means nothing.
@@ -239,6 +257,7 @@ impl Registry {
         agent.row.last_seen = agent.last_seen();
         agent.row.since = now();
         agent.connection = None;
+        agent.left = Instant::now();
         agent.urgent = true;
         self.publish(key);
         drop(inner);
@@ -290,7 +309,7 @@ impl Registry {
 
     /// The agents of a scope that one of the selectors means, all of them where there is none; by name and instance.
     pub fn select(&self, scope: &Scope, on: &[Selector]) -> Vec<Target> {
-        // What is read of each is copied first: to read it under the lock would hold up all.
+        // What is known of each is copied first: to try all selectors under the lock would hold up all.
         let mut known: Vec<_> = {
             let inner = lock(&self.inner);
             let agents = inner.agents.iter().filter_map(|(key, agent)| {
@@ -301,19 +320,18 @@ impl Registry {
                     connection: agent.connection.clone(),
                     journal: agent.journal.clone(),
                 };
-                let facts = (row.attributes.clone(), agent.row.hello.clone());
+                let facts = (row.attributes.clone(), agent.said.clone());
                 (!row.refused).then_some((target, facts))
             });
             agents.collect()
         };
         known.retain(|(target, (attributes, hello))| {
-            let hello = Hello::read(hello.as_deref());
             let facts = Facts {
                 name: &target.name,
                 instance: &target.key.instance,
                 up: target.connection.is_some(),
                 attributes,
-                hello: &hello,
+                hello,
             };
             scope.covers(&facts)
                 && (on.is_empty() || on.iter().any(|selector| selector.selects(&facts)))
@@ -328,6 +346,15 @@ impl Registry {
         let inner = lock(&self.inner);
         let agent = inner.agents.get(key)?;
         Some((agent.connection.clone()?, agent.journal.clone()))
+    }
+
+    /// Whether it is there, and since when not.
+    pub fn presence(&self, key: &Key) -> Presence {
+        match lock(&self.inner).agents.get(key) {
+            None => Presence::Unknown,
+            Some(agent) if agent.connection.is_some() => Presence::Up,
+            Some(agent) => Presence::Down(agent.left),
+        }
     }
 
     /// Whether it was ever seen, and not forgotten.

@@ -4,10 +4,10 @@ use super::Key;
 use super::registry::{NameError, Registry, Target, agents_of};
 use super::selector::{Facts, Hello, Selector, SelectorError};
 use crate::jobs::lock;
-use crate::store::Only;
-use serde_json::value::RawValue;
+use crate::store::{Identifier, Only};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Selectors of one scope.
 pub const MAX_SELECTORS: usize = 64;
@@ -72,19 +72,26 @@ impl Scope {
 struct Known {
     name: String,
     attributes: BTreeMap<String, String>,
-    hello: Option<Box<RawValue>>,
+    hello: Arc<Hello>,
 }
 
 impl Known {
+    fn of(row: &Identifier, hello: Arc<Hello>) -> Self {
+        Self {
+            name: row.name.clone(),
+            attributes: row.attributes.clone(),
+            hello,
+        }
+    }
+
     fn is_in(&self, scope: &Scope, instance: &str) -> bool {
-        let hello = Hello::read(self.hello.as_deref());
         scope.covers(&Facts {
             name: &self.name,
             instance,
             // No scope asks for it.
             up: false,
             attributes: &self.attributes,
-            hello: &hello,
+            hello: &self.hello,
         })
     }
 }
@@ -97,19 +104,13 @@ impl Registry {
         }
         let known = {
             let inner = lock(&self.inner);
-            let (Some(agent), Some(row)) = (
-                inner.agents.get(key),
-                inner.identifiers.get(&key.identifier),
-            ) else {
-                return false;
-            };
-            Known {
-                name: row.name.clone(),
-                attributes: row.attributes.clone(),
-                hello: agent.row.hello.clone(),
-            }
+            let agent = inner.agents.get(key);
+            let row = inner.identifiers.get(&key.identifier);
+            agent
+                .zip(row)
+                .map(|(agent, row)| Known::of(row, agent.said.clone()))
         };
-        known.is_in(scope, &key.instance)
+        known.is_some_and(|known| known.is_in(scope, &key.instance))
     }
 
     /// Whether what belongs to a whole identifier, such as its scripts, is in the scope: all its instances are, or
@@ -123,15 +124,13 @@ impl Registry {
             let Some(row) = inner.identifiers.get(identifier) else {
                 return false;
             };
-            let known = |hello| Known {
-                name: row.name.clone(),
-                attributes: row.attributes.clone(),
-                hello,
-            };
             let all: Vec<(String, Known)> = agents_of(&inner, identifier)
-                .map(|(key, agent)| (key.instance.clone(), known(agent.row.hello.clone())))
+                .map(|(key, agent)| {
+                    let known = Known::of(row, agent.said.clone());
+                    (key.instance.clone(), known)
+                })
                 .collect();
-            (all, known(None))
+            (all, Known::of(row, Arc::default()))
         };
         if all.is_empty() {
             return bare.is_in(scope, "");

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
@@ -35,6 +36,8 @@ pub(super) const STATE_LIMIT: usize = 64 << 10;
 enum Ending {
     /// The connection ended or broke.
     Gone(String),
+    /// The agent closes it.
+    Closed,
     /// Close it with this code and reason, after a `bye` where one is given.
     Close(CloseCode, &'static str),
 }
@@ -69,10 +72,15 @@ pub async fn run<S>(
     let name = session.name();
     match &ending {
         Ending::Gone(reason) => log::info!("{name} is gone: {reason}"),
+        Ending::Closed => log::info!("{name} is gone: it closed the connection"),
         Ending::Close(_, reason) => log::info!("{name} is disconnected: {reason}"),
     }
     // From here on it is no obstacle to a new connection of the same agent.
     connection.end();
+    if matches!(ending, Ending::Closed) {
+        // The close frame that answers its own is queued, and leaves now.
+        let _ = timeout(GOODBYE, sink.flush()).await;
+    }
     // What was received is finished; an acknowledgement that does not get out any more is in the next welcome.
     session.finish_records().await;
     session.leave().await;
@@ -241,14 +249,23 @@ impl Session<'_> {
             match frame {
                 Some(Ok(Frame::Text(text))) => self.receive(text.as_bytes()).await,
                 Some(Ok(Frame::Binary(_))) => self.refuse_binary().await,
-                Some(Ok(Frame::Close(_))) | None => {
-                    return Ending::Gone("it closed the connection".to_owned());
-                }
+                Some(Ok(Frame::Close(_))) => return Ending::Closed,
+                None => return Ending::Gone("it closed the connection".to_owned()),
                 Some(Ok(Frame::Pong(_))) => self.connection.pong(),
                 // Pings are answered by the WebSocket itself.
                 Some(Ok(_)) => {}
                 Some(Err(tungstenite::Error::Capacity(_))) => {
                     return Ending::Close(CloseCode::Size, "message too large");
+                }
+                // Nothing can be read behind such a frame.
+                Some(Err(tungstenite::Error::Utf8(_))) => {
+                    return Ending::Close(CloseCode::Invalid, "text that is not UTF-8");
+                }
+                Some(Err(tungstenite::Error::Protocol(e)))
+                    if !matches!(e, ProtocolError::ResetWithoutClosingHandshake) =>
+                {
+                    log::info!("{} breaks the WebSocket protocol: {e}", self.name());
+                    return Ending::Close(CloseCode::Protocol, "broken frame");
                 }
                 Some(Err(e)) => return Ending::Gone(e.to_string()),
             }

@@ -1,19 +1,18 @@
 //! Keys of devices: which of them a `hello` may come with. All of it is in memory, and stored before it counts.
 
+mod pins;
+
 use super::Key;
-use super::identifiers::IdentifierError;
 use super::registry::{Inner, MAX_INSTANCES, Registry, agents_of};
 use crate::jobs::lock;
-use crate::store::Db;
 use crate::store::trust::DeviceKey;
+use crate::store::{Db, StoreError};
 use crate::time::now;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use triton::message::payload::Hello;
-use triton::message::sign::{KeyId, PublicKey, follow};
+use triton::message::sign::{PublicKey, follow};
 
-/// Pinned keys of one identifier.
-const MAX_PINS: usize = 1000;
 /// Instances of one identifier whose key is remembered: as many as have a place in the registry, with which it goes.
 const MAX_SHOWN: usize = MAX_INSTANCES;
 /// Refusals of one identifier that are shown.
@@ -216,6 +215,15 @@ impl Inner {
     }
 }
 
+/// Why a `hello` does not come in.
+#[derive(Debug)]
+pub(super) enum NotAdmitted {
+    /// Its key is not believed; why.
+    Distrusted(String),
+    /// Its key is new and could not be stored, which says nothing of the agent.
+    Unstored(StoreError),
+}
+
 impl Registry {
     /// Whether a `hello` may come in by its key, which it has proved to have. `Ok` says whether that is pinned. The first
     /// key of an instance is kept once that has its `place` in the registry: one that has none takes no room here.
@@ -226,7 +234,7 @@ impl Registry {
         hello: &Hello,
         shown: Option<&PublicKey>,
         place: bool,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, NotAdmitted> {
         let judge = || {
             let mut inner = lock(&self.inner);
             let keys = inner.book.entry(identifier.to_owned()).or_default();
@@ -234,7 +242,7 @@ impl Registry {
         };
         match judge() {
             Judgement::In(pinned) => return Ok(pinned),
-            Judgement::Out(reason) => return Err(reason),
+            Judgement::Out(reason) => return Err(NotAdmitted::Distrusted(reason)),
             // A trial changes nothing.
             Judgement::Store(_, pinned) if hello.probe || !(pinned || place) => return Ok(pinned),
             Judgement::Store(..) => {}
@@ -242,16 +250,17 @@ impl Registry {
         let _turn = self.turn(identifier).await;
         match judge() {
             Judgement::In(pinned) => Ok(pinned),
-            Judgement::Out(reason) => Err(reason),
-            Judgement::Store(_, false) if !self.has_room(identifier, &hello.instance) => Err(
-                format!("{MAX_SHOWN} instances of this identifier have keys already"),
-            ),
+            Judgement::Out(reason) => Err(NotAdmitted::Distrusted(reason)),
+            Judgement::Store(_, false) if !self.has_room(identifier, &hello.instance) => {
+                let reason = format!("{MAX_SHOWN} instances of this identifier have keys already");
+                Err(NotAdmitted::Distrusted(reason))
+            }
             Judgement::Store(rows, pinned) => {
                 let (hash, stored) = (identifier.to_owned(), rows.clone());
                 let instance = if pinned { "" } else { &hello.instance }.to_owned();
                 db.call(move |store| store.set_device_keys(&hash, Some(&instance), &stored))
                     .await
-                    .map_err(|e| format!("its key cannot be stored: {e}"))?;
+                    .map_err(NotAdmitted::Unstored)?;
                 let mut inner = lock(&self.inner);
                 let keys = inner.book.entry(identifier.to_owned()).or_default();
                 keys.take(&rows);
@@ -306,104 +315,6 @@ impl Registry {
         for (key, _) in agents_of(inner, identifier) {
             self.publish(key);
         }
-    }
-
-    /// Pins a key: the one with this id, among those that were refused or shown, or the only one there is.
-    pub(crate) async fn accept_key(
-        &self,
-        db: &Db,
-        identifier: &str,
-        id: Option<&str>,
-    ) -> Result<KeysView, IdentifierError> {
-        let invalid = |text: String| IdentifierError::Invalid(text);
-        let wanted = match id.map(|id| (id, id.parse::<KeyId>(), id.parse::<PublicKey>())) {
-            None => None,
-            Some((_, Ok(id), _)) => Some((id, None)),
-            Some((_, _, Ok(key))) => Some((key.id(), Some(key))),
-            Some((id, ..)) => {
-                let text = format!(
-                    "{id:?} is neither the id of a key (16 hex digits) nor a key in base64"
-                );
-                return Err(invalid(text));
-            }
-        };
-        let _turn = self.turn(identifier).await;
-        let rows = {
-            let inner = lock(&self.inner);
-            let empty = Keys::default();
-            let keys = inner.book.get(identifier).unwrap_or(&empty);
-            let refused = keys.refused.iter().filter_map(|refused| refused.key);
-            let mut offered: Vec<PublicKey> = refused.collect();
-            if offered.is_empty() || wanted.is_some() {
-                offered.extend(keys.shown.values().map(|(key, _)| *key));
-                offered.extend(keys.pins.iter().map(|(key, _)| *key));
-            }
-            offered.sort_by_key(ToString::to_string);
-            offered.dedup();
-            let chosen = match wanted {
-                Some((_, Some(key))) => key,
-                Some((id, None)) => *offered.iter().find(|key| key.id() == id).ok_or_else(|| {
-                    invalid(format!("no device has come here with the key {id}: give the whole key, as 'triton trust show' prints it"))
-                })?,
-                None if offered.len() == 1 => offered[0],
-                None if offered.is_empty() => {
-                    let text = "no device has shown a key here yet: give the key that 'triton trust show' prints there";
-                    return Err(invalid(text.to_owned()));
-                }
-                None => {
-                    let ids: Vec<String> = offered.iter().map(|key| key.id().to_string()).collect();
-                    let text = format!("several keys were shown ({}): name the one that 'triton trust show' prints at the device", ids.join(", "));
-                    return Err(invalid(text));
-                }
-            };
-            let mut pins = keys.pins.clone();
-            if !pins.iter().any(|(pin, _)| *pin == chosen) {
-                pins.push((chosen, now()));
-            }
-            if pins.len() > MAX_PINS {
-                let text = format!(
-                    "an identifier has at most {MAX_PINS} pinned keys: 'poseidon trust reset' first"
-                );
-                return Err(invalid(text));
-            }
-            let pins = Keys {
-                pins,
-                ..Keys::default()
-            };
-            pins.rows(identifier)
-        };
-        let (hash, stored) = (identifier.to_owned(), rows.clone());
-        db.call(move |store| store.set_device_keys(&hash, Some(""), &stored))
-            .await?;
-        let mut inner = lock(&self.inner);
-        let keys = inner.book.entry(identifier.to_owned()).or_default();
-        keys.take(&rows);
-        let pins: Vec<PublicKey> = keys.pins.iter().map(|(key, _)| *key).collect();
-        keys.refused
-            .retain(|refused| refused.key.is_none_or(|key| !pins.contains(&key)));
-        self.publish_identifier(&inner, identifier);
-        drop(inner);
-        // Whoever is connected without a pinned key has to show one; who has one is welcomed as pinned.
-        self.close_all(Some(identifier), "trust has changed");
-        Ok(self.keys_of(identifier))
-    }
-
-    /// Forgets all keys of an identifier: its devices may come with any, as when it was registered.
-    pub(crate) async fn reset_keys(
-        &self,
-        db: &Db,
-        identifier: &str,
-    ) -> Result<KeysView, IdentifierError> {
-        let _turn = self.turn(identifier).await;
-        let hash = identifier.to_owned();
-        db.call(move |store| store.set_device_keys(&hash, None, &[]))
-            .await?;
-        let mut inner = lock(&self.inner);
-        inner.book.remove(identifier);
-        self.publish_identifier(&inner, identifier);
-        drop(inner);
-        self.close_all(Some(identifier), "trust has changed");
-        Ok(self.keys_of(identifier))
     }
 
     /// The keys of an identifier.

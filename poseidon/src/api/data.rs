@@ -6,13 +6,13 @@ use super::extract::{Path, Query};
 use super::{Answer, ApiError, Shared, identifier, json, object, whole};
 use crate::blobs::sha256;
 use crate::data::{DataError, VALUE_BYTES, check_key};
+use crate::pieces;
 use crate::store::named::Content;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse as _;
 use serde::Deserialize;
-use std::sync::Arc;
 
 /// A large one is read from the disk in such pieces.
 const PIECE: usize = 256 << 10;
@@ -95,7 +95,7 @@ pub(super) async fn show(
             let blobs = app.blobs.clone();
             // Open, it is read to its end whatever becomes of its name.
             let file = blocking(move || Ok(blobs.open(&blob)?)).await?;
-            (stream(file), entry.size)
+            (Body::from_stream(pieces::of_file(file, PIECE)), entry.size)
         }
     };
     let headers = [
@@ -118,30 +118,6 @@ pub(super) async fn remove(
     }
     log::info!("{key} was taken from {name}");
     Ok(json(&serde_json::json!({})))
-}
-
-/// The content of a file as it is read.
-fn stream(file: std::fs::File) -> Body {
-    let pieces = futures_util::stream::unfold((Arc::new(file), 0_u64), |(file, at)| async move {
-        let source = file.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            use std::os::unix::fs::FileExt as _;
-            let mut piece = vec![0; PIECE];
-            let n = source.read_at(&mut piece, at)?;
-            piece.truncate(n);
-            Ok(piece)
-        });
-        let read = read.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        match read {
-            Ok(piece) if piece.is_empty() => None,
-            Ok(piece) => {
-                let next = at + piece.len() as u64;
-                Some((Ok(Bytes::from(piece)), (file, next)))
-            }
-            Err(e) => Some((Err(e), (file, u64::MAX))),
-        }
-    });
-    Body::from_stream(pieces)
 }
 
 impl From<DataError> for ApiError {

@@ -207,9 +207,8 @@ async fn enter(
     }
     let begun = if route.is_act() {
         let begun = app.audit.begin(act).await.map_err(|e| {
-            let text =
-                format!("nothing was done, for it cannot be written into the audit log: {e}");
-            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", text)
+            let meaning = "nothing was done, for it cannot be written into the audit log";
+            ApiError::from(e).because(meaning)
         });
         Some(begun?.telling(who.notes.clone()))
     } else {

@@ -99,7 +99,7 @@ fn answer(pull: Pull, offer: &Offer, tag: &str, path: &str) -> Response {
             Ok(None) => None,
             Err(e) => {
                 pull.give_up(&e).await;
-                log::info!("the file of job {} breaks off: {e}", pull.token());
+                log::warn!("the file of job {} breaks off: {e}", pull.token());
                 Some((Err(std::io::Error::other(e.to_string())), None))
             }
         }

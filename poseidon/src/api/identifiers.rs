@@ -101,6 +101,11 @@ impl From<IdentifierError> for ApiError {
                 Self::conflict("this ID fits several identifiers: give more of its digits")
             }
             IdentifierError::Invalid(reason) => Self::invalid(reason),
+            IdentifierError::LastKey => Self::conflict(
+                "it is the last pinned key, and without any whoever has the identifier would get in: pin the right one \
+                 first ('poseidon trust accept'). 'poseidon trust reset' forgets them all if that is meant, 'poseidon \
+                 forget --identifier' is for a device that is gone for good",
+            ),
             IdentifierError::Store(e) => e.into(),
         }
     }

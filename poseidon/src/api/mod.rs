@@ -37,6 +37,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// Largest body of a request.
@@ -108,6 +109,7 @@ routes! {
     post "/api/v1/trust/rotate" Admin => trust::rotate,
     get "/api/v1/trust/{name}" Viewer => trust::show,
     post "/api/v1/trust/{name}/accept" Admin => trust::accept,
+    post "/api/v1/trust/{name}/remove" Admin => trust::remove,
     post "/api/v1/trust/{name}/reset" Admin => trust::reset,
     get "/api/v1/schedules/{name}" Operator => schedules::show,
     put "/api/v1/schedules/{name}" Operator => schedules::put,
@@ -259,6 +261,22 @@ impl ApiError {
         Self::new(StatusCode::INSUFFICIENT_STORAGE, "full", message)
     }
 
+    /// An error of a file in the data folder.
+    fn file(e: &std::io::Error) -> Self {
+        match e.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::full(format!(
+                "the disk of the data folder is full: {e}; free space there, and try again"
+            )),
+            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "io", e.to_string()),
+        }
+    }
+
+    /// The same, with what that means before it.
+    fn because(self, meaning: &str) -> Self {
+        let message = format!("{meaning}: {}", self.message);
+        Self { message, ..self }
+    }
+
     fn agent(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "agent", message)
     }
@@ -272,6 +290,7 @@ impl From<crate::store::StoreError> for ApiError {
     fn from(e: crate::store::StoreError) -> Self {
         match e {
             crate::store::StoreError::NameTaken => Self::conflict(e.to_string()),
+            crate::store::StoreError::Full(_) => Self::full(e.to_string()),
             crate::store::StoreError::Failed(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "io", e.to_string())
             }

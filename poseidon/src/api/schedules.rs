@@ -139,7 +139,8 @@ async fn set(
     parent: Option<String>,
 ) -> Answer {
     let hash = identifier(&app, &who, &name)?;
-    let before = app.schedules.get(&hash).await?;
+    // What is damaged can be set anew: whether it may stand is said below.
+    let before = app.schedules.get(&hash).await.ok().flatten();
     // Before it is done: of a call whose client goes away meanwhile no more is known.
     note(&who, before.as_ref(), &entries);
     let work = async move {

@@ -6,7 +6,6 @@ use super::{Answer, ApiError, Shared, identifier, json, read};
 use crate::keyring::Own;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
@@ -15,6 +14,13 @@ use serde_json::{Value, json as value};
 struct Accept {
     /// The id of a key that was shown, or a whole key. Absent: the only one that was shown.
     key: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remove {
+    /// The id of a pinned key, or the whole key.
+    key: String,
 }
 
 fn own(own: &Own) -> Value {
@@ -41,8 +47,8 @@ pub(super) async fn list(State(app): Shared) -> Answer {
 pub(super) async fn rotate(State(app): Shared) -> Answer {
     let shared = app.clone();
     let rotated = tokio::task::spawn_blocking(move || shared.keyring.rotate()).await;
-    let io = |e: String| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", e);
-    let new = rotated.map_err(|e| io(e.to_string()))?.map_err(io)?;
+    let new = rotated.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+    let new = new.map_err(|e| ApiError::file(&e))?;
     log::warn!("Poseidon has a new key, {}", new.key.public().id());
     // They come back at once and are shown how the new key follows the old one.
     app.registry.close_all(None, "trust has changed");
@@ -69,6 +75,20 @@ pub(super) async fn accept(
         .accept_key(&app.db, &hash, accept.key.as_deref())
         .await?;
     log::warn!("a key of {name} is pinned: no other gets in any more");
+    Ok(json(&keys))
+}
+
+pub(super) async fn remove(
+    State(app): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    body: Body,
+) -> Answer {
+    let Remove { key } = read(body).await?;
+    who.note(&key);
+    let hash = identifier(&app, &who, &name)?;
+    let keys = app.registry.remove_key(&app.db, &hash, &key).await?;
+    log::warn!("the key {key:?} of {name} is no longer pinned");
     Ok(json(&keys))
 }
 

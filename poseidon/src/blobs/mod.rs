@@ -70,9 +70,9 @@ impl fmt::Display for BlobError {
 impl From<io::Error> for BlobError {
     fn from(e: io::Error) -> Self {
         match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::Full(format!("the disk of the data folder: {e}"))
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(format!(
+                "the disk of the data folder is full: {e}; free space there, and try again"
+            )),
             _ => Self::Io(e),
         }
     }

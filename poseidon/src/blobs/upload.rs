@@ -122,7 +122,7 @@ impl Upload {
         let free = (self.blobs.free)(&self.blobs.dir);
         if free.is_some_and(|free| free < bytes.saturating_add(RESERVE)) {
             return Err(BlobError::Full(format!(
-                "the disk of the data folder has {} MiB left, of which {} stay free",
+                "the disk of the data folder has {} MiB left, of which {} stay free; free space there, and try again",
                 free.unwrap_or(0) >> 20,
                 RESERVE >> 20
             )));

@@ -56,14 +56,19 @@ pub struct Page {
     pub next: Option<u64>,
 }
 
-/// The newest events before a row, newest first.
-pub async fn before(app: &App, filter: &EventFilter, row: u64, limit: usize) -> Result<Page> {
-    let started = Instant::now();
-    let width = if filter.words.is_some() {
+/// Rows that are looked at in one go.
+fn width(filter: &EventFilter) -> u64 {
+    if filter.words.is_some() {
         WORDS_WINDOW
     } else {
         WINDOW
-    };
+    }
+}
+
+/// The newest events before a row, newest first.
+pub async fn before(app: &App, filter: &EventFilter, row: u64, limit: usize) -> Result<Page> {
+    let started = Instant::now();
+    let width = width(filter);
     let oldest = app.db.call(|store| store.event_state()).await?.oldest;
     let mut found: Vec<Found> = Vec::new();
     let mut last = row.saturating_sub(1).min(*app.cef.newest().borrow());
@@ -110,11 +115,7 @@ pub async fn before(app: &App, filter: &EventFilter, row: u64, limit: usize) -> 
 /// The oldest events behind a row, oldest first. `next` is always there: more will come.
 pub async fn after(app: &App, filter: &EventFilter, row: u64, limit: usize) -> Result<Page> {
     let started = Instant::now();
-    let width = if filter.words.is_some() {
-        WORDS_WINDOW
-    } else {
-        WINDOW
-    };
+    let width = width(filter);
     let oldest = app.db.call(|store| store.event_state()).await?.oldest;
     let newest = *app.cef.newest().borrow();
     let mut found: Vec<Found> = Vec::new();

@@ -1,9 +1,11 @@
 //! The way to a running server: HTTP/1.1 by hyper, one connection for each call.
 
 use super::Reach;
+use crate::pieces;
 use crate::server::data;
 use crate::server::tls::certificates_of;
 use axum::body::Bytes;
+use futures_util::TryStreamExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -65,30 +67,12 @@ fn whole(bytes: impl Into<Bytes>) -> Body {
 
 /// The content of a file as it is read; `sent` counts what was handed on.
 fn content(file: File, sent: Arc<AtomicU64>) -> Body {
-    let file = Arc::new(file);
-    let pieces = futures_util::stream::unfold(0_u64, move |at| {
-        let (file, sent) = (file.clone(), sent.clone());
-        async move {
-            let read = tokio::task::spawn_blocking(move || {
-                use std::os::unix::fs::FileExt as _;
-                let mut piece = vec![0; PIECE];
-                let n = file.read_at(&mut piece, at)?;
-                piece.truncate(n);
-                Ok(piece)
-            });
-            let read = read.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-            match read {
-                Ok(piece) if piece.is_empty() => None,
-                Ok(piece) => {
-                    let next = at + piece.len() as u64;
-                    sent.store(next, Ordering::Relaxed);
-                    Some((Ok(Frame::data(Bytes::from(piece))), next))
-                }
-                Err(e) => Some((Err(e), at)),
-            }
-        }
+    sent.store(0, Ordering::Relaxed);
+    let frames = pieces::of_file(file, PIECE).map_ok(move |piece| {
+        sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Frame::data(piece)
     });
-    StreamBody::new(pieces).boxed_unsync()
+    StreamBody::new(frames).boxed_unsync()
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}

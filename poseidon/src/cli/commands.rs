@@ -66,12 +66,16 @@ impl Register {
 
 /// Prints all of it; a reader that has gone is no error.
 pub(super) fn print(text: &str) -> Ended {
+    say(text).map(|_| ExitCode::SUCCESS)
+}
+
+/// Prints text; false where nobody reads it any more.
+pub(super) fn say(text: &str) -> Result<bool, String> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("cannot write to standard output: {e}"))
-        }
-        _ => Ok(ExitCode::SUCCESS),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(format!("cannot write to standard output: {e}")),
+        Ok(()) => Ok(true),
     }
 }
 

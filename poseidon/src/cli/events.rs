@@ -1,14 +1,13 @@
 //! `poseidon events`: the CEF events of devices, and how they go to the SIEM.
 
 use super::client::{Client, segment};
-use super::commands::rows;
+use super::commands::{rows, say};
 use super::follow::{Away, Outage, Patience};
 use super::since;
 use super::tables::{ago, bytes, clean, text};
 use clap::Args;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Events that are asked for at a time.
@@ -97,16 +96,7 @@ impl Events {
         let mut client = client.clone();
         loop {
             let path = format!("/cef?limit={PAGE}&after={after}&wait={WAIT}{query}");
-            let answer: Value = match client.try_get(&path).await {
-                Ok(answer) => answer,
-                Err(failure) => {
-                    outage.wait(failure).await?;
-                    client = client.again();
-                    continue;
-                }
-            };
-            outage.opened();
-            outage.progress();
+            let answer = outage.get(&mut client, &path).await?;
             let events: Vec<Value> = rows(&answer, "events").cloned().collect();
             after = answer["next"].as_u64().unwrap_or(after);
             if !self.print(&events)? {
@@ -153,15 +143,7 @@ impl Events {
             }
             out.push('\n');
         }
-        let mut stdout = std::io::stdout().lock();
-        match stdout
-            .write_all(out.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-            Err(e) => Err(format!("cannot write to standard output: {e}")),
-            Ok(()) => Ok(true),
-        }
+        say(&out)
     }
 }
 

@@ -75,6 +75,21 @@ impl Outage {
         Ok(())
     }
 
+    /// The answer to a call, when the server gives it. From a loss on the client is another one.
+    pub(super) async fn get(&mut self, client: &mut Client, path: &str) -> Result<Value, Failure> {
+        loop {
+            match client.try_get(path).await {
+                Ok(answer) => {
+                    self.opened();
+                    self.progress();
+                    return Ok(answer);
+                }
+                Err(failure) => self.wait(failure).await?,
+            }
+            *client = client.again();
+        }
+    }
+
     /// The server answers.
     pub(super) fn opened(&mut self) {
         self.opened = Some(Instant::now());

@@ -1,7 +1,7 @@
 //! `poseidon history`: what devices have recorded, as Poseidon has stored it.
 
 use super::client::{Client, segment};
-use super::commands::rows;
+use super::commands::{rows, say};
 use super::follow::{Away, Outage, Patience};
 use super::jobs::outcome;
 use super::since;
@@ -9,7 +9,6 @@ use super::tables::{clean, text};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -86,16 +85,7 @@ impl History {
         let mut client = client.clone();
         loop {
             let path = format!("/history?limit={PAGE}&after={after}{query}");
-            let answer: Value = match client.try_get(&path).await {
-                Ok(answer) => answer,
-                Err(failure) => {
-                    outage.wait(failure).await?;
-                    client = client.again();
-                    continue;
-                }
-            };
-            outage.opened();
-            outage.progress();
+            let answer = outage.get(&mut client, &path).await?;
             let mut records: Vec<&Value> = rows(&answer, "records").collect();
             // Each is printed once, whatever the server answers.
             records.retain(|record| row(record) > after);
@@ -137,15 +127,7 @@ impl History {
             out.push_str(&line);
             out.push('\n');
         }
-        let mut stdout = std::io::stdout().lock();
-        match stdout
-            .write_all(out.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-            Err(e) => Err(format!("cannot write to standard output: {e}")),
-            Ok(()) => Ok(true),
-        }
+        say(&out)
     }
 }
 

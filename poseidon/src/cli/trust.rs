@@ -35,6 +35,13 @@ enum Command {
         /// The key, or its id, as `triton trust show` prints it at the device; else the only one that was shown
         key: Option<String>,
     },
+    /// Pin a key no longer, such as a stolen one: who has it is out at once. The last one stays
+    Rm {
+        /// Name of the device
+        name: String,
+        /// The pinned key, or its id
+        key: String,
+    },
     /// Forget the keys of a device: it may come with any, and secrets go to it unsealed
     Reset {
         /// Name of the device
@@ -63,14 +70,12 @@ impl Trust {
             Command::Accept { name, key } => {
                 let body = key.map_or_else(|| json!({}), |key| json!({ "key": key }));
                 let path = format!("/trust/{}/accept", segment(&name));
-                let answer: Value = client.post(&path, &body).await?;
-                let pinned: Vec<String> =
-                    rows(&answer, "pinned").map(|k| text(&k["keyId"])).collect();
-                print(&format!(
-                    "pinned for {}: {}\n",
-                    clean(&name),
-                    pinned.join(", ")
-                ))
+                print_pinned(&name, &client.post(&path, &body).await?)
+            }
+            Command::Rm { name, key } => {
+                let path = format!("/trust/{}/remove", segment(&name));
+                let body = json!({ "key": key });
+                print_pinned(&name, &client.post(&path, &body).await?)
             }
             Command::Reset { name } => {
                 let path = format!("/trust/{}/reset", segment(&name));
@@ -87,6 +92,15 @@ impl Trust {
             }
         }
     }
+}
+
+fn print_pinned(name: &str, keys: &Value) -> Ended {
+    let pinned: Vec<String> = rows(keys, "pinned").map(|k| text(&k["keyId"])).collect();
+    print(&format!(
+        "pinned for {}: {}\n",
+        clean(name),
+        pinned.join(", ")
+    ))
 }
 
 async fn ls(client: &Client, name: Option<&str>, json: bool) -> Ended {

@@ -226,7 +226,7 @@ impl Spool {
 
     /// Opens the file; after a restart its end is found and a torn record cut off.
     fn prepare(&mut self, spools: &Spools, token: &str) {
-        if self.file.is_some() || self.failed {
+        if self.file.is_some() {
             return;
         }
         let path = spools.path(token);

@@ -156,4 +156,9 @@ fn a_folder_that_is_gone_is_a_gap() {
     let mut reader = Reader::new(spools.path("a"));
     assert_eq!(reader.read().unwrap(), []);
     assert_eq!(reader.rest(spool.seen()), [hole(0, 3)]);
+    // What comes when it is back is stored: so it is where a disk was too full for a new file.
+    std::fs::create_dir(dir.path().join("output")).unwrap();
+    write(&spools, &mut spool, "a", 3, b"def");
+    let mut reader = Reader::new(spools.path("a"));
+    assert_eq!(reader.read().unwrap(), [hole(0, 3), out(3, b"def")]);
 }

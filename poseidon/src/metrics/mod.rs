@@ -116,13 +116,27 @@ impl Metrics {
         chunks
     }
 
+    /// What could not be written is written with the next, where its half hour is not over.
+    fn keep_dirty(&self, chunks: &[Chunk]) {
+        let mut all = lock(&self.live);
+        for chunk in chunks {
+            let key = Key {
+                identifier: chunk.identifier.clone(),
+                instance: chunk.instance.clone(),
+            };
+            if let Some(live) = all.get_mut(&key) {
+                live.dirty |= live.start == chunk.start;
+            }
+        }
+    }
+
     /// Writes what is new; one call to the store for many instances.
     pub async fn flush(&self, app: &App, at: f64) {
         let chunks = self.take_dirty(at);
         for batch in chunks.chunks(BATCH) {
-            let batch = batch.to_vec();
+            let (written, batch) = (batch, batch.to_vec());
             let count = batch.len();
-            let written = app.db.call(move |store| {
+            let done = app.db.call(move |store| {
                 // After a restart the store has the beginning of the same chunk.
                 let mut whole = Vec::with_capacity(batch.len());
                 for mut chunk in batch {
@@ -138,11 +152,14 @@ impl Metrics {
                 }
                 store.put_chunks(&whole)
             });
-            match written.await {
+            match done.await {
                 Ok(()) => {
                     self.written.fetch_add(count, Ordering::Relaxed);
                 }
-                Err(e) => log::error!("metrics of {count} agents are not stored: {e}"),
+                Err(e) => {
+                    log::error!("metrics of {count} agents are not stored: {e}");
+                    self.keep_dirty(written);
+                }
             }
         }
     }

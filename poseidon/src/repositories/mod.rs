@@ -8,14 +8,11 @@ use crate::store::{Db, Store, StoreError};
 use crate::time::now;
 use serde::Serialize;
 use std::collections::HashMap;
-use tokio::sync::broadcast;
 
 /// Revisions that are kept of a repository; older ones go.
 pub const KEEP: u64 = 200;
 /// Longest comment, in characters.
 const COMMENT: usize = 500;
-/// Changes that a listener may fall behind.
-const BACKLOG: usize = 1024;
 
 /// What a device should have, as `scripts.sync` carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,22 +90,12 @@ impl From<StoreError> for EditError {
 pub struct Repositories {
     db: Db,
     events: Events,
-    changed: broadcast::Sender<String>,
 }
 
 impl Repositories {
     /// The repositories of a store.
     pub fn new(db: Db, events: Events) -> Self {
-        Self {
-            db,
-            events,
-            changed: broadcast::channel(BACKLOG).0,
-        }
-    }
-
-    /// The hash of each identifier whose repository gets a new revision, from now on. Who falls behind has to look at all.
-    pub fn subscribe(&self) -> broadcast::Receiver<String> {
-        self.changed.subscribe()
+        Self { db, events }
     }
 
     /// What the devices of an identifier should have; `None` where nothing was ever put.
@@ -171,9 +158,7 @@ impl Repositories {
             .call(move |store| apply(store, &key, edit, comment, parent.as_deref()))
             .await??;
         if edited.changed {
-            let _ = self.changed.send(identifier.to_owned());
-            self.events
-                .publish(|| Change::Scripts(identifier.to_owned()));
+            self.events.publish_content(identifier, Change::Scripts);
         }
         Ok(edited)
     }

@@ -88,17 +88,23 @@ impl DataDir {
 pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.to_owned().into_os_string();
     new.push(".new");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    // One that was left behind may be somebody else's to read.
+    let _ = std::fs::remove_file(&new);
+    let write = || {
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&new)?;
+        writeln!(file, "{text}")?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().inspect_err(|_| {
+        let _ = std::fs::remove_file(&new);
+    })
 }

@@ -1,6 +1,6 @@
 //! Signs of life for the service manager's watchdog.
 
-use crate::store::Db;
+use crate::store::{Db, StoreError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -17,7 +17,8 @@ pub fn signs(db: Db, period: Duration) -> mpsc::Receiver<()> {
             // Any question does; there is no job without a name.
             let answer = timeout(period, db.call(|store| store.job(""))).await;
             let trouble = match answer {
-                Ok(Ok(_)) => None,
+                // To start anew makes no room on a full disk.
+                Ok(Ok(_) | Err(StoreError::Full(_))) => None,
                 Ok(Err(e)) => Some(e.to_string()),
                 Err(_) => Some(format!("no answer within {} s", period.as_secs_f64())),
             };

@@ -21,18 +21,25 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Calls that may wait for the store; who comes later waits before the queue.
 const QUEUE: usize = 1024;
-/// Most calls in one transaction.
+/// Most calls in one transaction…
 const GROUP: usize = 256;
+/// …but one, for so long after a failure: a transaction fails as a whole.
+const ALONE: Duration = Duration::from_secs(10);
+/// The log says so often that the store fails.
+const SAY: Duration = Duration::from_mins(1);
 
 /// Why the store did not do it.
 #[derive(Debug, Clone)]
 pub enum StoreError {
     /// The name belongs to another identifier.
     NameTaken,
+    /// The disk has no room.
+    Full(String),
     /// Anything else: the disk, the file, the database.
     Failed(String),
 }
@@ -41,6 +48,10 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NameTaken => f.write_str("the name belongs to another identifier"),
+            Self::Full(reason) => write!(
+                f,
+                "the disk of the data folder is full ({reason}): free space there, and try again"
+            ),
             Self::Failed(reason) => write!(f, "the store failed: {reason}"),
         }
     }
@@ -197,6 +208,8 @@ pub trait Store:
     fn commit(&mut self) -> Result<()>;
     /// Undoes what was done since `begin`.
     fn rollback(&mut self);
+    /// Whether what was done since `begin` can still be committed: a full disk may have undone it.
+    fn is_begun(&self) -> bool;
     /// Marks a point within the transaction.
     fn mark(&mut self) -> Result<()>;
     /// Keeps (`true`) or undoes what was done since the mark.
@@ -239,7 +252,8 @@ pub trait Store:
 }
 
 type Finish = Box<dyn FnOnce(Result<()>) + Send>;
-type Work = Box<dyn FnOnce(&mut dyn Store) -> Finish + Send>;
+/// What tells the caller when it is known whether all is durable, and what went wrong already.
+type Work = Box<dyn FnOnce(&mut dyn Store) -> (Finish, Option<StoreError>) + Send>;
 
 /// The way to the store; cheap to clone.
 #[derive(Clone)]
@@ -267,12 +281,16 @@ impl Db {
         let work: Work = Box::new(move |store| {
             let result = store.mark().and_then(|()| {
                 let result = call(store);
-                store.unmark(result.is_ok()).and(result)
+                let unmarked = store.unmark(result.is_ok());
+                // Where the whole transaction was undone the mark has gone with it, which says nothing of why.
+                result.and_then(|done| unmarked.map(|()| done))
             });
-            Box::new(move |committed: Result<()>| {
+            let failure = result.as_ref().err().cloned();
+            let finish: Finish = Box::new(move |committed| {
                 // Nobody may wait any more: then nobody needs the answer.
                 let _ = reply.send(committed.and(result));
-            })
+            });
+            (finish, failure)
         });
         let gone = || StoreError::Failed("its thread has ended".to_owned());
         self.queue.send(work).await.map_err(|_| gone())?;
@@ -286,35 +304,76 @@ impl Db {
         F: FnOnce(&mut dyn Store) -> Result<()> + Send + 'static,
     {
         let work: Work = Box::new(move |store| {
-            if let Err(e) = call(store) {
+            let failure = call(store).err();
+            if let Some(e) = &failure {
                 log::error!("{e}");
             }
-            Box::new(|_| {})
+            (Box::new(|_| {}), failure)
         });
         self.queue.try_send(work).is_ok()
     }
 }
 
 fn serve(mut store: Box<dyn Store>, mut calls: mpsc::Receiver<Work>) {
+    let mut trouble = Trouble::default();
     while let Some(first) = calls.blocking_recv() {
-        let begun = store.begin();
+        let group = if trouble.is_recent() { 1 } else { GROUP };
+        let mut broken = store.begin().err();
         let mut waiting = Vec::new();
         let mut next = Some(first);
         while let Some(work) = next {
-            waiting.push(work(store.as_mut()));
-            next = if waiting.len() < GROUP {
+            let (finish, failure) = work(store.as_mut());
+            waiting.push(finish);
+            if !store.is_begun() {
+                broken = broken.or(failure);
+            }
+            next = if waiting.len() < group && broken.is_none() {
                 calls.try_recv().ok()
             } else {
                 None
             };
         }
-        let committed = begun.and_then(|()| store.commit());
+        let committed = match broken {
+            None => store.commit(),
+            Some(e) => Err(e),
+        };
         if let Err(e) = &committed {
-            log::error!("{e}");
+            trouble.note(e);
             store.rollback();
         }
         for finish in waiting {
             finish(committed.clone());
         }
+    }
+}
+
+/// A store that fails, such as on a full disk.
+#[derive(Default)]
+struct Trouble {
+    /// When it failed last.
+    last: Option<Instant>,
+    /// When the log has said so, and how often it failed since.
+    said: Option<Instant>,
+    since: u64,
+}
+
+impl Trouble {
+    /// Whether it failed just now. Then each call stands by itself: who only reads is answered all the same.
+    fn is_recent(&self) -> bool {
+        self.last.is_some_and(|at| at.elapsed() < ALONE)
+    }
+
+    fn note(&mut self, e: &StoreError) {
+        self.last = Some(Instant::now());
+        if self.said.is_some_and(|at| at.elapsed() < SAY) {
+            self.since += 1;
+            return;
+        }
+        let more = match std::mem::take(&mut self.since) {
+            0 => String::new(),
+            n => format!("; so it was {n} times more since the log said it last"),
+        };
+        log::error!("{e}{more}");
+        self.said = self.last;
     }
 }

@@ -13,10 +13,11 @@ mod trust;
 use super::records::{Batch, Found, RecordFilter, Stored};
 use super::trust::TrustStore as _;
 use super::{Identifier, Instance, Job, JobFilter, JobState, Result, Snapshot, Store, StoreError};
+use crate::jobs::spool::free;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Each moves the schema on by one version; `user_version` counts them.
 const MIGRATIONS: &[&str] = &[
@@ -38,9 +39,13 @@ const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, r
 /// A list of jobs ends early beyond so many bytes of requests and results: each may have a megabyte.
 const LIST_BYTES: usize = 8 << 20;
 
+/// With less room than this a disk that fails is taken for a full one: not each error of it says so.
+const ROOM: u64 = 64 << 10;
+
 /// The store in `SQLite`.
 pub struct Sqlite {
     db: Connection,
+    path: PathBuf,
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -50,13 +55,32 @@ impl From<rusqlite::Error> for StoreError {
         {
             return Self::NameTaken;
         }
+        if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            return Self::Full(e.to_string());
+        }
         Self::Failed(e.to_string())
+    }
+}
+
+/// What an error of the file at `path` comes from.
+fn judged(path: &Path, e: StoreError) -> StoreError {
+    match e {
+        StoreError::Failed(reason)
+            if path.parent().and_then(free).is_some_and(|free| free < ROOM) =>
+        {
+            StoreError::Full(reason)
+        }
+        e => e,
     }
 }
 
 impl Sqlite {
     /// Opens or creates the file and brings its schema up to date.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_file(path).map_err(|e| judged(path, e))
+    }
+
+    fn open_file(path: &Path) -> Result<Self> {
         // SQLite would make the file readable by all; its companions take its mode.
         std::fs::OpenOptions::new()
             .create(true)
@@ -71,7 +95,8 @@ impl Sqlite {
         db.pragma_update(None, "foreign_keys", "ON")?;
         // What is deleted is written over: it may have been a secret.
         db.pragma_update(None, "secure_delete", "ON")?;
-        let mut store = Self { db };
+        let path = path.to_owned();
+        let mut store = Self { db, path };
         store.migrate()?;
         Ok(store)
     }
@@ -103,7 +128,8 @@ impl Store for Sqlite {
     }
 
     fn commit(&mut self) -> Result<()> {
-        Ok(self.db.execute_batch("COMMIT")?)
+        let committed = self.db.execute_batch("COMMIT");
+        committed.map_err(|e| judged(&self.path, e.into()))
     }
 
     fn rollback(&mut self) {
@@ -111,10 +137,14 @@ impl Store for Sqlite {
         let _ = self.db.execute_batch("ROLLBACK");
     }
 
+    fn is_begun(&self) -> bool {
+        !self.db.is_autocommit()
+    }
+
     fn mark(&mut self) -> Result<()> {
         // A full disk makes SQLite undo the whole transaction; what would follow were durable by itself, and all the
         // same reported as failed with the others.
-        if self.db.is_autocommit() {
+        if !self.is_begun() {
             return Err(StoreError::Failed(
                 "what was done before it in the same transaction failed".to_owned(),
             ));
@@ -464,7 +494,23 @@ mod tests {
             db.call(move |store| store.insert_jobs(&[job]))
         });
         let told = futures_util::future::join_all(calls).await;
-        assert!(told.iter().any(Result::is_err));
+        let failed: Vec<_> = told.iter().filter_map(|told| told.as_ref().err()).collect();
+        assert!(!failed.is_empty());
+        for e in &failed {
+            assert!(matches!(e, StoreError::Full(_)), "{e}");
+            assert!(e.to_string().contains("free space"), "{e}");
+        }
+        // Who only reads is answered, in between as well.
+        let (write, read) = futures_util::future::join(
+            db.call({
+                let job = job("large", 1_000_000);
+                move |store| store.insert_jobs(&[job])
+            }),
+            db.call(|store| store.job("0")),
+        )
+        .await;
+        assert!(matches!(write, Err(StoreError::Full(_))), "{write:?}");
+        assert_eq!(read.unwrap().is_some(), told[0].is_ok());
         // It goes on when there is room.
         db.call(|store| store.queue_job("none")).await.unwrap();
         drop(db);

@@ -442,6 +442,12 @@ impl Agent {
         self.text(message.encode().unwrap()).await;
     }
 
+    /// Where the server may be gone: reading tells that too.
+    pub async fn try_send(&mut self, message: &Message) {
+        let text = message.encode().unwrap();
+        let _ = self.socket.send(Frame::text(text)).await;
+    }
+
     pub async fn text(&mut self, text: String) {
         self.socket.send(Frame::text(text)).await.unwrap();
     }

@@ -116,11 +116,11 @@ async fn serve(
             payload::FILE_GET => {
                 if let Some((code, reason)) = behaviour.refuse {
                     let error = json!({"code": code, "message": reason});
-                    agent.send(&message.reply(payload::ERROR, &error)).await;
+                    agent.try_send(&message.reply(payload::ERROR, &error)).await;
                     continue;
                 }
                 agent
-                    .send(&message.reply(payload::ACCEPTED, &json!({})))
+                    .try_send(&message.reply(payload::ACCEPTED, &json!({})))
                     .await;
                 let request: serde_json::Value = message.read().unwrap();
                 let offset = request["offset"].as_u64().unwrap();
@@ -134,7 +134,7 @@ async fn serve(
                 }
                 if behaviour.lie != Lie::NoOffer {
                     agent
-                        .send(&message.reply(payload::DATA_OFFER, &offer))
+                        .try_send(&message.reply(payload::DATA_OFFER, &offer))
                         .await;
                 }
                 *job = Some(message);
@@ -153,22 +153,22 @@ async fn serve(
                     }
                     let data = json!({"path": "/x", "size": size, "sha256": hash});
                     let result = json!({"status": "succeeded", "data": data});
-                    agent.send(&job.reply(payload::RESULT, &result)).await;
+                    agent.try_send(&job.reply(payload::RESULT, &result)).await;
                     continue;
                 }
                 if behaviour.cut_after.is_some_and(|after| answers >= after) {
                     return;
                 }
                 answers += 1;
-                agent.send(&answer(&message, &request, behaviour)).await;
+                agent.try_send(&answer(&message, &request, behaviour)).await;
             }
             payload::CANCEL => {
                 counts.cancels.fetch_add(1, Ordering::SeqCst);
                 let done = json!({});
-                agent.send(&message.reply(payload::RESULT, &done)).await;
+                agent.try_send(&message.reply(payload::RESULT, &done)).await;
                 if let Some(job) = job.take() {
                     let result = json!({"status": "cancelled"});
-                    agent.send(&job.reply(payload::RESULT, &result)).await;
+                    agent.try_send(&job.reply(payload::RESULT, &result)).await;
                 }
             }
             _ => {}

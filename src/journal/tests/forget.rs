@@ -85,8 +85,10 @@ struct Inner {
     names: Names,
     durable: Names,
     pending: Vec<Naming>,
-    /// Changes until all fail.
+    /// Changes until all fail...
     breaks_after: Option<u32>,
+    /// ...or only what takes room.
+    full: bool,
 }
 
 /// A folder on it.
@@ -113,6 +115,13 @@ impl Shelf {
     /// After so many changes and syncs each fails, until [`Self::mend`].
     pub fn break_after(&self, changes: u32) {
         self.inner().breaks_after = Some(changes);
+        self.inner().full = false;
+    }
+
+    /// After so many changes and syncs nothing more can be written or made, until [`Self::mend`]. All else goes on.
+    pub fn fill_after(&self, changes: u32) {
+        self.inner().breaks_after = Some(changes);
+        self.inner().full = true;
     }
 
     pub fn mend(&self) {
@@ -173,9 +182,10 @@ impl Shelf {
 }
 
 impl Inner {
-    fn change(&mut self) -> io::Result<()> {
+    fn change(&mut self, takes_room: bool) -> io::Result<()> {
         match &mut self.breaks_after {
             None => Ok(()),
+            Some(0) if self.full && !takes_room => Ok(()),
             Some(0) => Err(io::ErrorKind::StorageFull.into()),
             Some(left) => {
                 *left -= 1;
@@ -185,7 +195,7 @@ impl Inner {
     }
 
     fn name(&mut self, naming: Naming) -> io::Result<()> {
-        self.change()?;
+        self.change(matches!(naming, Naming::Make(..)))?;
         naming.apply(&mut self.names);
         self.pending.push(naming);
         Ok(())
@@ -242,7 +252,7 @@ impl Folder for Shelf {
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.inner();
-        inner.change()?;
+        inner.change(false)?;
         let names = inner.names.clone();
         inner.durable = names;
         inner.pending.clear();
@@ -259,7 +269,7 @@ struct Handle {
 impl Handle {
     fn change(&self, change: Change) -> io::Result<()> {
         let mut inner = self.shelf.inner();
-        let result = inner.change();
+        let result = inner.change(matches!(change, Change::Write(..)));
         let inode = &mut inner.inodes[self.inode];
         let change = match (change, &result) {
             // A write that fails may have got half way.
@@ -300,7 +310,7 @@ impl File for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.shelf.inner();
-        let result = inner.change();
+        let result = inner.change(false);
         let inode = &mut inner.inodes[self.inode];
         for change in inode.pending.drain(..) {
             // Linux forgets what it could not write, and says so once.

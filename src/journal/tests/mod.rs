@@ -2,6 +2,7 @@
 
 mod damage;
 mod forget;
+mod full;
 mod model;
 mod policy;
 mod real;
@@ -46,6 +47,13 @@ pub fn result(tail: usize) -> String {
         ..JobResult::without_process(Status::Succeeded, None)
     };
     serde_json::to_string(&result).unwrap()
+}
+
+/// An event, for [`Journal::events`].
+pub fn event(bytes: usize) -> (f64, String) {
+    let cef = format!("CEF:0|v|p|1|s|{}|5|", "n".repeat(bytes));
+    let data = serde_json::json!({"host": "h", "source": "command", "cef": cef});
+    (5.0, data.to_string())
 }
 
 pub fn put(code: u32, bytes: usize) -> HistoryPut {

@@ -268,12 +268,6 @@ fn a_cut_while_room_is_made_leaves_a_job_or_its_end() {
     assert_eq!(cuts, 14 * 12);
 }
 
-fn event(bytes: usize) -> (f64, String) {
-    let cef = format!("CEF:0|v|p|1|s|{}|5|", "n".repeat(bytes));
-    let data = serde_json::json!({"host": "h", "source": "command", "cef": cef});
-    (5.0, data.to_string())
-}
-
 #[test]
 fn events_take_half_of_the_journal_and_leave_jobs_alone() {
     both(|folder, journal| {

@@ -144,7 +144,7 @@ fn a_set_is_whole_or_refused() {
         (json!({"revision": "1", "entries": {}}), "no list"),
         (
             json!({"revision": "1", "entries": [entry("a"), entry("a")]}),
-            "two entries are called a",
+            "entry 2 (a): name: entry 1 has it already",
         ),
         (json!({"revision": "1", "entries": many}), "256 are allowed"),
         (
