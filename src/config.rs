@@ -428,9 +428,10 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<String>,
         flags: &[(&'static Setting, String)],
     ) -> Result<Self> {
-        let named = file
-            .map(Path::to_owned)
-            .or_else(|| environment("TRITON_CONFIG").map(PathBuf::from));
+        let named = file.map(Path::to_owned).or_else(|| {
+            let variable = environment("TRITON_CONFIG").filter(|v| !v.is_empty());
+            variable.map(PathBuf::from)
+        });
         let mut config = match named {
             Some(path) => Self::from_file(&path)?,
             None if Path::new(DEFAULT_FILE).exists() => Self::from_file(Path::new(DEFAULT_FILE))?,

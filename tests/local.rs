@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -188,6 +190,50 @@ fn check_config_names_file_line_and_what_is_allowed() {
 }
 
 #[test]
+fn check_config_finds_what_would_stop_the_agent_or_its_connection() {
+    let agent = Agent::new();
+    let file = agent.folder().join("t.toml");
+    let check = |content: String, variable: Option<&OsStr>| {
+        std::fs::write(&file, content).unwrap();
+        let mut command = agent.command(&["check-config", "--config", file.to_str().unwrap()]);
+        if let Some(value) = variable {
+            command.env("TRITON_URL", value);
+        }
+        let done = command.output().unwrap();
+        (done.status.code(), text(&done.stderr))
+    };
+    let (code, said) = check("socket_group = \"no-such-group\"\n".into(), None);
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("socket_group") && said.contains("no-such-group"),
+        "{said}"
+    );
+    let empty = agent.folder().join("empty.pem");
+    std::fs::write(&empty, "no certificate\n").unwrap();
+    let (code, said) = check(format!("[tls]\nca_file = {empty:?}\n"), None);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("empty.pem: holds no certificate"), "{said}");
+    let (code, said) = check(String::new(), Some(OsStr::from_bytes(b"\xff")));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("TRITON_URL is not UTF-8"), "{said}");
+    assert_eq!(check(String::new(), None).0, Some(0));
+}
+
+#[test]
+fn what_cannot_be_printed_is_an_error() {
+    let agent = Agent::new();
+    for command in [&["identifier"][..], &["check-config"], &["--version"]] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let done = agent.command(command).stdout(full).output().unwrap();
+        assert_eq!(done.status.code(), Some(1), "{command:?}");
+        assert!(text(&done.stderr).contains("cannot write to standard output"));
+    }
+}
+
+#[test]
 fn a_second_agent_is_refused_and_the_first_goes_on() {
     let agent = Agent::offline();
     let same_state = agent.run(&["run"]);
@@ -312,6 +358,35 @@ fn a_crowd_of_clients_is_bounded_and_served_in_the_end() {
         let after = agent.resources();
         (after.0 < before.0 + 5 && after.1 < before.1 + 5).then_some(())
     });
+}
+
+#[test]
+fn what_a_client_in_the_queue_gave_up_is_not_done() {
+    let agent = Agent::offline();
+    let crowd: Vec<UnixStream> = (0..16)
+        .map(|_| UnixStream::connect(agent.socket()).unwrap())
+        .collect();
+    let file = agent.folder().join("ran");
+    let mut waiting = agent
+        .command(&["exec", "--", "touch", file.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Killed, as by a script's timeout.
+    let mut killed = agent.command(&["put", "key", "value"]).spawn().unwrap();
+    let mut said = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let first = said.next().unwrap().unwrap();
+    assert!(first.contains("waiting for the daemon"), "{first}");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    support::signal(waiting.id(), libc::SIGINT);
+    assert_eq!(waiting.wait().unwrap().code(), Some(130));
+    assert!(said.next().unwrap().unwrap().contains("it does not run"));
+    drop(crowd);
+    let history = agent.run(&["history", "--json"]);
+    assert!(history.status.success());
+    assert_eq!(text(&history.stdout), "");
+    assert!(!file.exists());
 }
 
 #[test]

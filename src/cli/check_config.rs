@@ -4,7 +4,8 @@ use super::args::Args;
 use super::{load, logging, print};
 use crate::error::{Error, Result};
 use crate::identity;
-use crate::link::settings;
+use crate::link::{settings, tls};
+use crate::local::server::Socket;
 use std::fmt::Write as _;
 
 pub fn run(args: &Args) -> Result<u8> {
@@ -47,7 +48,10 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     if let Some(file) = &config.tls.ca_file {
         std::fs::File::open(file).map_err(|e| Error::at("read the authorities in", file, e))?;
+        tls::check(&settings::tls(&config)?)
+            .map_err(|why| Error::new(format!("tls.ca_file: {why}")))?;
     }
+    Socket::group(config.socket_group.as_deref())?;
     print(&text);
     Ok(0)
 }

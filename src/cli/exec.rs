@@ -14,6 +14,7 @@ use crate::sys::signal::{SIGINT, SIGTERM, Signals};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// The command itself failed, not what it ran. These codes are those of env(1) and timeout(1).
 pub const OWN_FAILURE: u8 = 125;
@@ -26,6 +27,10 @@ const UNREAD: u8 = 141;
 /// What a pipe takes at once when poll(2) says that it has room: `PIPE_BUF`.
 const PIPE_PIECE: usize = 4_096;
 
+/// How long the daemon may take to answer before somebody is told that it does not.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long an interrupted command waits to hear that its job was taken: its cancel is behind the request then.
+const GRACE: Duration = Duration::from_secs(2);
 /// Characters of a progress that are shown: it has to stay on one line.
 const LINE_TEXT: usize = 60;
 /// Bytes of standard input that fit a message in base64, with room for the rest of it.
@@ -61,9 +66,25 @@ fn watch(client: &mut Client, request: &Message, line: &mut Line) -> Result<u8> 
     client.send(request)?;
     let mut written = [0; 2];
     let mut accepted = false;
+    let mut interrupted = false;
+    let mut deadline = Some(Instant::now() + QUIET);
     loop {
-        match client.next(Some(&signals), None)? {
+        match client.next(Some(&signals), deadline)? {
+            Event::TimedOut if interrupted => {
+                eprintln!("triton: the daemon did not take the job in time: it does not run");
+                return Ok(CANCELLED);
+            }
+            Event::TimedOut => {
+                deadline = None;
+                eprintln!(
+                    "triton: waiting for the daemon, which does not answer yet; see 'triton doctor'"
+                );
+            }
             Event::Signal(_) => {
+                if !accepted {
+                    interrupted = true;
+                    deadline = Some(Instant::now() + GRACE);
+                }
                 let cancel = Cancel {
                     job: request.id.clone(),
                     grace_seconds: None,
@@ -72,7 +93,10 @@ fn watch(client: &mut Client, request: &Message, line: &mut Line) -> Result<u8> 
             }
             Event::Message(m) if m.conversation_id != request.id => {}
             Event::Message(m) => match m.kind.as_str() {
-                payload::ACCEPTED => accepted = true,
+                payload::ACCEPTED => {
+                    accepted = true;
+                    deadline = None;
+                }
                 payload::PROGRESS => line.show(&read(&m)?),
                 payload::OUTPUT => {
                     line.clear();
@@ -99,7 +123,6 @@ fn watch(client: &mut Client, request: &Message, line: &mut Line) -> Result<u8> 
                     "the daemon went away before the job ended; see its log",
                 ));
             }
-            Event::TimedOut => {}
         }
     }
 }

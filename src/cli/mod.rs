@@ -23,7 +23,9 @@ mod words;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use args::{Args, Command};
+use std::cell::Cell;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Exit code of a wrong command line, as usual.
 const USAGE: u8 = 2;
@@ -38,6 +40,7 @@ pub fn main() -> ExitCode {
         }
     };
     match dispatch(&args) {
+        Ok(0) if UNPRINTED.load(Ordering::Relaxed) => ExitCode::from(args.command.failure_code()),
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("triton: {error}");
@@ -77,15 +80,36 @@ fn quiet(args: &Args) -> Result<Config> {
 }
 
 fn load(args: &Args) -> Result<Config> {
-    let variable = |name: &str| std::env::var(name).ok();
-    Config::load(args.config.as_deref(), &variable, &args.overrides)
+    let unreadable = Cell::new(None);
+    let variable = |name: &str| {
+        let value = std::env::var_os(name)?.into_string();
+        value
+            .map_err(|_| unreadable.set(Some(name.to_owned())))
+            .ok()
+    };
+    let config = Config::load(args.config.as_deref(), &variable, &args.overrides);
+    match unreadable.take() {
+        Some(name) => Err(Error::new(format!(
+            "{name} is not UTF-8: set it anew, or unset it"
+        ))),
+        None => config,
+    }
 }
 
-/// Prints to standard output; that nobody reads it any more is no failure.
+/// Whether something could not be printed.
+static UNPRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Prints to standard output; that nobody reads it any more is no failure, a full disk is.
 fn print(text: &str) {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("triton: cannot write to standard output: {e}");
+            UNPRINTED.store(true, Ordering::Relaxed);
+        }
+        _ => {}
+    }
 }
 
 /// A text from outside without control characters, which a terminal would obey.

@@ -249,6 +249,11 @@ impl Journal {
         self.state().acknowledge(through);
     }
 
+    /// Whether no Poseidon is configured. Then records wait for one as long as there is room, and no longer.
+    pub fn set_alone(&self, alone: bool) {
+        self.state().alone = alone;
+    }
+
     /// The last sequence that was acknowledged.
     pub fn acked(&self) -> u64 {
         self.state().acked

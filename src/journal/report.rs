@@ -9,17 +9,21 @@ use crate::message::payload::JournalState;
 impl State {
     /// Why a job or a value is refused.
     pub fn full(&mut self) -> String {
-        let waiting = self.waiting();
-        let (name, limit) = match &self.memory {
-            Some(memory) => {
-                return format!(
-                    "the journal is full: {waiting} records wait for Poseidon in journal.memory_bytes ({}); it is in memory: {}",
-                    self.memory_bytes, memory.reason
-                );
-            }
-            None => ("journal.bytes", self.limits.bytes),
+        let what = if self.alone {
+            "the jobs that run need all".to_owned()
+        } else {
+            format!("{} records wait for Poseidon in", self.waiting())
         };
-        format!("the journal is full: {waiting} records wait for Poseidon in {name} ({limit})")
+        match &self.memory {
+            Some(memory) => format!(
+                "the journal is full: {what} journal.memory_bytes ({}); it is in memory: {}",
+                self.memory_bytes, memory.reason
+            ),
+            None => format!(
+                "the journal is full: {what} journal.bytes ({})",
+                self.limits.bytes
+            ),
+        }
     }
 
     /// Records that nobody has acknowledged.

@@ -68,6 +68,8 @@ pub struct State {
     /// It is there.
     pub connected: bool,
     pub acked: u64,
+    /// No Poseidon is configured: what is there makes room for what comes, oldest first.
+    pub alone: bool,
     pub open: HashMap<String, Open>,
     /// Also while `memory` is in use: as far as it can be read.
     pub disk: Option<Disk>,
@@ -103,6 +105,7 @@ impl State {
             rebases: Vec::new(),
             connected: false,
             acked: 0,
+            alone: false,
             open: HashMap::new(),
             disk: None,
             memory: None,
@@ -179,6 +182,11 @@ impl State {
         }
     }
 
+    /// Up to where records may go when there is no room for others.
+    pub fn expendable(&self) -> u64 {
+        if self.alone { self.last() } else { self.acked }
+    }
+
     /// Makes room for so many bytes and the ends of all open jobs; says whether they fit.
     pub fn room(&mut self, bytes: usize) -> bool {
         let reserved: usize = self
@@ -188,16 +196,17 @@ impl State {
             .map(|wish| self.reserve(wish))
             .sum();
         let needed = bytes + reserved + LOSS_BYTES;
+        let expendable = self.expendable();
         let mut lost = Lost::default();
         let (fits, fault) = match (&mut self.memory, &mut self.disk) {
             (Some(memory), disk) => {
                 let elsewhere = |id| disk.as_mut().is_some_and(|disk| disk.holds(id));
-                lost = memory.make_room(needed, self.acked, &self.open, elsewhere);
+                lost = memory.make_room(needed, expendable, &self.open, elsewhere);
                 (memory.fits(needed), None)
             }
             (None, Some(disk)) => {
                 let needed = needed as u64;
-                let made = disk.make_room(needed, self.acked, &self.open, &mut lost);
+                let made = disk.make_room(needed, expendable, &self.open, &mut lost);
                 (disk.fits(needed), made.err())
             }
             (None, None) => (false, None),

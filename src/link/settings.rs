@@ -97,7 +97,8 @@ fn proxy(config: &Config) -> Result<ProxySettings> {
     })
 }
 
-fn tls(config: &Config) -> Result<TlsSettings> {
+/// How the server is checked.
+pub fn tls(config: &Config) -> Result<TlsSettings> {
     let mut settings = TlsSettings {
         ca_file: config.tls.ca_file.clone(),
         ..TlsSettings::default()

@@ -74,6 +74,7 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
                 .map(ToString::to_string)
                 .collect();
         });
+        parts.journal.set_alone(settings.options.urls.is_empty());
         if settings.options.urls.is_empty() {
             parts.status.enter(State::Off, |_| {});
             wait(&parts.control, None, None);

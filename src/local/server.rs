@@ -58,12 +58,7 @@ impl Socket {
     /// is replaced; one that answers is not.
     pub fn bind(settings: &Settings) -> Result<Self> {
         let path = &settings.path;
-        let gid = match &settings.group {
-            None => None,
-            Some(name) => user::lookup(None, Some(name))
-                .map_err(|e| Error::because("the setting socket_group cannot be used", e))?
-                .map(|identity| identity.gid),
-        };
+        let gid = Self::group(settings.group.as_deref())?;
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -117,6 +112,14 @@ impl Socket {
                 Err(listening(e))
             }
         }
+    }
+
+    /// The number of the group that may use it.
+    pub fn group(name: Option<&str>) -> Result<Option<u32>> {
+        let Some(name) = name else { return Ok(None) };
+        let found = user::lookup(None, Some(name))
+            .map_err(|e| Error::because("the setting socket_group cannot be used", e))?;
+        Ok(found.map(|identity| identity.gid))
     }
 
     fn may_use(&self, stream: &UnixStream) -> io::Result<bool> {
@@ -190,6 +193,8 @@ pub fn serve(
     handle.serving.store(true, Ordering::Release);
     let mut clients: Vec<Client> = Vec::new();
     let mut accept_after: Option<Instant> = None;
+    // Whether who comes next may have waited for a place.
+    let mut crowded = false;
     let mut farewell: Option<Instant> = None;
     loop {
         handle.pulse.beat();
@@ -204,7 +209,8 @@ pub fn serve(
         if accept_after.is_some_and(|t| Instant::now() >= t) {
             accept_after = None;
         }
-        let accepting = clients.len() < settings.clients && accept_after.is_none();
+        let full = clients.len() >= settings.clients;
+        let accepting = !full && accept_after.is_none();
         let listener = accepting.then(|| set.add(socket.listener.as_fd(), IN));
         let places: Vec<usize> = clients
             .iter()
@@ -231,8 +237,15 @@ pub fn serve(
             }
             stays
         });
+        if full {
+            crowded = true;
+        } else if accepting && !somebody_waits {
+            crowded = false;
+        }
         if somebody_waits {
             match accept(socket, settings) {
+                // Who has given up while it waited for a place would not know that its request was carried out after all.
+                Ok(Some(client)) if crowded && is_gone(&client.stream) => {}
                 Ok(Some(client)) => clients.push(client),
                 Ok(None) => {}
                 Err(e) => {
@@ -271,6 +284,13 @@ fn accept(socket: &Socket, settings: &Settings) -> io::Result<Option<Client>> {
         input_ended: false,
         open: Vec::new(),
     }))
+}
+
+/// Whether the other end has closed, and waits for no answer.
+fn is_gone(stream: &UnixStream) -> bool {
+    let mut set = PollSet::new();
+    let place = set.add(stream.as_fd(), 0);
+    set.wait(Some(Instant::now())).is_ok() && set.ready(place) & GONE != 0
 }
 
 struct Client {

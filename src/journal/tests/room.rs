@@ -60,6 +60,36 @@ fn what_is_acknowledged_makes_room_for_ever() {
 }
 
 #[test]
+fn without_any_poseidon_the_oldest_make_room_and_the_rest_waits_for_one() {
+    both(|folder, journal| {
+        journal.set_alone(true);
+        let event = || vec![(1.0, r#"{"cef":"CEF:0|a|b|c|d|e|5|"}"#.to_owned())];
+        for n in 0..1_000 {
+            run_job(journal, &token(n));
+            journal.events(event()).unwrap();
+            let report = journal.report();
+            assert!(report.bytes <= report.limit, "{report:?}");
+            assert!(on_disk(folder) <= (32 << 10) + 64);
+        }
+        assert!(journal.find(&token(0)).is_none() && is_ended(journal, &token(999)));
+        let report = journal.report();
+        assert_eq!((report.dropped, report.acked), (0, 0), "{report:?}");
+        // One that is configured later gets what is left, and from then on nothing goes that it has not stored.
+        journal.set_alone(false);
+        let first = journal.next(journal.connected(0)).unwrap();
+        assert!(first.id > 1 && first.id == report.state.first);
+        let refused = (1_000..2_000).find_map(|n| journal.accept(&job(&token(n))).err());
+        let Some(Refusal::Full(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(
+            why.contains("records wait for Poseidon in journal."),
+            "{why}"
+        );
+    });
+}
+
+#[test]
 fn room_costs_little_flash() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(&Settings {

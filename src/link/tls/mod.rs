@@ -59,6 +59,14 @@ impl TlsSettings {
     }
 }
 
+/// Reads what is needed to check a server, as a connection would; the error names the file and what is wrong with it.
+pub fn check(settings: &TlsSettings) -> Result<(), String> {
+    match Chosen::prepare(settings) {
+        Err(Problem::Other(why)) => Err(why),
+        _ => Ok(()),
+    }
+}
+
 /// What a TLS library must offer.
 trait Tls: Sized {
     /// Its name.
