@@ -300,6 +300,9 @@ fn a_key_is_made_and_a_program_signed_with_it_is_what_runs() {
     fs::write(&file, &new).unwrap();
 
     poseidon.run(&["signing-key", &other]);
+    // The wrong file gets nowhere near a device.
+    let wrong = poseidon.run(&["update", "gate", "--file", &other, "--key", &key]);
+    assert!(said(&wrong).contains("is no program"), "{}", said(&wrong));
     let update =
         |name: &str, key: &str| poseidon.run(&["update", name, "--file", &file, "--key", key]);
     for (name, key, why) in [

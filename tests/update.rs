@@ -278,28 +278,49 @@ fn one_that_dies_three_times_is_taken_back() {
     assert_eq!(device.installed(), (old_program(), vec![]));
 }
 
+/// A program from C.
+fn compiled(source: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program");
+    fs::write(folder.path().join("program.c"), source).unwrap();
+    let done = std::process::Command::new("cc")
+        .arg("-o")
+        .arg(&program)
+        .arg(folder.path().join("program.c"))
+        .status()
+        .unwrap();
+    assert!(done.success());
+    fs::read(program).unwrap()
+}
+
 #[test]
 fn what_is_not_signed_or_does_not_run_changes_nothing() {
-    let script = |body: &str| format!("#!/bin/sh\n{body}\n").into_bytes();
     let other = Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap();
-    let no_program = b"no program at all".to_vec();
-    let strange = script("echo triton 9.9.9");
+    let script = format!("#!/bin/sh\necho triton {VERSION}\n").into_bytes();
+    let mut foreign = new_program();
+    // e_machine: none.
+    foreign[18..20].fill(0);
+    let stranger = fs::read("/bin/true").unwrap();
     // It starts, and does not get as far as a welcome.
-    let broken = script(&format!(
-        "case $* in *--version*) echo triton {VERSION};; *) echo broken; exit 3;; esac"
+    let broken = compiled(&format!(
+        "#include <stdio.h>\n#include <string.h>\nint main(int n, char **a) {{\n\
+         if (n == 2 && !strcmp(a[1], \"--version\")) return puts(\"triton {VERSION}\") < 0;\n\
+         return puts(\"broken\"), 3; }}\n"
     ));
     let good = new_program();
-    let cases: [(&[u8], &Ed25519KeyPair, bool, &str, &str); 6] = [
+    let cases: [(&[u8], &Ed25519KeyPair, bool, &str, &str); 7] = [
         (&good, &other, true, "untrusted", "signed"),
         (&good, &pair(), false, "refused", "update.keys"),
-        (&no_program, &pair(), true, "refused", "--version"),
-        (&strange, &pair(), true, "refused", "9.9.9"),
+        (&script, &pair(), true, "refused", "kind of processor"),
+        (b"", &pair(), true, "refused", "kind of processor"),
+        (&foreign, &pair(), true, "refused", "kind of processor"),
         (&broken, &pair(), true, "refused", "check-config"),
-        // execvp(3) has the shell run what is no program: it runs nothing, successfully.
-        (b"", &pair(), true, "refused", "calls itself"),
+        (&stranger, &pair(), true, "refused", "calls itself"),
     ];
     for (content, signer, trusted, code, said) in cases {
-        let server = Server::new(request(content, VERSION, signer), content.to_vec());
+        // Without a version what the program says of itself counts as well.
+        let version = if content == stranger { "" } else { VERSION };
+        let server = Server::new(request(content, version, signer), content.to_vec());
         let keys = [&pair()];
         let device = Device::new(&server, if trusted { &keys } else { &[] });
         let end = server.end();

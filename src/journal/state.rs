@@ -53,6 +53,8 @@ pub struct Lazy {
 }
 
 /// See the module.
+// Four facts that hold independently of one another.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
 pub struct State {
     pub folder: Arc<dyn Folder>,

@@ -84,6 +84,16 @@ fn refused(text: impl Into<String>) -> Stop {
     Stop::failed(ErrorCode::Refused, text)
 }
 
+/// What the kernel goes by when it starts a program: the magic, class and byte order of ELF, and its machine
+/// (elf(5): `e_ident`, `e_machine`).
+fn kind(program: &Path) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut head = Vec::new();
+    File::open(program)?.take(20).read_to_end(&mut head)?;
+    let machine = head.get(18..).unwrap_or_default().to_vec();
+    head.truncate(6);
+    Ok((head, machine))
+}
+
 /// Removes the new file unless it has taken the program's place.
 struct New(PathBuf);
 
@@ -208,11 +218,19 @@ impl Update {
     /// The new program shows that it runs here, understands the configuration and reaches Poseidon, while the old one
     /// goes on.
     fn prove(&self, context: &Context<'_>, new: &Path) -> Result<(), Stop> {
+        // What the kernel refuses, execvp(3) gives to the shell: an empty file runs, and fails at nothing.
+        let kind = |path| kind(path).map_err(|e| io_error("read", path, &e));
+        if kind(new)? != kind(&self.settings.program)? {
+            return Err(refused(
+                "the new file is no program for this kind of processor",
+            ));
+        }
         let said = run(context, new, "--version", &["--version".into()])?;
         let version = &self.request.version;
-        if !version.is_empty() && said.trim() != format!("triton {version}") {
+        let called = said.trim().strip_prefix("triton ");
+        if called.is_none_or(|called| !version.is_empty() && called != version) {
             return Err(refused(format!(
-                "the new program calls itself {:?}, and what was signed is version {version:?}",
+                "the new program calls itself {:?}, and what was signed is \"triton {version}\"",
                 said.trim()
             )));
         }

@@ -12,7 +12,7 @@ use clap::Args;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -111,6 +111,12 @@ pub(super) struct Update {
 impl Update {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
         let pair = read(&self.key)?;
+        if !is_program(&self.file)? {
+            return Err(format!(
+                "{} is no program that a device could run (it is no ELF file): name the static binary, as cross/build.sh makes it",
+                self.file.display()
+            ));
+        }
         if !self.yes && !self.many.has_canary() {
             self.many.only_one(client, &self.names, "update").await?;
         }
@@ -122,6 +128,15 @@ impl Update {
         drop(bars);
         start(client, &self.many, &self.names, what).await
     }
+}
+
+/// Whether a file begins as programs do, elf(5); for which processor is the device's to see.
+fn is_program(file: &Path) -> Result<bool, String> {
+    let mut magic = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(4).read_to_end(&mut magic))
+        .map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    Ok(magic == b"\x7fELF")
 }
 
 fn request(pair: &Ed25519KeyPair, source: &Source, release: &str) -> Value {
