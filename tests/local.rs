@@ -99,6 +99,51 @@ fn ctrl_c_cancels_the_job() {
 }
 
 #[test]
+fn jobs_are_listed_and_cancelled_from_elsewhere() {
+    let agent = Agent::offline();
+    assert_eq!(
+        text(&agent.run(&["jobs"]).stdout),
+        "No job runs or waits.\n"
+    );
+    let mut child = agent
+        .command(&[
+            "exec",
+            "--shell",
+            "trap '' TERM; echo $TRITON_JOB; sleep 1000; sleep 1000",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (token, _output) = support::first_line(&mut child);
+    let token = token.trim();
+    let list = text(&agent.run(&["jobs"]).stdout);
+    let line: Vec<&str> = list.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(line[..3], [token, "command", "running"], "{list}");
+    let list: serde_json::Value =
+        serde_json::from_slice(&agent.run(&["jobs", "--json"]).stdout).unwrap();
+    assert_eq!(list[0]["token"], token);
+    assert!(list[0]["acceptedAt"].as_f64() <= list[0]["startedAt"].as_f64());
+
+    for wrong in [&token[..3], "nosuchjob", ""] {
+        let done = agent.run(&["cancel", wrong]);
+        let said = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{wrong}: {said}");
+        assert!(said.contains("triton jobs"), "{said}");
+    }
+    let done = agent.run(&["cancel", &token[..10], "--grace", "0"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    eventually("it is gone", || {
+        text(&agent.run(&["jobs"]).stdout)
+            .starts_with("No job")
+            .then_some(())
+    });
+    let done = agent.run(&["cancel", token]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).contains("triton history --token"));
+}
+
+#[test]
 fn a_killed_exec_takes_its_job_with_it() {
     let agent = Agent::offline();
     let mut child = agent

@@ -666,3 +666,23 @@ fn poseidon_says_why_a_device_refuses() {
     assert!(!output.status.success());
     assert!(said(&output).contains("scripts-only"), "{}", said(&output));
 }
+
+#[test]
+fn a_device_that_may_only_be_read_says_how_much_it_refused() {
+    let poseidon = Poseidon::on_a_held_port(&[]);
+    let url = poseidon.url();
+    let policy = "[policy]\nprofile = \"read-only\"\n[policy.deny.runs]\ntype = \"command\"\n";
+    let rig = Rig::with_settings(poseidon, Agent::new(), &url, policy);
+    for _ in 0..2 {
+        let output = rig.poseidon.run(&["run", NAME, "--", "true"]);
+        assert!(!output.status.success(), "{output:?}");
+    }
+    let status = rig.poseidon.json(&["status", NAME, "--json"]);
+    assert_eq!(status["policy"]["profile"], "read-only", "{status}");
+    assert_eq!(status["policy"]["refused"], 2);
+    let text = said(&rig.poseidon.run(&["status", NAME]));
+    assert!(
+        text.contains("read-only, 2 requests") && text.contains("2 by runs"),
+        "{text}"
+    );
+}

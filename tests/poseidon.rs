@@ -72,6 +72,59 @@ fn from_unknown_to_a_command_with_its_output() {
 }
 
 #[test]
+fn an_agent_says_from_afar_how_it_is_and_lets_its_owner_end_a_job() {
+    let (poseidon, agent) = pair();
+    let mut child = poseidon
+        .command(&["run", "router", "--", "sh", "-c", "echo ready; sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (ready, _output) = support::first_line(&mut child);
+    assert_eq!(ready, "ready\n");
+    let said = text(&poseidon.run(&["status", "router"]).stdout);
+    for part in [
+        env!("CARGO_PKG_VERSION"),
+        "connected to ws://",
+        "1 running, 0 waiting",
+        "records wait for Poseidon;",
+        "trust       open",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let status = poseidon.json(&["status", "router", "--json"]);
+    assert_eq!(status["instance"], agent.status()["instance"]);
+    let job = &status["jobs"]["list"][0];
+    let token = job["token"].as_str().unwrap();
+    assert_eq!(
+        (&job["type"], &job["origin"]),
+        (&"command".into(), &"poseidon".into())
+    );
+    let jobs = text(&agent.run(&["jobs"]).stdout);
+    let line = jobs.lines().nth(1).unwrap();
+    assert!(
+        line.starts_with(token) && line.contains("poseidon") && line.ends_with("sh"),
+        "{jobs}"
+    );
+    let done = agent.run(&["cancel", &token[..8], "--grace", "1"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(!child.wait().unwrap().success());
+    let ended = poseidon.json(&["job", token, "--json"]);
+    assert_eq!(ended["result"]["status"], "cancelled", "{ended}");
+
+    let nobody = poseidon.run(&["status", "nobody"]);
+    assert!(!nobody.status.success() && text(&nobody.stderr).contains("nobody"));
+    drop(agent);
+    poseidon.wait_for("router", "down");
+    let down = poseidon.run(&["status", "router"]);
+    assert!(!down.status.success());
+    assert!(
+        text(&down.stderr).contains("router is down"),
+        "{}",
+        text(&down.stderr)
+    );
+}
+
+#[test]
 fn refused_identifiers_stay_out() {
     let poseidon = Poseidon::start();
     let agent = Agent::of(&poseidon.url());

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs the cookbook's scripts by busybox ash and by dash, as root, in mount and network namespaces of its own: nothing of this machine
-# is changed. Needs: busybox, dash, dropbear-bin, openssh-client, util-linux, iproute2.
+# is changed. Needs: busybox, dash, dpkg (its start-stop-daemon), dropbear-bin, openssh-client, util-linux, iproute2.
 # shellcheck disable=SC2016,SC2115 # Bodies of stand-ins are for another shell; the folders are made below.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 if [ "${1:-}" != inside ]; then
     [ "$(id -u)" = 0 ] || { echo "test.sh: root makes the namespaces: sudo $0" >&2; exit 1; }
-    for tool in busybox dash dropbear dropbearkey dbclient ssh ssh-keygen unshare ip; do
+    for tool in busybox dash start-stop-daemon dropbear dropbearkey dbclient ssh ssh-keygen unshare ip; do
         command -v "$tool" >/dev/null || { echo "test.sh: there is no $tool: apt-get install busybox-static dash dropbear-bin openssh-client util-linux iproute2" >&2; exit 1; }
     done
     exec unshare --mount --net --pid --fork --mount-proc "$here/test.sh" inside
@@ -236,6 +236,58 @@ backup() {
     rm -rf "$work/etc" "$work/evil" "$bin/reload_config"
 }
 
+firmware() {
+    local path=$PATH image=$work/new.bin sum
+    echo "an image" >"$image"
+    sum=$(sha256sum "$image")
+    sum=${sum%% *}
+    mount -t tmpfs none /run
+    run 2 firmware-upgrade.sh
+    run 2 firmware-upgrade.sh "$image" "$sum"
+    said 'does not come back'
+    run 2 firmware-upgrade.sh --image-has-triton "$image"
+    run 2 firmware-upgrade.sh --image-has-triton "$image" "${sum%?}"
+    run 2 firmware-upgrade.sh --image-has-triton "$image" "${sum%?}x"
+    run 2 firmware-upgrade.sh --image-has-triton new.bin "$sum"
+    run 2 firmware-upgrade.sh --image-has-triton "$image'; reboot" "$sum"
+    run 2 firmware-upgrade.sh --image-has-triton "$image" "$sum" soon
+    run 1 firmware-upgrade.sh --image-has-triton "$image" "$sum"
+    said 'this is for OpenWrt'
+    : >"$log"
+    stub sysupgrade 'case $1 in -T) ! grep -q wrong "$2" ;; esac'
+    run 1 firmware-upgrade.sh --image-has-triton "$work/none.bin" "$sum"
+    said 'poseidon push'
+    echo wrong >>"$image"
+    run 1 firmware-upgrade.sh --image-has-triton "$image" "$sum"
+    said 'has not the SHA-256'
+    [ ! -s "$log" ] || fail "sysupgrade was called for an image that is not the one"
+    local other
+    other=$(sha256sum "$image")
+    run 1 firmware-upgrade.sh --image-has-triton "$image" "${other%% *}"
+    said 'does not take'
+    echo "an image" >"$image"
+    # It says its end before it begins, and only one is under way.
+    begun() { grep -qxF "sysupgrade $image" "$log"; }
+    TRITON_JOB=job run 0 firmware-upgrade.sh --image-has-triton "$image" "$(echo "$sum" | tr a-f A-F)" 2
+    noted "sysupgrade -T $image"
+    noted 'progress progress 100 begins in 2 s'
+    ! begun || fail "it began while the job ran"
+    run 1 firmware-upgrade.sh --image-has-triton "$image" "$sum"
+    said 'under way'
+    wait_for begun
+    # What lies there when the time has come is another one.
+    over() { ! kill -0 "$(cat /run/firmware-upgrade.pid)" 2>/dev/null; }
+    wait_for over
+    : >"$log"
+    run 0 firmware-upgrade.sh --image-has-triton "$image" "$sum" 1
+    echo another >"$image"
+    wait_for over
+    ! begun || fail "an image that was exchanged is used"
+    grep -q 'another image' /run/firmware-upgrade.log || fail "nothing tells why"
+    rm "$bin/sysupgrade" "$image"
+    umount /run
+}
+
 # A PATH with little in it: busybox, and dropbear's client.
 mkdir "$work/few"
 for tool in sh cat mkdir mktemp rm kill sleep grep chmod sed awk; do ln -s "$(command -v busybox)" "$work/few/$tool"; done
@@ -250,5 +302,6 @@ for shell in "busybox ash" dash; do
     tunnel ssh
     tunnel dbclient
     backup
+    firmware
 done
 say "cookbook: $passed runs of its scripts, all as they should"

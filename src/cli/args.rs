@@ -348,7 +348,14 @@ impl Flags {
         let name = command.ok_or("say what to do".to_owned())?;
         let takes_json = matches!(
             name.as_str(),
-            "status" | "history" | "put" | "schedule" | "module" | "trust" | words::SCRIPT_LS
+            "status"
+                | "history"
+                | "put"
+                | "schedule"
+                | "module"
+                | "trust"
+                | "jobs"
+                | words::SCRIPT_LS
         );
         if self.json && !takes_json {
             return Err(unknown("json", Some(&name)));
@@ -495,6 +502,10 @@ mod tests {
                 "--delay takes a number",
             ),
             (&["engine"], "engine takes COMMAND"),
+            (&["jobs", "x"], "unexpected argument \"x\""),
+            (&["cancel"], "cancel takes TOKEN"),
+            (&["cancel", "t", "--grace", "-1"], "--grace takes a number"),
+            (&["jobs", "--grace", "1"], "--grace is no option"),
             (&["metric"], "metric takes NAME VALUE"),
             (&["metric", "a", "1", "2"], "unexpected argument \"2\""),
             (&["metric", "a", "-x"], "-x"),

@@ -10,6 +10,10 @@ Commands:
   run                 the agent itself: connects to Poseidon and serves the local socket
   status [--json]     what the running agent does
   exec -- CMD [ARG…]  run a command as a job of the agent; see 'triton help exec'
+  jobs [--json]       the jobs that run or wait, whoever asked for them
+  cancel TOKEN [--grace SECONDS]
+                      end one of them (the beginning of its token will do): SIGTERM,
+                      after the grace SIGKILL; a second time, SIGKILL at once
   history             what happened here; see 'triton help history'
   put [KEY] DATA      store a value in the history; see 'triton help put'
   event LINE|-, metric NAME VALUE

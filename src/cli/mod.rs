@@ -9,6 +9,7 @@ mod get;
 mod help;
 mod history;
 mod identifier;
+mod jobs;
 mod logging;
 mod module;
 mod policy;
@@ -16,7 +17,7 @@ mod put;
 mod run;
 mod schedule;
 mod script;
-mod status;
+pub mod status;
 mod trust;
 mod words;
 
@@ -117,6 +118,22 @@ fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{FFFD}' } else { c })
         .collect()
+}
+
+/// Rows in columns, each as wide as its widest cell.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|at| width(at).unwrap_or(0));
+    let mut out = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths);
+        let padded: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        out.push_str(padded.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 /// Reads standard input to its end; `beyond` says what to do with more than `limit` bytes.

@@ -1,6 +1,6 @@
 //! `triton schedule`: what runs by the device's own clock.
 
-use super::{history, print, printable, unexpected};
+use super::{columns, history, print, printable, unexpected};
 use crate::config::Config;
 use crate::dates;
 use crate::error::{Error, Result};
@@ -67,15 +67,7 @@ fn table(list: &Value) -> String {
     if rows.len() == 1 {
         out.push_str("Nothing is scheduled.\n");
     } else {
-        let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max();
-        let widths: Vec<usize> = (0..TITLES.len()).map(|at| width(at).unwrap_or(0)).collect();
-        for row in &rows {
-            let cells = row.iter().zip(&widths);
-            let padded: Vec<String> = cells
-                .map(|(cell, &width)| format!("{cell:<width$}"))
-                .collect();
-            let _ = writeln!(out, "{}", padded.join("  ").trim_end());
-        }
+        out.push_str(&columns(&rows));
     }
     if let Some(problem) = list["problem"].as_str() {
         let _ = writeln!(out, "problem: {}", printable(problem));

@@ -26,6 +26,7 @@ pub fn ask(config: &Config) -> Result<Value> {
         .map_err(|e| Error::because("the daemon's status", e))
 }
 
+/// `triton status`.
 pub fn run(config: &Config, json: bool) -> Result<u8> {
     let status = ask(config)?;
     if json {
@@ -36,7 +37,8 @@ pub fn run(config: &Config, json: bool) -> Result<u8> {
     Ok(0)
 }
 
-fn describe(status: &Value) -> String {
+/// The same for people, a line for each part of it.
+pub fn describe(status: &Value) -> String {
     let text = |pointer: &str| status.pointer(pointer).map(plain).unwrap_or_default();
     let seconds = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64);
     let now = seconds("/time").unwrap_or_default();
@@ -98,7 +100,7 @@ fn describe(status: &Value) -> String {
     line("schedule", &schedule(&text, &seconds));
     line("plugins", &plugins(&status["modules"]));
     line("events", &events(status, &text));
-    line("policy", &policy(&text));
+    line("policy", &policy(status, &text));
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
     }
@@ -115,10 +117,28 @@ fn journal(text: &dyn Fn(&str) -> String) -> String {
         (_, "") => "in memory".to_owned(),
         (_, reason) => format!("in memory: {reason}"),
     };
-    match text("/journal/waiting").as_str() {
+    let mut said = match text("/journal/waiting").as_str() {
         "1" => format!("{place}, 1 record waits for Poseidon"),
         waiting => format!("{place}, {waiting} records wait for Poseidon"),
+    };
+    if let (Ok(bytes), Ok(limit)) = (
+        text("/journal/bytes").parse::<f64>(),
+        text("/journal/limit").parse::<f64>(),
+    ) {
+        let _ = write!(said, "; {:.0} of {:.0} kB", bytes / 1e3, limit / 1e3);
     }
+    for (what, name) in [
+        ("events were dropped", "dropped"),
+        ("records were damaged", "damaged"),
+    ] {
+        match text(&format!("/journal/{name}")).as_str() {
+            "" | "0" => {}
+            count => {
+                let _ = write!(said, "; {count} {what}");
+            }
+        }
+    }
+    said
 }
 
 /// Whom the device obeys, and whether it is connected to that one.
@@ -166,7 +186,11 @@ fn plugins(modules: &Value) -> String {
         let state = module["state"].as_str()?;
         let builtin = module["kind"] == "builtin";
         let name = printable(module["name"].as_str()?);
-        (!builtin || state != "running").then(|| format!("{name} {}", printable(state)))
+        let why = module["reason"]
+            .as_str()
+            .map(|why| format!(" ({})", printable(why)));
+        (!builtin || state != "running")
+            .then(|| format!("{name} {}{}", printable(state), why.unwrap_or_default()))
     });
     said.collect::<Vec<_>>().join(", ")
 }
@@ -191,15 +215,22 @@ fn events(status: &Value, text: &dyn Fn(&str) -> String) -> String {
     said
 }
 
-/// Only where something was refused; 'triton policy show' has the rest.
-fn policy(text: &dyn Fn(&str) -> String) -> String {
-    match text("/policy/refused").as_str() {
-        "" | "0" => String::new(),
-        count => format!(
-            "{}, {count} requests of Poseidon's were refused (see 'triton policy show')",
-            text("/policy/profile")
-        ),
+/// Only where something was refused, and by which rules; 'triton policy show' has the rest.
+fn policy(status: &Value, text: &dyn Fn(&str) -> String) -> String {
+    let count = text("/policy/refused");
+    if matches!(count.as_str(), "" | "0") {
+        return String::new();
     }
+    let mut said = format!(
+        "{}, {count} requests of Poseidon's were refused (see 'triton policy show')",
+        text("/policy/profile")
+    );
+    let rules = status["policy"]["rules"].as_array().into_iter().flatten();
+    for rule in rules.filter(|rule| rule["refused"] != 0) {
+        let (name, refused) = (plain(&rule["name"]), &rule["refused"]);
+        let _ = write!(said, "; {refused} by {name}");
+    }
+    said
 }
 
 fn plain(value: &Value) -> String {
@@ -227,8 +258,19 @@ mod tests {
             "version": "1", "pid": 7, "startedAt": 0.0, "time": 100.0, "instance": "i", "identifier": "f",
             "link": {"state": "waiting", "since": 40.0, "nextAttempt": 105.0, "lastError": "tcp: \u{1b}[2J"},
             "jobs": {"running": 1, "waiting": 2}, "rss": 2_000_000, "instanceReason": "no room",
-            "journal": {"state": "memory", "reason": "no room", "waiting": 3}, "scripts": {"revision": "r-7"},
+            "journal": {"state": "memory", "reason": "no room", "waiting": 3, "bytes": 2600, "limit": 65536, "damaged": 1},
+            "scripts": {"revision": "r-7"}, "modules": [{"name": "a", "kind": "external", "state": "failed", "reason": "b"}],
+            "policy": {"profile": "open", "refused": 5,
+                       "rules": [{"name": "x", "action": "deny", "refused": 4}, {"name": "y", "action": "deny", "refused": 0}]},
         }));
+        assert!(
+            text.contains("; 3 of 66 kB; 1 records were damaged\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("a failed (b)") && text.contains("show'); 4 by x\n"),
+            "{text}"
+        );
         assert!(
             text.contains("not connected for 60 s; next attempt in 5 s"),
             "{text}"

@@ -1,6 +1,6 @@
 //! The commands that take a few words and options with a value: one table tells what.
 
-use super::{event, exec, get, history, module, put, script, trust, unexpected};
+use super::{event, exec, get, history, jobs, module, put, script, trust, unexpected};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::message::Message;
@@ -37,6 +37,8 @@ const SHAPES: &[Shape] = &[
     shape("agent", (1, 1), &["delay"], "reload, restart or exit"),
     shape("system", (1, 1), &["delay"], "reboot or shutdown"),
     shape("engine", (1, 1), &["pipe"], "COMMAND"),
+    shape("jobs", (0, 0), &[], "nothing"),
+    shape("cancel", (1, 1), &["grace"], "TOKEN"),
     shape(
         "trust",
         (0, 2),
@@ -105,8 +107,10 @@ impl Words {
             return Err(wrong());
         }
         let is_time = |text: &str| text.parse().is_ok_and(|s: f64| s >= 0.0 && s.is_finite());
-        if words.option("delay").is_some_and(|delay| !is_time(delay)) {
-            return Err("--delay takes a number of seconds".to_owned());
+        for option in ["delay", "grace"] {
+            if words.option(option).is_some_and(|time| !is_time(time)) {
+                return Err(format!("--{option} takes a number of seconds"));
+            }
         }
         if shape.name == "module" && !module::is_sound(&words.list) {
             return Err(wrong());
@@ -138,6 +142,11 @@ impl Words {
         given.map(|(_, value)| value.as_str())
     }
 
+    /// An option that was found to be a time.
+    fn seconds(&self, name: &str) -> Option<f64> {
+        self.option(name).and_then(|time| time.parse().ok())
+    }
+
     /// The type of an act.
     fn act(&self) -> Option<&'static str> {
         let name = format!("{}.{}", self.name, self.word());
@@ -167,9 +176,10 @@ impl Words {
                 job(config, payload::ENGINE_COMMAND, &request)
             }
             "module" => module::run(config, &self.list, self.json),
+            "jobs" => jobs::list(config, self.json),
+            "cancel" => jobs::cancel(config, self.word(), self.seconds("grace")),
             "agent" | "system" => {
-                let delay = self.option("delay").and_then(|d| d.parse::<f64>().ok());
-                let request = json!({ "delaySeconds": delay });
+                let request = json!({ "delaySeconds": self.seconds("delay") });
                 job(config, self.act().unwrap_or_default(), &request)
             }
             _ => script::list(config, self.json),

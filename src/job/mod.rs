@@ -159,6 +159,8 @@ impl std::fmt::Debug for dyn Holds {
 pub struct Request {
     /// Names the job: the id of the message that asked for it.
     pub token: String,
+    /// The type of that message.
+    pub kind: String,
     /// Conversation that all answers belong to.
     pub conversation_id: String,
     /// What to do.

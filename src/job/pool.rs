@@ -122,6 +122,7 @@ impl Pool {
             conversation_id: request.conversation_id,
         };
         let token = request.token;
+        let (kind, accepted_at) = (request.kind, clock::now());
         let origin = request.origin;
         let not_before = match &request.work {
             Work::Command(command) => command.not_before,
@@ -133,6 +134,8 @@ impl Pool {
         let job = plan.map(|plan| {
             Arc::new(Job {
                 token: token.clone(),
+                kind,
+                accepted_at,
                 asker: asker.clone(),
                 origin,
                 reserve: ending::reserve(settings.kept(plan.output), settings.end_bytes),
@@ -606,6 +609,7 @@ mod tests {
         let hanging = lock(&disk);
         pool.submit(Request {
             token: "t".to_owned(),
+            kind: "waits".to_owned(),
             conversation_id: "t".to_owned(),
             work: Work::Task(Arc::new(Hangs(Arc::clone(&disk))), Bounds::default()),
             name: None,

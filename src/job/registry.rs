@@ -21,8 +21,13 @@ const FOLLOWERS: usize = 4;
 pub struct JobState {
     /// Its token.
     pub token: String,
+    /// The type of the request, such as `command`.
+    #[serde(rename = "type")]
+    pub kind: String,
     /// `waiting` or `running`.
     pub state: &'static str,
+    /// Unix time at which it was taken.
+    pub accepted_at: f64,
     /// The program's name, without arguments: those may hold secrets.
     pub what: String,
     /// Unix time of its start, once it has started.
@@ -52,6 +57,8 @@ impl Asker {
 #[derive(Debug)]
 pub(super) struct Job {
     pub token: String,
+    pub kind: String,
+    pub accepted_at: f64,
     pub asker: Asker,
     pub origin: Origin,
     /// Bytes of the journal that are kept free for its end.
@@ -488,6 +495,8 @@ impl Registry {
             .iter()
             .map(|entry| JobState {
                 token: entry.job.token.clone(),
+                kind: entry.job.kind.clone(),
+                accepted_at: entry.job.accepted_at,
                 state: entry.state(),
                 what: entry.job.plan.name.clone(),
                 started_at: entry.started_at,

@@ -2,7 +2,7 @@
 
 use super::{Peer, Plugin};
 use crate::config::Config;
-use crate::job::{Pool, Request, Task, Work};
+use crate::job::{Pool, Task, Work};
 use crate::message::payload::{
     self, Bounds, DIRECTORY_PUT, Error, FILE_GET, FILE_LIST, FILE_PUT, FileRequest,
 };
@@ -74,15 +74,9 @@ impl Plugin for Files {
 
     fn handle(&self, message: &Message, from: &Peer) {
         match self.task(message) {
-            Ok((task, bounds)) => self.pool.submit(Request {
-                token: message.id.clone(),
-                conversation_id: message.conversation_id.clone(),
-                work: Work::Task(task, bounds),
-                name: None,
-                holds: None,
-                sink: Arc::clone(&from.outbox),
-                origin: from.origin,
-            }),
+            Ok((task, bounds)) => self
+                .pool
+                .submit(from.request(message, Work::Task(task, bounds))),
             Err(error) => from.outbox.push(message.reply(payload::ERROR, &error)),
         }
     }

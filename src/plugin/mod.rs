@@ -50,6 +50,7 @@ impl Peer {
     pub fn request(&self, message: &Message, work: Work) -> Request {
         Request {
             token: message.id.clone(),
+            kind: message.kind.clone(),
             conversation_id: message.conversation_id.clone(),
             work,
             name: None,

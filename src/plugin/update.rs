@@ -40,15 +40,7 @@ impl Updates {
             acts: Arc::clone(&self.acts),
             gate: Arc::clone(&self.gate),
         };
-        Ok(Request {
-            token: message.id.clone(),
-            conversation_id: message.conversation_id.clone(),
-            work: Work::Task(Arc::new(update), bounds),
-            name: None,
-            holds: None,
-            sink: Arc::clone(&from.outbox),
-            origin: from.origin,
-        })
+        Ok(from.request(message, Work::Task(Arc::new(update), bounds)))
     }
 }
 

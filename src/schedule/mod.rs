@@ -321,8 +321,13 @@ pub fn request(
         command = script;
         holds = Some(revision);
     }
+    let kind = match entry.script {
+        Some(_) => payload::SCRIPT,
+        None => payload::COMMAND,
+    };
     Ok(Request {
         token: token.to_owned(),
+        kind: kind.to_owned(),
         conversation_id: token.to_owned(),
         work: Work::Command(command),
         name: Some(entry.name.clone()),

@@ -49,6 +49,7 @@ impl Stage {
     pub fn begin(&self, task: Arc<dyn Task>, bounds: Bounds) {
         self.pool.submit(Request {
             token: "job".to_owned(),
+            kind: task.name().to_owned(),
             conversation_id: "job".to_owned(),
             work: Work::Task(task, bounds),
             name: None,

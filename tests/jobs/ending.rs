@@ -169,6 +169,7 @@ fn the_jobs_of_a_client_go_with_it() {
     bench.until_said(&mine, "ready");
     bench.pool.submit(Request {
         token: "theirs".into(),
+        kind: "command".to_owned(),
         conversation_id: "theirs".into(),
         work: Work::Command(shell("exec sleep 1000")),
         name: None,

@@ -108,6 +108,7 @@ impl Bench {
     fn submit_as(&self, token: &str, command: Command) {
         self.pool.submit(Request {
             token: token.to_owned(),
+            kind: "command".to_owned(),
             conversation_id: token.to_owned(),
             work: Work::Command(command),
             name: None,

@@ -29,6 +29,7 @@ fn a_token_starts_one_process() {
     let elsewhere = outbox();
     bench.pool.submit(Request {
         token: first.clone(),
+        kind: "command".to_owned(),
         conversation_id: "another".into(),
         work: Work::Command(argv(&["anything"])),
         name: None,
@@ -63,6 +64,7 @@ fn the_journal_carries_the_jobs_of_poseidon() {
     let ask = |bench: &Bench, conversation: &str, command: Command| {
         bench.pool.submit(Request {
             token: token.into(),
+            kind: "command".to_owned(),
             conversation_id: conversation.into(),
             work: Work::Command(command),
             name: None,
@@ -171,6 +173,7 @@ fn one_token_from_many_sides_at_once_runs_once() {
                     for _ in 0..3 {
                         bench.pool.submit(Request {
                             token: token.clone(),
+                            kind: "command".to_owned(),
                             conversation_id: token.clone(),
                             work: Work::Command(shell(&line)),
                             name: None,
@@ -341,6 +344,7 @@ fn tasks_that_wait_leave_a_worker_to_commands() {
     for token in &tasks {
         bench.pool.submit(Request {
             token: token.clone(),
+            kind: "waits".to_owned(),
             conversation_id: token.clone(),
             work: Work::Task(Arc::new(Waits), triton::message::payload::Bounds::default()),
             name: None,

@@ -1,5 +1,6 @@
 //! Calls about agents.
 
+use super::ask::relay;
 use super::batches::select;
 use super::door::Who;
 use super::extract::{Path, Query};
@@ -10,6 +11,7 @@ use crate::jobs::{End, forgotten};
 use crate::server::App;
 use axum::extract::State;
 use serde::Serialize;
+use triton::message::{Message, payload};
 
 /// An agent in few words.
 #[derive(Serialize)]
@@ -17,6 +19,12 @@ struct Brief<'a> {
     name: &'a str,
     instance: &'a str,
     state: &'static str,
+}
+
+/// What one agent says of itself now; nothing of it is kept here.
+pub(super) async fn status(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
+    let question = Message::new(payload::AGENT_STATUS);
+    relay(&app, &who, &name, &question, payload::AGENT_STATUS).await
 }
 
 /// All, or those that `on` and `agent` mean, which may come several times.

@@ -115,6 +115,7 @@ routes! {
     put "/api/v1/schedules/{name}" Operator => schedules::put,
     delete "/api/v1/schedules/{name}" Operator => schedules::remove,
     get "/api/v1/agents/{name}/schedule" Viewer => schedules::of_agent,
+    get "/api/v1/agents/{name}/status" Viewer => agents::status,
     get "/api/v1/agents/{name}/modules" Viewer => modules::list,
     post "/api/v1/agents/{name}/modules/{module}/kill" Operator => modules::kill,
     post "/api/v1/agents/{name}/modules/{module}/start" Operator => modules::start,

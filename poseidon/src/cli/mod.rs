@@ -24,6 +24,7 @@ mod run;
 mod schedule;
 mod scripts;
 mod serve;
+mod status;
 mod tables;
 mod trust;
 mod update;
@@ -139,6 +140,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask one agent for its own state: link, trust, journal, jobs, plugins, events, policy
+    Status(status::Status),
     /// Run a command on agents and stream its output
     Run(run::Run),
     /// Fetch a file of a device
@@ -295,6 +298,7 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Audit(audit) => audit.run(&client()?).await,
         Command::Secrets(secrets) => secrets.run(&reach.data),
         Command::Modules(modules) => modules.run(&client()?).await,
+        Command::Status(status) => status.run(&client()?).await,
         Command::Ask(ask) => ask.run(&client()?).await,
     }
 }
