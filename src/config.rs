@@ -313,6 +313,7 @@ impl Default for Scripts {
     fn default() -> Self {
         let usual = [
             ("sh", "/bin/sh"),
+            ("glue", "/bin/sh"),
             ("lua", "/usr/bin/lua"),
             ("py", "python3"),
         ];
