@@ -11,6 +11,7 @@ mod doors;
 mod events;
 mod follow;
 mod history;
+mod how;
 mod jobs;
 mod ls;
 mod many;
