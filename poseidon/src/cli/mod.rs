@@ -8,6 +8,7 @@ pub mod client;
 mod commands;
 mod data;
 mod doors;
+mod each;
 mod events;
 mod follow;
 mod history;
