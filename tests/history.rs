@@ -104,8 +104,10 @@ fn filters_and_limits() {
         [all[5], all[7]]
     );
     assert_eq!(shown(&["--since", "1h"]), all);
-    assert_eq!(shown(&["--since", "2020-01-01"]), all);
-    assert_eq!(shown(&["--since", "2120-01-01T00:00:00Z"]), [0; 0]);
+    for field in ["--since", "--etime", "--ctime"] {
+        assert_eq!(shown(&[field, "2020-01-01"]), all);
+        assert_eq!(shown(&[field, "2120-01-01T00:00:00Z"]), [0; 0]);
+    }
 }
 
 #[test]

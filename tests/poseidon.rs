@@ -125,6 +125,52 @@ fn an_agent_says_from_afar_how_it_is_and_lets_its_owner_end_a_job() {
 }
 
 #[test]
+fn the_options_of_run_and_script_reach_the_process() {
+    let (poseidon, agent) = pair();
+    let script = agent.folder().join("how.sh");
+    std::fs::write(
+        &script,
+        "#!/bin/sh\nnice; ulimit -v; echo err >&2; exit $1\n",
+    )
+    .unwrap();
+    let put = poseidon.run(&["scripts", "put", "router", script.to_str().unwrap()]);
+    assert!(put.status.success(), "{}", text(&put.stderr));
+    let how = ["--nice", "9", "--memory", "512000000", "--output"];
+    let limit = 512_000_000 / 1024;
+    let run = |rest: &[&str]| poseidon.run(&[&rest[..2], &how, &rest[2..]].concat());
+    for output in ["stream", "collect"] {
+        let shell = "nice; ulimit -v; echo err >&2; exit 4";
+        let done = run(&["run", "router", output, "--", "sh", "-c", shell]);
+        assert_eq!(text(&done.stdout), format!("9\n{limit}\n"), "{output}");
+        assert_eq!(text(&done.stderr), "err\n");
+        assert_eq!(done.status.code(), Some(4));
+    }
+    // The device has the script by and by.
+    let done = eventually("the script runs", || {
+        let done = run(&["script", "router", "collect", "--", "how.sh", "5"]);
+        (done.status.code() == Some(5)).then_some(done)
+    });
+    assert_eq!(text(&done.stdout), format!("9\n{limit}\n"));
+    let done = run(&["run", "router", "discard", "--", "echo", "unseen"]);
+    assert!(done.status.success() && done.stdout.is_empty());
+    assert!(text(&done.stderr).contains("7 B of stdout are missing"));
+    let begun = std::time::Instant::now();
+    let done = poseidon.run(&["run", "router", "--not-before", "2s", "--", "echo", "now"]);
+    assert_eq!(text(&done.stdout), "now\n", "{}", text(&done.stderr));
+    assert!(begun.elapsed() > std::time::Duration::from_secs(1));
+    for (option, value) in [
+        ("--nice", "20"),
+        ("--memory", "1G"),
+        ("--not-before", "soon"),
+        ("--output", "paper"),
+    ] {
+        let done = poseidon.run(&["run", "router", option, value, "--", "true"]);
+        assert_eq!(done.status.code(), Some(2), "{option}");
+        assert!(text(&done.stderr).contains(option), "{option}");
+    }
+}
+
+#[test]
 fn refused_identifiers_stay_out() {
     let poseidon = Poseidon::start();
     let agent = Agent::of(&poseidon.url());

@@ -6,6 +6,8 @@ mod command;
 mod common;
 #[path = "batches/fleet.rs"]
 mod fleet;
+#[path = "batches/repeated.rs"]
+mod repeated;
 
 use common::*;
 use fleet::Fleet;

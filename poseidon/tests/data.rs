@@ -251,4 +251,35 @@ async fn the_command_gives_lists_shows_and_takes() {
     );
     run(&["rm", "box", "color"]).await;
     assert_eq!(run(&["show", "box", "color"]).await.0, 1);
+
+    // Several devices.
+    let two = json!({"identifier": "another-identifier-of-a-good-length", "name": "two"});
+    rig.client
+        .post::<Value>("/identifiers", &two)
+        .await
+        .unwrap();
+    let (code, out, _) = run(&["put", "two", "box", "shared", "--value", "x"]).await;
+    let gave = "gave shared (1 B) to box\ngave shared (1 B) to two\n";
+    assert_eq!((code, out.as_str()), (0, gave));
+    let mut child = command(&["put", "box", "two", "piped", "-", "--secret"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"for both").await.unwrap();
+    drop(stdin);
+    assert!(within(child.wait()).await.unwrap().success());
+    assert!(run(&["ls", "two"]).await.1.contains("secret"));
+    let _agent = rig.agent("i1").await;
+    let (code, out, _) = run(&["put", "--on", "os=Linux", "two", "key", file]).await;
+    assert_eq!((code, out.lines().count()), (0, 2));
+    run(&["rm", "two", "shared"]).await;
+    let (code, out, said) = run(&["rm", "two", "--on", "*", "shared"]).await;
+    assert_eq!((code, out.as_str()), (1, "took shared from box\n"));
+    assert!(
+        said.contains("two: two was not given shared") && said.contains("failed for 1 of 2"),
+        "{said}"
+    );
+    let (code, _, said) = run(&["put", "box", "key"]).await;
+    assert!(code == 1 && said.contains("which device?"), "{said}");
 }

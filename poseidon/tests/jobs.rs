@@ -4,6 +4,8 @@
 mod common;
 #[path = "jobs/queue.rs"]
 mod queue;
+#[path = "jobs/repeated.rs"]
+mod repeated;
 #[path = "jobs/resume.rs"]
 mod resume;
 

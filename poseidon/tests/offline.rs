@@ -238,6 +238,26 @@ async fn history_asks_for_what_was_said_and_goes_on_behind_it() {
     assert_eq!(rows, [record(1), record(2)]);
     assert!(text(&output.stderr).contains("more than --limit 100"));
     assert_eq!(stub.asked()[0].0, "GET /api/v1/history?limit=100");
+
+    // From a record on they come oldest first.
+    let stub = Stub::new(vec![page(&[2, 3], true)]).await;
+    let arguments = [
+        "history", "gate/01", "--json", "--id", "10", "--etime", "7", "--ctime", "8", "--limit",
+        "2",
+    ];
+    let output = stub.run(&arguments).await;
+    let rows: Vec<Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows, [record(2), record(3)]);
+    assert!(text(&output.stderr).contains("newer records are not shown"));
+    assert_eq!(
+        stub.asked()[0].0,
+        "GET /api/v1/history?limit=2&agent=gate%2F01&etime=7&ctime=8&id=10"
+    );
+    let nobody = stub.run(&["history", "--id", "10"]).await;
+    assert_eq!(nobody.status.code(), Some(2));
 }
 
 #[tokio::test]

@@ -485,6 +485,81 @@ async fn the_command_puts_lists_shows_compares_and_reverts() {
 }
 
 #[tokio::test]
+async fn the_command_changes_several_devices_at_once() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let two = json!({"identifier": "another-identifier-of-a-good-length", "name": "two"});
+    rig.client
+        .post::<Value>("/identifiers", &two)
+        .await
+        .unwrap();
+    let here = rig.dir.path().join("here");
+    write(&here.join("a.sh"), "#!/bin/sh\necho a\n", 0o600);
+    write(&here.join("b.sh"), "#!/bin/sh\necho b\n", 0o600);
+    let path = |name: &str| here.join(name).to_str().unwrap().to_owned();
+    let (a, b) = (path("a.sh"), path("b.sh"));
+    let lines = |said: String| -> Vec<String> {
+        let each = said
+            .lines()
+            .map(|line| line.split(' ').next().unwrap_or(""));
+        each.map(str::to_owned).collect()
+    };
+    let said = says(&rig, &["put", "box", "two", "--", &a]).await;
+    assert!(
+        said.contains("box is now at") && said.contains("\ntwo is now at"),
+        "{said}"
+    );
+    // The device that has not come yet is no selector's.
+    let _agent = rig.agent("i1").await;
+    assert_eq!(
+        lines(says(&rig, &["put", "--on", "*", &a, &b]).await),
+        ["box"]
+    );
+    assert_eq!(
+        lines(says(&rig, &["put", "--on", "*", "two", "--", &b]).await),
+        ["box", "two"]
+    );
+    assert_eq!(
+        says(&rig, &["show", "two", "b.sh"]).await,
+        "#!/bin/sh\necho b\n"
+    );
+    // Who fails is told, and the others have it.
+    let output = command(&rig, &["rm", "nobody", "two", "box", "--", "b.sh"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    assert_eq!(lines(out), ["box", "two"]);
+    assert!(
+        err.contains("nobody: no identifier") && err.contains("failed for 1 of 3"),
+        "{err}"
+    );
+    assert!(
+        fails(&rig, &["rm", "box", "two", "--", "b.sh"])
+            .await
+            .contains("failed for 2 of 2")
+    );
+    let said = says(&rig, &["revert", "--on", "os=Linux", "two", "2"]).await;
+    assert_eq!(lines(said), ["box", "two"]);
+    assert!(says(&rig, &["ls", "two"]).await.contains("b.sh"));
+    for arguments in [
+        &["put", &a][..],
+        &["put", "--on", "*"],
+        &["rm", "box"],
+        &["rm", "--", "b.sh"],
+        &["revert", "2"],
+    ] {
+        assert!(
+            fails(&rig, arguments).await.contains("is expected"),
+            "{arguments:?}"
+        );
+    }
+    let none = fails(&rig, &["put", "--on", "nobody", &a]).await;
+    assert!(none.contains("means no device"), "{none}");
+}
+
+#[tokio::test]
 async fn the_command_says_what_is_wrong() {
     let rig = rig().await;
     rig.register("box").await;

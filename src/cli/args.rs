@@ -272,16 +272,19 @@ impl Query {
             "token" => self.token = Some(value(name, parser)?),
             "code" => self.code = Some(number(name, parser)?),
             "id" => self.id = Some(number(name, parser)?),
-            "since" => {
+            "since" | "etime" | "ctime" => {
                 let text = value(name, parser)?;
-                let since = dates::parse(&text, clock::now());
-                self.since = Some(
-                    since.ok_or(
-                        "--since takes an age (90s, 15m, 2h, 3d), a date in UTC (2026-11-21, \
-                     2026-11-21T10:00:00Z) or a Unix time"
-                            .to_owned(),
-                    )?,
-                );
+                let time = dates::parse(&text, clock::now()).ok_or_else(|| {
+                    format!(
+                        "--{name} takes an age (90s, 15m, 2h, 3d), a date in UTC (2026-11-21, \
+                         2026-11-21T10:00:00Z) or a Unix time"
+                    )
+                })?;
+                if name == "ctime" {
+                    self.ctime = Some(time);
+                } else {
+                    self.since = Some(time);
+                }
             }
             "limit" => {
                 let limit = number(name, parser)?;
@@ -471,6 +474,7 @@ mod tests {
             (&["run", "--json"], "--json is no option"),
             (&["run", "--follow"], "--follow is no option"),
             (&["history", "--since", "soon"], "--since takes an age"),
+            (&["history", "--ctime", "soon"], "--ctime takes an age"),
             (&["history", "--limit", "0"], "from 1 to 1000"),
             (&["history", "--limit", "1001"], "from 1 to 1000"),
             (&["history", "--id", "-1"], "--id takes a number"),
@@ -526,8 +530,8 @@ mod tests {
     #[test]
     fn history_and_put_take_their_own_options() {
         let line = [
-            "history", "--token", "t", "--code=2", "--since", "7", "--id", "3", "--limit", "9",
-            "--follow", "--json",
+            "history", "--token", "t", "--code=2", "--etime", "7", "--ctime", "8", "--id", "3",
+            "--limit", "9", "--follow", "--json",
         ];
         let Command::History { query, json } = parse(&line).unwrap().command else {
             panic!("no history");
@@ -536,6 +540,7 @@ mod tests {
             token: Some("t".into()),
             code: Some(2),
             since: Some(7.0),
+            ctime: Some(8.0),
             id: Some(3),
             limit: Some(9),
             follow: true,

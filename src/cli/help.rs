@@ -100,8 +100,9 @@ Options; records must fit all that are given:
   --token TOKEN    of this job, or stored under this token
   --code N         0 accepted, 1 ok, 2 failed, 101 event, 102 events dropped,
                    103 runs skipped, 200 value
-  --since TIME     not older: an age (90s, 15m, 2h, 3d), a date in UTC (2026-11-21,
-                   2026-11-21T10:00:00Z) or a Unix time
+  --since TIME     not older (etime, and --etime is the same): an age (90s, 15m, 2h, 3d), a date
+                   in UTC (2026-11-21, 2026-11-21T10:00:00Z) or a Unix time
+  --ctime TIME     stored at that time or after; it may have happened before
   --id N           behind record N
   --limit N        at most N (1 to 1000): the first with --id, else the newest
   --follow         go on with what comes, also over a restart of the agent, until Ctrl-C

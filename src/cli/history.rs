@@ -30,8 +30,10 @@ const SHOWN: usize = 120;
 pub struct Query {
     pub token: Option<String>,
     pub code: Option<u32>,
-    /// Unix time.
+    /// Unix time, of `etime`.
     pub since: Option<f64>,
+    /// Unix time.
+    pub ctime: Option<f64>,
     pub id: Option<u64>,
     pub limit: Option<usize>,
     pub follow: bool,
@@ -64,7 +66,10 @@ fn connect(config: &Config) -> Result<Client> {
 
 /// What is there already. Returns the sequence up to which all is shown.
 fn first(reader: &mut Reader, query: &Query, json: bool) -> Result<(Output, u64)> {
-    let filtered = query.token.is_some() || query.code.is_some() || query.since.is_some();
+    let filtered = query.token.is_some()
+        || query.code.is_some()
+        || query.since.is_some()
+        || query.ctime.is_some();
     let mut print = |records: &[Record]| show(records, json);
     match (query.id, query.limit) {
         (Some(id), limit) => reader.pages(id, limit.unwrap_or(usize::MAX), &mut print),
@@ -165,9 +170,9 @@ impl Reader<'_> {
             token: self.query.token.clone(),
             code: self.query.code,
             etime: self.query.since,
+            ctime: self.query.ctime,
             id: Some(id),
             limit: Some(limit.min(MOST)),
-            ..HistoryGet::default()
         };
         let Some(client) = &mut self.client else {
             return Err(Failure::Away("there is no connection".to_owned()));

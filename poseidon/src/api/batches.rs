@@ -3,17 +3,18 @@
 use super::door::Who;
 use super::extract::{Path, Query};
 use super::jobs::{expiry, grace, what};
-use super::{Answer, ApiError, Shared, json, ndjson, object, read};
+use super::{Answer, ApiError, Shared, json, ndjson, object, read, token};
 use crate::agents::order::{self, Order};
 use crate::agents::registry::Target;
 use crate::agents::selector::Selector;
 use crate::batches::{self, Batch, BatchView, Plan, driver, output};
 use crate::server::App;
+use crate::store::StoreError;
 use crate::store::batches::Batch as Row;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -43,6 +44,8 @@ struct Create {
     #[serde(default)]
     queue: bool,
     expires_seconds: Option<u32>,
+    /// The caller's own, by which a request is known that is made again.
+    id: Option<String>,
 }
 
 fn concurrency() -> u32 {
@@ -78,6 +81,7 @@ pub(super) async fn create(State(app): Shared, who: Who, body: Body) -> Answer {
         stop_on_failures,
         queue,
         expires_seconds,
+        id,
     } = read(body).await?;
     let (kind, payload) = what(command, r#type, payload)?;
     let expires = expiry(queue, expires_seconds)?;
@@ -85,37 +89,54 @@ pub(super) async fn create(State(app): Shared, who: Who, body: Body) -> Answer {
     if !(1..=most).contains(&concurrency) {
         return Err(ApiError::invalid(format!("concurrency is 1 to {most}")));
     }
-    let targets = select(&app, &who, &on, &agents)?;
+    if let Some(id) = &id {
+        token::check("id", id)?;
+    }
     let request =
         serde_json::value::to_raw_value(&payload).map_err(|e| ApiError::invalid(e.to_string()))?;
-    let order = Order {
+    let is_own = id.is_some();
+    let (new, created) = batches::new_id();
+    let row = Row {
+        id: id.unwrap_or(new),
+        created,
         kind,
         request: request.into(),
+        on,
+        agents,
+        concurrency,
+        canary,
+        stop_on_failures,
+        queue,
         expires,
+        total: 0,
+        stopped: None,
+        ended: None,
+        counts: None,
     };
-    order::check(&order)?;
-    let (id, created) = batches::new_id();
+    // First of all: a device may have been forgotten since.
+    if is_own && let Some(batch) = made(&app, &who, &row).await? {
+        return Ok(again(&who, &batch));
+    }
+    let targets = select(&app, &who, &row.on, &row.agents)?;
+    order::check(&Order {
+        kind: row.kind.clone(),
+        request: row.request.clone(),
+        expires,
+    })?;
     let plan = Plan {
         targets,
-        row: Row {
-            id,
-            created,
-            kind: order.kind,
-            request: order.request,
-            on,
-            agents,
-            concurrency,
-            canary,
-            stop_on_failures,
-            queue,
-            expires,
-            total: 0,
-            stopped: None,
-            ended: None,
-            counts: None,
-        },
+        row: row.clone(),
     };
-    let Some(batch) = app.batches.create(plan).await? else {
+    let batch = match app.batches.create(plan).await {
+        // Somebody was faster by a moment.
+        Err(StoreError::TokenTaken) => {
+            let batch = made(&app, &who, &row).await?;
+            let batch = batch.ok_or_else(|| token::taken("id", &row.id))?;
+            return Ok(again(&who, &batch));
+        }
+        created => created?,
+    };
+    let Some(batch) = batch else {
         return Err(ApiError::busy(format!(
             "too many batches are not over: there may be {}, with {} devices in all",
             batches::MAX_OPEN,
@@ -126,6 +147,23 @@ pub(super) async fn create(State(app): Shared, who: Who, body: Body) -> Answer {
     driver::start(&app, &batch, false);
     let body = object("batch", &batch.view(false));
     Ok((StatusCode::CREATED, body).into_response())
+}
+
+/// The batch with this id, where it is what is asked for; an error where it is another one, or has a device that the
+/// caller may not see.
+async fn made(app: &App, who: &Who, row: &Row) -> Result<Option<Arc<Batch>>, ApiError> {
+    match app.batches.get(&row.id).await? {
+        Some(batch) if !batch.asks_like(row) || !sees(app, who, &batch) => {
+            Err(token::taken("id", &row.id))
+        }
+        found => Ok(found),
+    }
+}
+
+/// The answer to a request that was made before.
+fn again(who: &Who, batch: &Batch) -> Response {
+    who.note(&format!("{}, as before", batch.told()));
+    object("batch", &batch.view(false))
 }
 
 /// The instances that are meant, each once, in the order of selectors and names. All names must be known.

@@ -19,6 +19,7 @@ mod modules;
 mod repositories;
 mod schedules;
 mod session;
+mod token;
 mod tokens;
 mod trust;
 
@@ -290,7 +291,9 @@ impl ApiError {
 impl From<crate::store::StoreError> for ApiError {
     fn from(e: crate::store::StoreError) -> Self {
         match e {
-            crate::store::StoreError::NameTaken => Self::conflict(e.to_string()),
+            crate::store::StoreError::NameTaken | crate::store::StoreError::TokenTaken => {
+                Self::conflict(e.to_string())
+            }
             crate::store::StoreError::Full(_) => Self::full(e.to_string()),
             crate::store::StoreError::Failed(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "io", e.to_string())

@@ -236,6 +236,11 @@ impl Batch {
         view(&self.row, stopped, ended, counts, members)
     }
 
+    /// Whether another one would ask the same, see [`Row::asks_like`].
+    pub fn asks_like(&self, row: &Row) -> bool {
+        self.row.asks_like(row)
+    }
+
     /// Its id and how many it is for, for the audit log.
     pub fn told(&self) -> String {
         format!("batch {} for {} devices", self.row.id, self.row.total)
@@ -282,6 +287,7 @@ pub struct Plan {
 
 /// All batches.
 pub struct Batches {
+    /// By id, or by another key while it is being stored: until the store has taken it nobody knows of it.
     open: Mutex<HashMap<String, Arc<Batch>>>,
     /// Each driver holds one.
     drivers: Arc<()>,
@@ -300,7 +306,7 @@ impl Batches {
         }
     }
 
-    /// Stores a new batch; `None` where too many are open. Members that are down have ended, unless it is to wait for them.
+    /// Stores a new batch, whose id must be new to the store too; `None` where too many are open. Members that are down have ended, unless it is to wait for them.
     pub async fn create(&self, plan: Plan) -> Result<Option<Arc<Batch>>> {
         let Plan {
             mut row,
@@ -321,6 +327,7 @@ impl Batches {
             .collect();
         row.total = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let batch = Arc::new(Batch::new(row, members));
+        let place = id::random();
         {
             // It has its place before it is stored, so that two at once do not take the last one.
             let mut open = lock(&self.open);
@@ -328,7 +335,7 @@ impl Batches {
             if open.len() >= MAX_OPEN || members + batch.row.total as usize > MAX_OPEN_MEMBERS {
                 return Ok(None);
             }
-            open.insert(batch.row.id.clone(), batch.clone());
+            open.insert(place.clone(), batch.clone());
         }
         let stored = {
             let (row, members) = (batch.row.clone(), lock(&batch.standing).members.clone());
@@ -336,9 +343,11 @@ impl Batches {
                 .call(move |store| store.insert_batch(&row, &members))
                 .await
         };
-        if let Err(e) = stored {
-            lock(&self.open).remove(&batch.row.id);
-            return Err(e);
+        {
+            let mut open = lock(&self.open);
+            open.remove(&place);
+            stored?;
+            open.insert(batch.row.id.clone(), batch.clone());
         }
         self.publish(&batch);
         Ok(Some(batch))

@@ -1,8 +1,9 @@
 //! `script`, `engine`, and what is asked of an agent or its device as a whole.
 
 use super::client::Client;
+use super::how::How;
 use super::many::Many;
-use super::run::{How, start};
+use super::run::start;
 use clap::Args;
 use serde_json::{Value, json};
 use std::process::ExitCode;

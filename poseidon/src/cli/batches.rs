@@ -1,10 +1,13 @@
 //! `poseidon batches` and `poseidon batch`.
 
+mod again;
+
 use super::batch::{STATES, how, name, shared_names, summary};
 use super::client::{Client, segment};
 use super::commands::{Ended, print, print_json, rows};
 use super::jobs::command;
 use super::tables::{ago, clean, table, text};
+use again::Again;
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -73,6 +76,14 @@ pub(super) struct Show {
     /// With --cancel: seconds between SIGTERM and SIGKILL
     #[arg(long, value_name = "SECONDS", requires = "cancel")]
     grace: Option<f64>,
+    /// Ask the same again of those of its devices that ended so: failed (timed out too), offline, or failed,offline
+    #[arg(
+        long,
+        value_name = "STATE",
+        value_delimiter = ',',
+        conflicts_with = "cancel"
+    )]
+    again: Vec<Again>,
     /// Print the API's JSON
     #[arg(long)]
     json: bool,
@@ -92,6 +103,19 @@ impl Show {
             ));
         }
         let batch: Value = client.get(&path).await?;
+        if !self.again.is_empty() {
+            let made = again::ask(client, &batch, &self.again).await?;
+            if self.json {
+                return print_json(&made);
+            }
+            let (id, total) = (text(&made["batch"]["id"]), &made["batch"]["total"]);
+            let devices = if *total == 1 { "device" } else { "devices" };
+            return print(&format!(
+                "batch {id}: {} {devices}, as batch {} asked; how it goes: poseidon batch {id}\n",
+                text(total),
+                text(&batch["id"])
+            ));
+        }
         if self.json {
             return print_json(&batch);
         }

@@ -31,10 +31,18 @@ pub(super) struct History {
     /// Only with this code: accepted, ok, failed, dropped, skipped, or a number
     #[arg(long, value_parser = parse_code)]
     code: Option<u32>,
-    /// Only what happened since then: a Unix time, a date or date and time (2025-06-01T12:30:00Z), or an age (90s, 15m, 2h, 3d)
-    #[arg(long, value_name = "TIME", value_parser = since)]
+    /// Only what happened since then (etime), by the device's clock: a Unix time, a date or date and time
+    /// (2025-06-01T12:30:00Z), or an age (90s, 15m, 2h, 3d)
+    #[arg(long, visible_alias = "etime", value_name = "TIME", value_parser = since)]
     since: Option<f64>,
-    /// The newest so many
+    /// Only what was stored on the device since then (ctime), by its clock: a time as for --since
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    ctime: Option<f64>,
+    /// Only what stands behind this record (id) in the journal of the one device that is named, which has to be
+    /// NAME/INSTANCE where several share the name
+    #[arg(long, value_name = "N", requires = "name")]
+    id: Option<u64>,
+    /// The newest so many, with --id the first
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
     limit: u32,
     /// Go on with what comes
@@ -66,17 +74,22 @@ impl History {
         let path = format!("/history?limit={}{query}", self.limit);
         let answer: Value = client.get(&path).await?;
         let mut records: Vec<&Value> = rows(&answer, "records").collect();
-        // The newest come first.
-        records.reverse();
+        // The newest come first, but where the place to go on from was named.
+        if self.id.is_none() {
+            records.reverse();
+        }
         let mut after = last_row(&records, 0);
         if !self.print(&records)? {
             return Ok(ExitCode::SUCCESS);
         }
         if answer["more"] == true {
-            eprintln!(
-                "poseidon: older records are not shown: there are more than --limit {}",
-                self.limit
-            );
+            let which = if self.id.is_some() { "newer" } else { "older" };
+            if self.id.is_none() || !self.follow {
+                eprintln!(
+                    "poseidon: {which} records are not shown: there are more than --limit {}",
+                    self.limit
+                );
+            }
         }
         if !self.follow {
             return Ok(ExitCode::SUCCESS);
@@ -109,8 +122,13 @@ impl History {
         if let Some(code) = self.code {
             let _ = write!(query, "&code={code}");
         }
-        if let Some(since) = self.since {
-            let _ = write!(query, "&etime={since}");
+        for (field, time) in [("etime", self.since), ("ctime", self.ctime)] {
+            if let Some(time) = time {
+                let _ = write!(query, "&{field}={time}");
+            }
+        }
+        if let Some(id) = self.id {
+            let _ = write!(query, "&id={id}");
         }
         query
     }

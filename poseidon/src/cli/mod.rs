@@ -8,9 +8,11 @@ pub mod client;
 mod commands;
 mod data;
 mod doors;
+mod each;
 mod events;
 mod follow;
 mod history;
+mod how;
 mod jobs;
 mod ls;
 mod many;
@@ -170,7 +172,7 @@ enum Command {
     Engine(acts::Engine),
     /// List what was asked of several devices at once, newest first
     Batches(batches::Batches),
-    /// Show a batch and its devices, or cancel it
+    /// Show a batch and its devices, cancel it, or ask those again that failed or were down
     Batch(batches::Show),
     /// Cancel a job
     Cancel {

@@ -2,8 +2,8 @@
 
 use super::batch;
 use super::client::{Client, Failure, segment};
-use super::commands::pair;
 use super::follow::{Away, Follower, Outage, Patience};
+use super::how::How;
 use super::many::Many;
 use super::place::devices;
 use super::printer::{Broken, Printer, exit_code};
@@ -11,8 +11,6 @@ use super::tables::{clean, span, text};
 use crate::time::now;
 use clap::Args;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,74 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use triton::message::text::encode;
 
-/// Longest standard input: it travels inside the request.
-const STDIN_LIMIT: u64 = 512 << 10;
 /// How long the cancels may take where nobody waits for the jobs any more.
 pub(super) const PARTING: Duration = Duration::from_secs(5);
 
 /// What to say where nobody knows whether the server got the request: it must not be sent twice.
 const WHETHER_STARTED: &str = "whether the job was started, 'poseidon jobs' tells";
-
-/// How a process is run.
-#[derive(Args)]
-pub(super) struct How {
-    /// Kill it after so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<f64>,
-    /// Run as this user
-    #[arg(long)]
-    user: Option<String>,
-    /// Run as this group
-    #[arg(long)]
-    group: Option<String>,
-    /// Run in this folder
-    #[arg(long, value_name = "DIR")]
-    cwd: Option<String>,
-    /// Add to the environment; can be repeated
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = pair)]
-    env: Vec<(String, String)>,
-    /// Hand standard input to it, up to 512 KiB
-    #[arg(long)]
-    stdin: bool,
-}
-
-impl How {
-    /// Adds what was given to the payload of a request, an object.
-    pub(super) fn add_to(&self, payload: &mut Value) -> Result<(), String> {
-        for (field, value) in [
-            ("user", &self.user),
-            ("group", &self.group),
-            ("cwd", &self.cwd),
-        ] {
-            if let Some(value) = value {
-                payload[field] = json!(value);
-            }
-        }
-        if let Some(seconds) = self.timeout {
-            payload["timeoutSeconds"] = json!(seconds);
-        }
-        if !self.env.is_empty() {
-            let env: BTreeMap<_, _> = self.env.iter().cloned().collect();
-            payload["env"] = json!(env);
-        }
-        if self.stdin {
-            let mut input = Vec::new();
-            std::io::stdin()
-                .take(STDIN_LIMIT + 1)
-                .read_to_end(&mut input)
-                .map_err(|e| format!("cannot read standard input: {e}"))?;
-            if input.len() as u64 > STDIN_LIMIT {
-                return Err(format!(
-                    "standard input has more than the {STDIN_LIMIT} bytes that fit into a request"
-                ));
-            }
-            payload["stdin"] = json!(encode(&input));
-        }
-        Ok(())
-    }
-}
 
 /// Runs a command on agents.
 #[derive(Args)]

@@ -2,13 +2,12 @@
 
 use super::client::{Client, Failure, segment};
 use super::commands::{Ended, print, print_json, rows};
-use super::many::agents_path;
+use super::each::{On, each};
 use super::tables::{ago, clean, table, text};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Read as _;
-use std::process::ExitCode;
 use triton::dates;
 
 /// Longest file: what a device takes, with comments.
@@ -51,9 +50,8 @@ struct Set {
     /// {"entries":[…]} as in `schedule.set`; `-` reads standard input
     #[arg(required = true, value_name = "NAME|FILE", num_args = 1..)]
     words: Vec<String>,
-    /// Devices that a selector means, as for `run`; can be repeated
-    #[arg(long, value_name = "SELECTOR")]
-    on: Vec<String>,
+    #[command(flatten)]
+    on: On,
 }
 
 fn path(name: &str) -> String {
@@ -79,42 +77,15 @@ impl Schedule {
 
 impl Set {
     async fn run(mut self, client: &Client) -> Ended {
-        let file = self.words.pop().unwrap_or_default();
-        if self.words.is_empty() && self.on.is_empty() {
-            return Err(format!(
-                "which device? NAME… FILE or --on SELECTOR FILE is expected, and {file} is taken for the file"
-            ));
-        }
-        let entries = read(&file)?;
-        let mut names = self.words;
-        if !self.on.is_empty() {
-            let path = format!("{}&brief=true", agents_path(&self.on, &names));
-            let answer: Value = client.get(&path).await?;
-            names.extend(rows(&answer, "agents").filter_map(|a| Some(a["name"].as_str()?.into())));
-        }
-        names.sort();
-        names.dedup();
-        if names.is_empty() {
-            return Err("the selector means no device".to_owned());
-        }
+        let file = self.on.last_words(&mut self.words, 1, "FILE")?;
+        let entries = read(&file.concat())?;
+        let names = self.on.names(client, self.words).await?;
         let body = json!({ "entries": entries }).to_string();
-        let mut failed = 0;
-        for name in &names {
-            match client.put::<Value>(&path(name), body.clone()).await {
-                Ok(answer) => {
-                    print(&said(&answer))?;
-                }
-                Err(e) if names.len() == 1 => return Err(e),
-                Err(e) => {
-                    failed += 1;
-                    eprintln!("poseidon: {}: {}", clean(name), clean(&e));
-                }
-            }
-        }
-        match failed {
-            0 => Ok(ExitCode::SUCCESS),
-            _ => Err(format!("{failed} of {} were not set", names.len())),
-        }
+        each(&names, async |name| {
+            let answer = client.put::<Value>(&path(name), body.clone()).await?;
+            Ok(said(&answer))
+        })
+        .await
     }
 }
 

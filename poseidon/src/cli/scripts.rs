@@ -6,13 +6,15 @@ mod local;
 use super::bars::Bars;
 use super::client::{Client, segment};
 use super::commands::{Ended, print, print_json, rows};
+use super::each::{On, each};
 use super::follow::Patience;
 use super::tables::{ago, bytes, clean, table, text};
 use super::upload::{Source, Uploads};
 use crate::repositories::manifest::parse_mode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,7 +31,7 @@ pub(super) struct Scripts {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Put files, or all files of a folder, into a device's repository: one new revision
+    /// Put files, or all files of a folder, into the repositories of devices: one new revision each
     Put(Put),
     /// List the scripts of a device
     Ls {
@@ -52,13 +54,19 @@ enum Command {
         #[arg(long)]
         revision: Option<String>,
     },
-    /// Take scripts away: one new revision
+    /// Take scripts away: one new revision of each device
+    #[command(
+        override_usage = "poseidon scripts rm [OPTIONS] NAME PATH…\n       poseidon scripts rm [OPTIONS] NAME… -- PATH…\n       poseidon scripts rm [OPTIONS] --on SELECTOR PATH…"
+    )]
     Rm {
-        /// Name of the device
-        name: String,
-        /// Their paths in the repository
-        #[arg(required = true)]
+        /// Name of the device, and the paths in its repository; several devices with `--` before the paths
+        #[arg(value_name = "NAME|PATH")]
+        words: Vec<String>,
+        /// Paths in the repositories
+        #[arg(last = true, value_name = "PATH")]
         paths: Vec<String>,
+        #[command(flatten)]
+        on: On,
         /// What to say of it in the history
         #[arg(long, default_value = "")]
         comment: String,
@@ -80,12 +88,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make the scripts what they were in an earlier revision: one new revision
+    /// Make the scripts what they were in an earlier revision: one new revision of each device
     Revert {
-        /// Name of the device
-        name: String,
-        /// Id or number of that revision
-        revision: String,
+        /// Names of devices, and last the id of that revision or its number, which each device has its own of
+        #[arg(required = true, value_name = "NAME|REVISION", num_args = 1..)]
+        words: Vec<String>,
+        #[command(flatten)]
+        on: On,
         /// What to say of it in the history
         #[arg(long, default_value = "")]
         comment: String,
@@ -93,12 +102,19 @@ enum Command {
 }
 
 #[derive(Args)]
+#[command(
+    override_usage = "poseidon scripts put [OPTIONS] NAME FILE…\n       poseidon scripts put [OPTIONS] NAME… -- FILE…\n       poseidon scripts put [OPTIONS] --on SELECTOR FILE…"
+)]
 struct Put {
-    /// Name of the device
-    name: String,
-    /// Files, which keep their name, or folders, whose files keep their path in them
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    /// Name of the device, and files, which keep their name, or folders, whose files keep their path in them; several
+    /// devices with `--` before the files
+    #[arg(value_name = "NAME|FILE")]
+    words: Vec<OsString>,
+    /// Files or folders
+    #[arg(last = true, value_name = "FILE")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    on: On,
     /// Path in the repository: of a single file, or the folder that everything goes to
     #[arg(long = "as", value_name = "PATH")]
     path: Option<String>,
@@ -162,21 +178,34 @@ impl Scripts {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Rm {
-                name,
+                words,
                 paths,
+                on,
                 comment,
-            } => rm(client, &name, &paths, &comment).await,
+            } => {
+                let (names, paths) = on.apart(words, paths, "PATH")?;
+                let names = on.names(client, names).await?;
+                each(&names, async |name| {
+                    rm(client, name, &paths, &comment).await
+                })
+                .await
+            }
             Command::Diff { name, from, to } => diff::run(client, &name, from, to).await,
             Command::History { name, json } => history(client, &name, json).await,
             Command::Revert {
-                name,
-                revision,
+                mut words,
+                on,
                 comment,
             } => {
+                let revision = on.last_words(&mut words, 1, "REVISION")?.concat();
+                let names = on.names(client, words).await?;
                 let body = json!({"revision": revision, "comment": comment});
-                let path = format!("{}/revert", repository(&name));
-                let answer: Value = client.post(&path, &body).await?;
-                told(&name, &answer)
+                each(&names, async |name| {
+                    let path = format!("{}/revert", repository(name));
+                    let answer: Value = client.post(&path, &body).await?;
+                    Ok(told(name, &answer))
+                })
+                .await
             }
         }
     }
@@ -235,7 +264,17 @@ async fn history(client: &Client, name: &str, json: bool) -> Ended {
 
 impl Put {
     async fn run(self, client: &Client) -> Ended {
-        let (files, as_path, mode) = (self.files, self.path, self.mode);
+        let (names, files) = self.on.apart(self.words, self.files, "FILE")?;
+        let names = names.into_iter().map(|name| {
+            let name = name.into_string();
+            name.map_err(|name| format!("{} is no name: it is not UTF-8", name.display()))
+        });
+        let names = self
+            .on
+            .names(client, names.collect::<Result<_, _>>()?)
+            .await?;
+        let files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
+        let (as_path, mode) = (self.path, self.mode);
         // Hashing reads all of it.
         let found =
             tokio::task::spawn_blocking(move || local::find(&files, as_path.as_deref(), mode));
@@ -244,12 +283,22 @@ impl Put {
             let path = clean(&path.display().to_string());
             eprintln!("poseidon: {path} is left out: its name begins with a dot");
         }
-        // Before anything is sent.
-        let before = revision(client, &self.name, None).await?;
-        let known: Vec<&str> = rows(&before, "files")
-            .filter_map(|f| f["sha256"].as_str())
-            .collect();
-        let new = files.iter().filter(|f| !known.contains(&f.sha256.as_str()));
+        // Before anything is sent: what any of them lacks.
+        let mut new = BTreeSet::new();
+        for name in &names {
+            let before = match revision(client, name, None).await {
+                Ok(before) => before,
+                Err(e) if names.len() == 1 => return Err(e),
+                // It is told when its turn comes.
+                Err(_) => continue,
+            };
+            let known: BTreeSet<&str> = rows(&before, "files")
+                .filter_map(|f| f["sha256"].as_str())
+                .collect();
+            let hashes = files.iter().map(|f| f.sha256.as_str());
+            new.extend(hashes.filter(|hash| !known.contains(hash)));
+        }
+        let new = files.iter().filter(|f| new.contains(f.sha256.as_str()));
         let sources = new.map(|f| Source::known(&f.sha256, f.size, f.from.clone()));
         let bars = Bars::new();
         Uploads::new(client, self.patience, &bars)
@@ -270,11 +319,19 @@ impl Put {
             Ok(after)
         };
         let parent = self.parent.as_deref();
-        change_whole(client, &self.name, &self.comment, parent, change).await
+        each(&names, async |name| {
+            change_whole(client, name, &self.comment, parent, change).await
+        })
+        .await
     }
 }
 
-async fn rm(client: &Client, name: &str, paths: &[String], comment: &str) -> Ended {
+async fn rm(
+    client: &Client,
+    name: &str,
+    paths: &[String],
+    comment: &str,
+) -> Result<String, String> {
     change_whole(client, name, comment, None, |before| {
         let mut after = entries(before);
         for path in paths {
@@ -308,7 +365,7 @@ async fn change_whole(
     comment: &str,
     parent: Option<&str>,
     change: impl Fn(&Value) -> Result<BTreeMap<String, Value>, String>,
-) -> Ended {
+) -> Result<String, String> {
     let mut left = ATTEMPTS;
     loop {
         left -= 1;
@@ -317,15 +374,15 @@ async fn change_whole(
         let on_top = before["revision"].as_str().unwrap_or("");
         let body = json!({"files": files, "comment": comment, "parent": parent.unwrap_or(on_top)});
         match client.try_post::<Value>(&repository(name), &body).await {
-            Ok(answer) => return told(name, &answer),
+            Ok(answer) => return Ok(told(name, &answer)),
             Err(failure) if failure.is_conflict() && parent.is_none() && left > 0 => {}
             Err(failure) => return Err(failure.into()),
         }
     }
 }
 
-/// What a change has done.
-fn told(name: &str, answer: &Value) -> Ended {
+/// What a change has done, in one line.
+fn told(name: &str, answer: &Value) -> String {
     let now = &answer["repository"];
     let how = if answer["changed"] == true {
         "is now at"
@@ -335,12 +392,12 @@ fn told(name: &str, answer: &Value) -> Ended {
     let files = now["files"].as_array().map_or(0, Vec::len);
     let word = if files == 1 { "file" } else { "files" };
     if now["revision"].is_null() {
-        return print(&format!("{} has no scripts, as before\n", clean(name)));
+        return format!("{} has no scripts, as before\n", clean(name));
     }
-    print(&format!(
+    format!(
         "{} {how} revision {} ({}), {files} {word}\n",
         clean(name),
         text(&now["revision"]),
         text(&now["number"]),
-    ))
+    )
 }

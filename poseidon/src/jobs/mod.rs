@@ -88,6 +88,12 @@ pub fn without_input(request: &RawValue) -> Cow<'_, RawValue> {
     Cow::Owned(left.unwrap_or_else(|_| RawValue::NULL.to_owned()))
 }
 
+/// Whether two requests ask for the same; in which order their fields stand does not matter.
+pub fn is_same(a: &RawValue, b: &RawValue) -> bool {
+    let read = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
+    a.get() == b.get() || read(a).is_some_and(|a| Some(a) == read(b))
+}
+
 impl JobView<'_> {
     /// As it is told to who sees no content, if so.
     pub fn told(self, is_viewer: bool) -> Self {

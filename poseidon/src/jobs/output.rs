@@ -5,12 +5,13 @@ use super::{JobView, Jobs, Live, Written};
 use crate::server::stopped;
 use crate::store::{Job, JobState};
 use axum::body::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use triton::message::payload::Stream;
+use triton::message::payload::{self, Stream};
 use triton::message::text::Data;
 
 /// An empty line so often keeps proxies from closing a silent stream.
@@ -175,7 +176,7 @@ impl Lines {
         let mut text = Vec::new();
         if let Some(reader) = &mut self.reader {
             let totals = [job.stdout_bytes, job.stderr_bytes];
-            text.extend_from_slice(&render(reader.rest(totals)));
+            text.extend_from_slice(&render(collected(&job, reader.rest(totals))));
         }
         if job.state == JobState::Ended {
             push(
@@ -187,6 +188,49 @@ impl Lines {
         }
         Ok(text.into())
     }
+}
+
+/// Of a job whose output was not to be sent as it came, the result has the end of it in place of the gap that is there.
+fn collected(job: &Job, rest: Vec<Piece>) -> Vec<Piece> {
+    #[derive(Deserialize)]
+    struct Asked {
+        output: payload::OutputMode,
+    }
+    let asked: Option<Asked> = serde_json::from_str(job.request.get()).ok();
+    if asked.is_none_or(|asked| asked.output != payload::OutputMode::Collect) {
+        return rest;
+    }
+    let result = job.result.as_deref().map(RawValue::get);
+    let Some(Ok(result)) = result.map(serde_json::from_str::<payload::JobResult>) else {
+        return rest;
+    };
+    let payload::Tail { stdout, stderr } = result.tail;
+    let mut tails = [stdout, stderr].map(|tail| tail.into_bytes().unwrap_or_default());
+    let fill = |piece| match piece {
+        Piece::Gap {
+            stream,
+            offset,
+            length,
+        } => {
+            let mut bytes = std::mem::take(&mut tails[stream as usize]);
+            let missing = length.saturating_sub(bytes.len() as u64);
+            let known = usize::try_from(length - missing).unwrap_or(0);
+            bytes.drain(..bytes.len() - known);
+            let gap = (missing > 0).then_some(Piece::Gap {
+                stream,
+                offset,
+                length: missing,
+            });
+            let output = (known > 0).then_some(Piece::Output {
+                stream,
+                offset: offset + missing,
+                bytes,
+            });
+            [gap, output]
+        }
+        piece => [Some(piece), None],
+    };
+    rest.into_iter().flat_map(fill).flatten().collect()
 }
 
 fn render(pieces: Vec<Piece>) -> Bytes {

@@ -141,6 +141,16 @@ pub struct Batch {
     pub counts: Option<Counts>,
 }
 
+impl Batch {
+    /// Whether this asks the same of the same selectors and names, and in the same way.
+    pub fn asks_like(&self, other: &Self) -> bool {
+        let how = |b: &Self| (b.concurrency, b.canary, b.stop_on_failures, b.queue);
+        (&self.kind, &self.on, &self.agents) == (&other.kind, &other.on, &other.agents)
+            && how(self) == how(other)
+            && crate::jobs::is_same(&self.request, &other.request)
+    }
+}
+
 /// One device of a batch; its number is its place.
 #[derive(Debug, Clone)]
 pub struct Member {

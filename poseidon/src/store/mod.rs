@@ -38,6 +38,8 @@ const SAY: Duration = Duration::from_mins(1);
 pub enum StoreError {
     /// The name belongs to another identifier.
     NameTaken,
+    /// There is a job, or a batch, with this token.
+    TokenTaken,
     /// The disk has no room.
     Full(String),
     /// Anything else: the disk, the file, the database.
@@ -48,6 +50,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NameTaken => f.write_str("the name belongs to another identifier"),
+            Self::TokenTaken => f.write_str("the token belongs to another request"),
             Self::Full(reason) => write!(
                 f,
                 "the disk of the data folder is full ({reason}): free space there, and try again"

@@ -50,10 +50,13 @@ pub struct Sqlite {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(e: rusqlite::Error) -> Self {
-        if let rusqlite::Error::SqliteFailure(_, Some(text)) = &e
-            && text.contains("identifiers.name")
-        {
-            return Self::NameTaken;
+        if let rusqlite::Error::SqliteFailure(_, Some(text)) = &e {
+            if text.contains("identifiers.name") {
+                return Self::NameTaken;
+            }
+            if text.contains("jobs.token") || text.contains("batches.id") {
+                return Self::TokenTaken;
+            }
         }
         if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
             return Self::Full(e.to_string());

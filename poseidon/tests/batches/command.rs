@@ -2,7 +2,8 @@
 
 use crate::common::*;
 use crate::fleet::Fleet;
-use serde_json::Value;
+use crate::over;
+use serde_json::{Value, json};
 use std::process::Output;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
@@ -73,6 +74,100 @@ async fn several_are_summed_up_and_one_is_as_ever() {
     assert!(text(&nobody.stderr).contains("no device is selected"));
     let chosen = run(&rig, &["agents", "--on", "state=down"]).await;
     assert_eq!(text(&chosen.stdout).lines().count(), 2, "{chosen:?}");
+}
+
+#[tokio::test]
+async fn those_that_failed_or_were_down_are_asked_again() {
+    let rig = rig().await;
+    rig.register("gate").await;
+    let mut fleet = Fleet::of(&rig, 4).await;
+    fleet.leave(3);
+    rig.is_down("gate%2Fi3").await;
+    let body = json!({
+        "on": ["gate"], "type": "script", "payload": {"name": "a.sh", "args": ["x"], "stdin": "eA=="},
+        "concurrency": 7, "canary": 0, "stopOnFailures": 9,
+    });
+    let batch: Value = rig.client.post("/batches", &body).await.unwrap();
+    let id = batch["batch"]["id"].as_str().unwrap();
+    for _ in 0..3 {
+        let (at, job) = fleet.next().await;
+        match at {
+            0 => fleet.succeed(at, &job.id).await,
+            _ => fleet.fail(at, &job.id, "no").await,
+        }
+    }
+    over(&rig, id).await;
+    rig.register("door").await;
+    let again = async |state: &str| {
+        let output = run(&rig, &["batch", id, "--again", state, "--json"]).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+        made["batch"].clone()
+    };
+    // By their instances, under the name that they have now.
+    let made = again("failed").await;
+    assert_eq!(made["agents"], json!(["door/i1", "door/i2"]));
+    assert_eq!(
+        ["type", "request", "concurrency", "stopOnFailures", "queue"].map(|f| &made[f]),
+        [
+            &body["type"],
+            &body["payload"],
+            &body["concurrency"],
+            &body["stopOnFailures"],
+            &json!(false)
+        ]
+    );
+    for _ in 0..2 {
+        let (at, job) = fleet.next().await;
+        assert_ne!(at, 0);
+        fleet.succeed(at, &job.id).await;
+    }
+    over(&rig, made["id"].as_str().unwrap()).await;
+    fleet.come(&rig, 3).await;
+    let made = again("offline").await;
+    assert_eq!(made["agents"], json!(["door/i3"]));
+    let (at, job) = fleet.next().await;
+    assert_eq!(at, 3);
+    fleet.succeed(at, &job.id).await;
+    let made = made["id"].as_str().unwrap();
+    over(&rig, made).await;
+    let none = run(&rig, &["batch", made, "--again", "failed,offline"]).await;
+    assert_eq!(none.status.code(), Some(1));
+    assert!(
+        text(&none.stderr).contains("ended as failed or offline: nothing is asked again"),
+        "{none:?}"
+    );
+    fleet.nothing_more(&rig).await;
+    // Those that were waited for and did not come are waited for as long as then.
+    fleet.leave(3);
+    rig.is_down("door%2Fi3").await;
+    let body = json!({
+        "agents": ["door/i3"], "command": {"argv": ["x"]}, "queue": true, "expiresSeconds": 1,
+    });
+    let waits: Value = rig.client.post("/batches", &body).await.unwrap();
+    let waits = waits["batch"]["id"].as_str().unwrap();
+    over(&rig, waits).await;
+    let output = run(&rig, &["batch", waits, "--again", "offline", "--json"]).await;
+    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let made = &made["batch"];
+    let span = made["expires"].as_f64().unwrap() - made["created"].as_f64().unwrap();
+    assert!(
+        made["queue"] == true && (0.5..=1.0).contains(&span),
+        "{made}"
+    );
+    over(&rig, made["id"].as_str().unwrap()).await;
+    // One that was forgotten since is told, the others are asked.
+    fleet.leave(2);
+    rig.is_down("door%2Fi2").await;
+    run(&rig, &["forget", "door/i2"]).await;
+    let output = run(&rig, &["batch", id, "--again", "failed"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("gate/i2 is left out"),
+        "{output:?}"
+    );
+    assert!(text(&output.stdout).contains(&format!(": 1 device, as batch {id} asked")));
+    assert_eq!(fleet.next().await.0, 1);
 }
 
 #[tokio::test]

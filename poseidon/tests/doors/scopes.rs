@@ -234,3 +234,40 @@ async fn a_stream_ends_when_its_token_expires() {
     line(&mut lines).await;
     assert!(within(lines.next()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_token_of_another_ones_job_tells_nothing_of_it() {
+    let rig = rig().await;
+    let (mut gate, mut pi) = (device(&rig, "gate-1").await, device(&rig, "pi-1").await);
+    let own = "0".repeat(32);
+    let asks = |field: &str, name: &str| {
+        json!({"agents": [name], "command": {"argv": ["true"]}, field: own}).to_string()
+    };
+    let key = token(&rig, "gates", "operator", &["gate-*"]).await;
+    let post = async |path: &str, body: &str| {
+        let answer = ask(rig.url(), "POST", path, &[&bearer(&key)], body).await;
+        (answer.status, answer.body)
+    };
+    for (path, field) in [("/jobs", "token"), ("/batches", "id")] {
+        // As for a name that never was.
+        let unknown = post(path, &asks(field, "pi-1")).await;
+        let body: Value = serde_json::from_str(&asks(field, "pi-1")).unwrap();
+        rig.client.post::<Value>(path, &body).await.unwrap();
+        let command = pi.expect("command").await;
+        pi.output(&command, 0, b"secret").await;
+        pi.succeed(&command, 6).await;
+        rig.ended(&command.id).await;
+        assert_eq!(unknown.0, 404);
+        let (status, told) = post(path, &asks(field, "gate-1")).await;
+        assert_eq!(status, 409, "{told}");
+        assert!(!told.contains("pi-1") && !told.contains("secret"), "{told}");
+        let (status, told) = post(path, &asks(field, "pi-1")).await;
+        assert!(matches!(status, 404 | 409), "{told}");
+        assert!(
+            !told.contains("instance") && !told.contains("secret"),
+            "{told}"
+        );
+    }
+    gate.nothing_came().await;
+    pi.nothing_came().await;
+}

@@ -1,0 +1,151 @@
+//! What is done for one identifier after the other: whom it is for, and what became of each.
+
+use super::client::Client;
+use super::commands::{Ended, print, rows};
+use super::many::agents_path;
+use super::tables::clean;
+use clap::Args;
+use serde_json::Value;
+use std::process::ExitCode;
+
+/// Whom it is for, besides those that are named.
+#[derive(Args)]
+pub(super) struct On {
+    /// Devices that a selector means, as for `run`; can be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    on: Vec<String>,
+}
+
+impl On {
+    /// Takes the last `number` words, which are no names, from those that were given.
+    pub(super) fn last_words(
+        &self,
+        words: &mut Vec<String>,
+        number: usize,
+        usage: &str,
+    ) -> Result<Vec<String>, String> {
+        match words.len().checked_sub(number) {
+            Some(names) if names > 0 || !self.on.is_empty() => Ok(words.split_off(names)),
+            _ => Err(format!(
+                "which device? NAME… {usage} or --on SELECTOR {usage} is expected, and {} is taken for {usage}",
+                words.join(" ")
+            )),
+        }
+    }
+
+    /// The names, and what is meant for them where that may be several words: all that stands behind `--`, else behind
+    /// the first word, or all of it where a selector says for whom it is.
+    pub(super) fn apart<T>(
+        &self,
+        mut words: Vec<T>,
+        last: Vec<T>,
+        usage: &str,
+    ) -> Result<(Vec<T>, Vec<T>), String> {
+        let rest = if !last.is_empty() {
+            last
+        } else if self.on.is_empty() {
+            words.split_off(words.len().min(1))
+        } else {
+            std::mem::take(&mut words)
+        };
+        if rest.is_empty() || (words.is_empty() && self.on.is_empty()) {
+            return Err(format!(
+                "NAME {usage}…, NAME… -- {usage}… or --on SELECTOR {usage}… is expected"
+            ));
+        }
+        Ok((words, rest))
+    }
+
+    /// The names of all that are meant, each once.
+    pub(super) async fn names(
+        &self,
+        client: &Client,
+        mut names: Vec<String>,
+    ) -> Result<Vec<String>, String> {
+        if !self.on.is_empty() {
+            let path = format!("{}&brief=true", agents_path(&self.on, &[]));
+            let answer: Value = client.get(&path).await?;
+            names.extend(rows(&answer, "agents").filter_map(|a| Some(a["name"].as_str()?.into())));
+        }
+        names.sort();
+        names.dedup();
+        if names.is_empty() {
+            return Err("the selector means no device".to_owned());
+        }
+        Ok(names)
+    }
+}
+
+/// Does something for each name, whatever becomes of the others; says in a line what became of it, and fails where
+/// any failed.
+pub(super) async fn each(
+    names: &[String],
+    mut act: impl AsyncFnMut(&str) -> Result<String, String>,
+) -> Ended {
+    let mut failed = 0;
+    for name in names {
+        match act(name).await {
+            Ok(said) => {
+                print(&said)?;
+            }
+            Err(e) if names.len() == 1 => return Err(e),
+            Err(e) => {
+                failed += 1;
+                eprintln!("poseidon: {}: {}", clean(name), clean(&e));
+            }
+        }
+    }
+    match failed {
+        0 => Ok(ExitCode::SUCCESS),
+        _ => Err(format!("it failed for {failed} of {}", names.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(selector: &[&str]) -> On {
+        On {
+            on: selector.iter().map(|&s| s.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn the_last_words_are_no_names() {
+        let taken = |on: On, words: &[&str], number| {
+            let mut words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();
+            let last = on.last_words(&mut words, number, "X").ok()?;
+            Some((words.join(" "), last.join(" ")))
+        };
+        let found = |names: &str, last: &str| Some((names.to_owned(), last.to_owned()));
+        assert_eq!(taken(on(&[]), &["a", "b", "x"], 1), found("a b", "x"));
+        assert_eq!(taken(on(&[]), &["a", "x", "y"], 2), found("a", "x y"));
+        assert_eq!(taken(on(&["*"]), &["x"], 1), found("", "x"));
+        assert_eq!(taken(on(&["*"]), &["a", "x"], 1), found("a", "x"));
+        assert_eq!(taken(on(&[]), &["x"], 1), None);
+        assert_eq!(taken(on(&["*"]), &["x"], 2), None);
+    }
+
+    #[test]
+    fn names_stand_before_the_dashes_or_first() {
+        let apart = |on: On, words: &[&'static str], last: &[&'static str]| {
+            let (names, rest) = on.apart(words.to_vec(), last.to_vec(), "X").ok()?;
+            Some((names.join(" "), rest.join(" ")))
+        };
+        let found = |names: &str, rest: &str| Some((names.to_owned(), rest.to_owned()));
+        assert_eq!(apart(on(&[]), &["a", "x", "y"], &[]), found("a", "x y"));
+        assert_eq!(apart(on(&[]), &["a", "b"], &["x"]), found("a b", "x"));
+        assert_eq!(apart(on(&["*"]), &["x", "y"], &[]), found("", "x y"));
+        assert_eq!(apart(on(&["*"]), &["a"], &["x"]), found("a", "x"));
+        assert_eq!(apart(on(&["*"]), &[], &["x"]), found("", "x"));
+        for (on, words, last) in [
+            (on(&[]), &["a"][..], &[][..]),
+            (on(&[]), &[], &["x"]),
+            (on(&[]), &[], &[]),
+            (on(&["*"]), &[], &[]),
+        ] {
+            assert_eq!(apart(on, words, last), None);
+        }
+    }
+}
