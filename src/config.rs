@@ -41,8 +41,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Group that may use the socket besides root and the agent's own user.
     pub socket_group: Option<String>,
-    /// Seconds between heartbeats, unless Poseidon says otherwise.
-    pub heartbeat_seconds: u64,
+    /// Seconds between heartbeats that this device asks for; Poseidon's operator may have set others for it.
+    pub heartbeat_seconds: Option<u32>,
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`.
     pub log: log::LevelFilter,
     /// Where the daemon's log goes.
@@ -280,7 +280,7 @@ impl Default for Config {
             state: PathBuf::from("/var/lib/triton"),
             socket: PathBuf::from("/var/run/triton/triton.sock"),
             socket_group: None,
-            heartbeat_seconds: 15,
+            heartbeat_seconds: None,
             log: log::LevelFilter::Info,
             log_to: LogTo::Stderr,
             oom_score_adj: None,
@@ -655,7 +655,7 @@ mod tests {
         let config = Config::load(Some(file.path()), &environment, &flags).unwrap();
         assert_eq!(config.url, ["ws://env1", "ws://env2"]);
         assert_eq!(config.state, Path::new("/file"));
-        assert_eq!(config.heartbeat_seconds, 3);
+        assert_eq!(config.heartbeat_seconds, Some(3));
         assert_eq!(config.tls.pins.len(), 1);
         let wrong = Config::load(
             None,
@@ -697,6 +697,7 @@ mod tests {
                     setting::Number::U64(place) => i64::try_from(*place(&mut config)).unwrap(),
                     setting::Number::Usize(place) => i64::try_from(*place(&mut config)).unwrap(),
                     setting::Number::I32(place) => i64::from(*place(&mut config)),
+                    setting::Number::SomeU32(place) => i64::from(place(&mut config).unwrap()),
                     setting::Number::SomeI32(place) => i64::from(place(&mut config).unwrap()),
                 };
                 assert_eq!(kept, n, "{}", setting.key);

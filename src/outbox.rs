@@ -227,6 +227,10 @@ impl Outbox {
     /// waits for the next one.
     pub fn set_online(&self, online: bool) {
         let mut state = self.state();
+        if online && state.online {
+            // A further welcome: to who waits for an answer it is the same connection.
+            return;
+        }
         state.online = online && !state.closed;
         state.changes = state.changes.wrapping_add(1);
         if !online {

@@ -581,3 +581,107 @@ fn an_event_of_an_offline_device_is_found_and_handed_on_and_a_metric_is_plotted(
         "{all}"
     );
 }
+
+/// Name, attributes and heartbeat of a device that made its own identifier change while it is connected: it is one
+/// connection before and after, and nothing happens twice.
+#[test]
+fn what_poseidon_says_of_a_device_reaches_it_at_once() {
+    let poseidon = Poseidon::start();
+    let agent = Agent::of(&poseidon.url());
+    agent.wait_for_log("poseidon approve");
+    let id = text(&agent.run(&["identifier", "--fingerprint"]).stdout);
+    let said = |arguments: &[&str]| {
+        let done = poseidon.run(arguments);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        text(&done.stdout)
+    };
+    said(&[
+        "approve",
+        id.trim(),
+        "--name",
+        "attic",
+        "--attribute",
+        "floor=3",
+    ]);
+    agent.signal(libc::SIGHUP);
+    let link = || agent.status()["link"].clone();
+    eventually("the agent knows its name", || {
+        (link()["name"] == "attic").then_some(())
+    });
+    assert_eq!(link()["heartbeatSeconds"], 15);
+    let scripts = agent.folder().join("scripts");
+    std::fs::create_dir(&scripts).unwrap();
+    let count = agent.folder().join("count");
+    let script = format!(
+        "#!/bin/sh\necho x >>{}\necho \"$TRITON_ATTRIBUTE_FLOOR$TRITON_ATTRIBUTE_SITE\"\n",
+        count.display()
+    );
+    std::fs::write(scripts.join("floor.sh"), script).unwrap();
+    said(&["scripts", "put", "attic", scripts.to_str().unwrap()]);
+    let floor = |name: &str| {
+        let done = poseidon.run(&["script", name, "--", "floor.sh"]);
+        text(&done.stdout).trim().to_owned()
+    };
+    eventually("the script is there", || {
+        (floor("attic") == "3").then_some(())
+    });
+    let runs = std::fs::read_to_string(&count).unwrap();
+    let records = |name: &str| said(&["history", name, "--json"]).lines().count();
+    let before = records("attic");
+    said(&[
+        "set",
+        "attic",
+        "--name",
+        "loft",
+        "--attribute",
+        "site=s",
+        "--unset",
+        "floor",
+        "--heartbeat",
+        "1",
+    ]);
+    eventually("the agent knows it", || {
+        (link()["name"] == "loft").then_some(())
+    });
+    let now = link();
+    assert_eq!(now["attributes"], serde_json::json!({"site": "s"}));
+    assert_eq!(now["heartbeatSeconds"], 1);
+    assert_eq!(now["reconnects"], 0);
+    assert_eq!(agent.status()["trust"]["state"], "trusted");
+    let uptime = || {
+        let shown = poseidon.json(&["show", "loft", "--json"]);
+        assert_eq!(shown["heartbeatSeconds"], 1);
+        shown["health"]["uptime"].as_f64()
+    };
+    let first = uptime();
+    eventually("heartbeats come each second", || {
+        (uptime() != first).then_some(())
+    });
+    assert_eq!(records("loft"), before, "no record came twice");
+    assert_eq!(std::fs::read_to_string(&count).unwrap(), runs);
+    assert_eq!(floor("loft"), "s");
+    assert_eq!(text(&agent.run(&["get", "attribute/site"]).stdout), "s");
+    assert_eq!(link()["reconnects"], 0);
+}
+
+#[test]
+fn the_heartbeat_is_the_devices_own_unless_poseidon_has_another() {
+    let (poseidon, agent) = pair();
+    let beats = |seconds: u64| {
+        eventually(&format!("a heartbeat every {seconds} s"), || {
+            let shown = poseidon.json(&["show", "router", "--json"]);
+            let both = (
+                &agent.status()["link"]["heartbeatSeconds"],
+                &shown["heartbeatSeconds"],
+            ) == (&seconds.into(), &seconds.into());
+            both.then_some(())
+        });
+    };
+    beats(1);
+    for (set, seconds) in [("7", 7), ("default", 1)] {
+        let done = poseidon.run(&["set", "router", "--heartbeat", set]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        beats(seconds);
+    }
+    assert_eq!(agent.status()["link"]["reconnects"], 0);
+}

@@ -2,11 +2,14 @@
 
 mod support;
 
+use sha2::{Digest as _, Sha256};
 use support::agent::Agent;
 use support::eventually;
 use support::fake::{Fake, Notes, sequence};
-use triton::message::payload::{self, Bye, Error, Heartbeat, JobResult, Output, Status, Welcome};
-use triton::message::{ErrorCode, Message};
+use triton::message::payload::{
+    self, Bye, DataResponse, Error, Heartbeat, Hello, JobResult, Output, Status, Welcome,
+};
+use triton::message::{ErrorCode, Message, id, text};
 
 #[test]
 fn hello_and_the_first_heartbeat_come_as_the_protocol_says() {
@@ -513,4 +516,80 @@ fn a_bye_stays_on_its_connection() {
     agent.signal(libc::SIGHUP);
     let kinds = notes.wait_for(3);
     assert!(!kinds.contains(&payload::BYE.to_owned()), "{kinds:?}");
+}
+
+/// Poseidon sends one when it has something else to say of the device: nothing that is under way begins anew by it.
+#[test]
+fn a_further_welcome_changes_what_it_says_and_nothing_else() {
+    let notes = Notes::new();
+    let seen = notes.clone();
+    let fake = Fake::websocket(move |mut peer| {
+        let Some(hello) = peer.next_of(payload::HELLO) else {
+            return;
+        };
+        let asked: Hello = hello.read().unwrap();
+        assert_eq!(asked.heartbeat_seconds, Some(40), "as it is configured");
+        let mut welcome = Welcome {
+            name: Some("attic".to_owned()),
+            heartbeat_seconds: Some(3600),
+            acked: Some(0),
+            ..Welcome::default()
+        };
+        peer.send(&hello.reply(payload::WELCOME, &welcome));
+        let content = b"content";
+        let hash = id::hex(&Sha256::digest(content));
+        let target = tempfile::tempdir().unwrap();
+        let put = serde_json::json!({
+            "path": target.path().join("file"), "ref": format!("sha256:{hash}"), "size": content.len(), "sha256": hash,
+        });
+        peer.send(&Message::with(payload::FILE_PUT, &put));
+        // `accepted` is on its way and not acknowledged, the content is asked for and not given.
+        let request = peer.next_of(payload::DATA_REQUEST).unwrap();
+        welcome.name = Some("loft".to_owned());
+        welcome
+            .attributes
+            .insert("floor".to_owned(), "4".to_owned());
+        welcome.heartbeat_seconds = Some(1800);
+        welcome.acked = None;
+        peer.send(&hello.reply(payload::WELCOME, &welcome));
+        let beat = peer.next().unwrap();
+        seen.add(beat);
+        for message in peer.until_status() {
+            seen.add(message);
+        }
+        let response = DataResponse {
+            reference: format!("sha256:{hash}"),
+            data: text::encode(content),
+            eof: true,
+            ..DataResponse::default()
+        };
+        peer.send(&request.reply(payload::DATA_RESPONSE, &response));
+        while let Some(message) = peer.next() {
+            seen.add(message);
+        }
+    });
+    let mut agent = Agent::new().with(&["--url", &fake.url, "--heartbeat", "40"]);
+    agent.start();
+    let messages = notes.wait_for(2);
+    let kinds = || -> Vec<String> {
+        let all = notes.wait_for(0).into_iter();
+        all.map(|m| m.kind)
+            .filter(|kind| kind != payload::PROGRESS)
+            .collect()
+    };
+    eventually("the file is put", || {
+        kinds().contains(&payload::RESULT.to_owned()).then_some(())
+    });
+    // A whole heartbeat at once; no second `accepted`, and no second question for what was asked for.
+    assert_eq!(kinds(), [payload::HEARTBEAT, payload::RESULT]);
+    assert!(messages[0].read::<Heartbeat>().unwrap().agent.is_some());
+    let link = agent.status()["link"].clone();
+    assert_eq!(link["name"], "loft");
+    assert_eq!(link["attributes"], serde_json::json!({"floor": "4"}));
+    assert_eq!(
+        (&link["heartbeatSeconds"], &link["reconnects"]),
+        (&1800.into(), &0.into())
+    );
+    let kept = std::fs::read_to_string(agent.state().join("attributes.json")).unwrap();
+    assert_eq!(kept, r#"{"floor":"4"}"#);
 }

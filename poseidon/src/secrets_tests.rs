@@ -27,6 +27,7 @@ fn old_folder() -> (tempfile::TempDir, DataDir) {
         refused: false,
         created: 1.0,
         attributes: std::collections::BTreeMap::default(),
+        heartbeat: None,
     };
     store.put_identifier(&identifier).unwrap();
     for key in ["key", "gone"] {

@@ -3,6 +3,9 @@
 
 mod common;
 
+#[path = "agents/settings.rs"]
+mod settings;
+
 use common::*;
 use serde_json::{Value, json};
 use triton::message::{Message, payload};

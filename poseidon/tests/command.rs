@@ -112,6 +112,60 @@ async fn an_identifier_is_registered_from_a_file() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_a_device_is_changed_by_its_name_or_id() {
+    let rig = rig().await;
+    let file = rig.dir.path().join("identifier");
+    std::fs::write(&file, IDENTIFIER).unwrap();
+    let file = file.to_str().unwrap();
+    stdout(
+        &rig,
+        &["register", "--identifier-file", file, "--name", "box"],
+    )
+    .await;
+    let line = ["set", "box", "--attribute", "floor=3", "--attribute", "a=b"];
+    let said = stdout(&rig, &line).await;
+    let id = said.split_whitespace().nth(1).unwrap().trim_matches(',');
+    let line = [
+        "set",
+        id,
+        "--name",
+        "shed",
+        "--unset",
+        "a",
+        "--heartbeat",
+        "90",
+    ];
+    stdout(&rig, &line).await;
+    let listed = stdout(&rig, &["identifiers"]).await;
+    for part in ["shed", "floor=3", "90 s"] {
+        assert!(listed.contains(part), "{listed}");
+    }
+    assert!(!listed.contains("a=b"), "{listed}");
+    stdout(&rig, &["set", "shed", "--heartbeat", "default"]).await;
+    assert!(!stdout(&rig, &["identifiers"]).await.contains("90 s"));
+    for (line, why) in [
+        (&["set", "shed"][..], "--heartbeat"),
+        (&["set", "shed", "--heartbeat", "0"], "1 to 86400"),
+        (&["set", "nobody", "--name", "x"], "no such identifier"),
+        (
+            &["set", "shed", "--attribute", "a=b", "--unset", "a"],
+            "both given and taken away",
+        ),
+        (&["register", id, "--attribute", "floor=4"], "poseidon set"),
+        (&["register", "shed"], "poseidon set"),
+    ] {
+        let output = run(&rig, line).await;
+        assert!(!output.status.success(), "{line:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(why), "{line:?}: {said}");
+    }
+    let output = run(&rig, &["register", "hunter2"]).await;
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("whoever guesses it"), "{said}");
+}
+
+#[tokio::test]
 async fn an_address_without_scheme_is_told_before_a_missing_token() {
     let rig = rig().await;
     let output = command(&rig, &["--url", "127.0.0.1:8787", "agents"])

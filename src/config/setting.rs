@@ -64,6 +64,7 @@ pub(super) enum Number {
     U64(Place<u64>),
     Usize(Place<usize>),
     I32(Place<i32>),
+    SomeU32(Place<Option<u32>>),
     SomeI32(Place<Option<i32>>),
 }
 
@@ -78,6 +79,7 @@ impl Number {
             Self::U64(place) => put(place(config), n),
             Self::Usize(place) => put(place(config), n),
             Self::I32(place) => put(place(config), n),
+            Self::SomeU32(place) => put(place(config).get_or_insert_default(), n),
             Self::SomeI32(place) => put(place(config).get_or_insert_default(), n),
         }
     }

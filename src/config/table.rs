@@ -6,7 +6,7 @@
 use super::setting::Kind::{
     AnyPath, Former, List, Number, Path, Rules, Schedule, Switch, Table, Text,
 };
-use super::setting::Number::{I32, SomeI32, U32, U64, Usize};
+use super::setting::Number::{I32, SomeI32, SomeU32, U32, U64, Usize};
 use super::setting::{Kind, One, Outside, Setting};
 use super::{LogTo, check};
 use crate::policy::Action;
@@ -97,12 +97,12 @@ pub static SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "heartbeat_seconds",
-        kind: Number(1, 86_400, U64(|c| &mut c.heartbeat_seconds)),
+        kind: Number(1, 86_400, SomeU32(|c| &mut c.heartbeat_seconds)),
         outside: Some(Outside {
             variable: "TRITON_HEARTBEAT",
             flag: Some("heartbeat"),
             value: "SECONDS",
-            help: "time between heartbeats, unless Poseidon says otherwise",
+            help: "time between heartbeats; Poseidon goes by it, unless it is set there for this device",
         }),
     },
     Setting {

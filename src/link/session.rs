@@ -22,8 +22,6 @@ use std::time::{Duration, Instant};
 
 /// Frames handled before what waits to be sent has its turn.
 const READS_A_TURN: usize = 32;
-/// Longest heartbeat interval that a server may ask for.
-const HEARTBEAT_LIMIT: u32 = 86_400;
 /// How long an orderly end may take to hand over what waits.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Every so many heartbeats one is whole.
@@ -446,7 +444,7 @@ impl Session<'_> {
         self.last_beat = None;
         let interval = welcome
             .heartbeat_seconds
-            .filter(|s| (1..=HEARTBEAT_LIMIT).contains(s))
+            .filter(|s| payload::HEARTBEAT_SECONDS.contains(s))
             .map_or(self.context.interval, |s| Duration::from_secs(s.into()));
         self.life.set_heartbeat(interval);
         self.context.status.update(|status| {

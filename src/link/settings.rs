@@ -9,6 +9,9 @@ use crate::message::sign::PublicKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Seconds between heartbeats where nobody names any.
+const HEARTBEAT: u32 = 15;
+
 /// What the thread `link` works by. A reload puts another one in force.
 #[derive(Clone, PartialEq)]
 pub struct LinkSettings {
@@ -16,8 +19,8 @@ pub struct LinkSettings {
     pub options: Options,
     /// The identifier's face: what may be shown of it.
     pub fingerprint: String,
-    /// Heartbeat interval unless the server names one.
-    pub interval: Duration,
+    /// Seconds between heartbeats that `hello` asks for.
+    pub heartbeat_seconds: Option<u32>,
     /// How long a pong may take.
     pub pong: Duration,
     /// Bytes of events in one message.
@@ -55,12 +58,17 @@ impl LinkSettings {
         Ok(Self {
             options,
             fingerprint: identifier.fingerprint(),
-            interval: Duration::from_secs(config.heartbeat_seconds),
+            heartbeat_seconds: config.heartbeat_seconds,
             pong: Duration::from_secs(connect.pong_seconds),
             event_bytes: config.events.batch_bytes,
             labels: config.labels.clone(),
             poseidon_keys: poseidon_keys(config)?,
         })
+    }
+
+    /// Heartbeat interval unless the server names one.
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs(self.heartbeat_seconds.unwrap_or(HEARTBEAT).into())
     }
 }
 

@@ -163,7 +163,7 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
         attributes: &parts.attributes,
         trust: &parts.trust,
         control: &parts.control,
-        interval: settings.interval,
+        interval: settings.interval(),
         hello: settings.options.deadlines.hello,
         pong: settings.pong,
         message_limit: settings.options.message_limit,
@@ -273,6 +273,7 @@ fn hello(parts: &Parts, settings: &LinkSettings) -> Hello {
         }),
         run: Some(parts.run.clone()),
         probe: false,
+        heartbeat_seconds: settings.heartbeat_seconds,
         labels: settings.labels.clone(),
         ..Hello::default()
     }

@@ -22,7 +22,9 @@ pub use job::{
     Accepted, Bounds, Cancel, Command, JobResult, Output, OutputMode, Parameters, Progress, Status,
     Stream, Tail,
 };
-pub use session::{AgentVersion, Bye, Hello, JournalState, PluginState, Revision, Welcome};
+pub use session::{
+    AgentVersion, Bye, HEARTBEAT_SECONDS, Hello, JournalState, PluginState, Revision, Welcome,
+};
 pub use unreadable::Unreadable;
 
 use serde::de::{DeserializeOwned, Error as _};

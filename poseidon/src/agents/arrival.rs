@@ -1,7 +1,7 @@
 //! An agent comes up: its place in the registry, and what is known of others under the same instance id.
 
 use super::connection::Connection;
-use super::registry::{Agent, Inner, Registry, free_plain_name};
+use super::registry::{Agent, Inner, Registry, agents_of, free_plain_name};
 use super::selector::Hello;
 use super::{Key, fingerprint};
 use crate::jobs::lock;
@@ -158,13 +158,19 @@ impl Registry {
         agent.row.plain = plain;
         agent.row.address.clone_from(&arrival.address);
         agent.row.hello.clone_from(&arrival.hello);
-        agent.said = said;
+        agent.hello = arrival.message.as_ref().map(|message| Message {
+            payload: None,
+            ..message.clone()
+        });
+        agent.said = said.clone();
         agent.row.last_seen = time;
         agent.urgent = true;
         let acked = agent.row.acked;
+        let interval = self.interval(inner.identifiers.get(&key.identifier), &said);
+        connection.set_interval(interval);
         if let Some(message) = &arrival.message {
             let acked = arrival.journal.is_some().then_some(acked);
-            self.welcome(&inner, connection, message, acked);
+            Self::welcome(&inner, connection, message, acked, interval);
         }
         self.publish(&key);
         drop(inner);
@@ -173,28 +179,54 @@ impl Registry {
     }
 
     /// Welcomes who only tries whether it would be let in.
-    pub fn welcome_probe(&self, connection: &Connection, message: &Message, instance: &str) {
+    pub(super) fn welcome_probe(
+        &self,
+        connection: &Connection,
+        message: &Message,
+        instance: &str,
+        said: &Hello,
+    ) {
         let inner = lock(&self.inner);
         let key = Key {
             identifier: connection.identifier.clone(),
             instance: instance.to_owned(),
         };
         let acked = inner.agents.get(&key).map_or(0, |agent| agent.row.acked);
-        self.welcome(&inner, connection, message, Some(acked));
+        let interval = self.interval(inner.identifiers.get(&key.identifier), said);
+        Self::welcome(&inner, connection, message, Some(acked), interval);
+    }
+
+    /// What an operator says of an identifier has changed: its agents that are up hear it by a further welcome, without
+    /// `acked`, so that they send no record again.
+    pub(super) fn welcome_again(&self, inner: &Inner, identifier: &str) {
+        let row = inner.identifiers.get(identifier);
+        for (_, agent) in agents_of(inner, identifier) {
+            let Some(connection) = &agent.connection else {
+                continue;
+            };
+            let interval = self.interval(row, &agent.said);
+            connection.set_interval(interval);
+            let bond = connection.bond();
+            // The welcome to a newer hello, which is being looked at, says it all.
+            let is_last = |hello: &&Message| bond.is_none_or(|bond| bond.session == hello.id);
+            if let Some(hello) = agent.hello.as_ref().filter(is_last) {
+                Self::welcome(inner, connection, hello, None, interval);
+            }
+        }
     }
 
     fn welcome(
-        &self,
         inner: &Inner,
         connection: &Connection,
         message: &Message,
         acked: Option<u64>,
+        interval: u32,
     ) {
         let row = inner.identifiers.get(&connection.identifier);
         let mut welcome = payload::Welcome {
             name: row.map(|row| row.name.clone()),
             attributes: row.map(|row| row.attributes.clone()).unwrap_or_default(),
-            heartbeat_seconds: Some(self.heartbeat_seconds),
+            heartbeat_seconds: Some(interval),
             deltas: true,
             nested_deltas: true,
             acked,

@@ -7,7 +7,7 @@ use crate::keyring::Own;
 use crate::time::now;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
@@ -91,6 +91,10 @@ pub struct Connection {
     content: mpsc::Sender<String>,
     /// Bytes of messages in the queue.
     pub queued: AtomicUsize,
+    /// Seconds between its heartbeats.
+    interval: AtomicU32,
+    /// Rung when they are others.
+    retimed: Notify,
     /// When it was last heard, as the bits of a Unix time.
     heard: AtomicU64,
     /// Pongs that came.
@@ -148,8 +152,8 @@ pub enum SendError {
 }
 
 impl Connection {
-    /// A connection and what its session empties.
-    pub(super) fn new(id: u64, identifier: &str) -> (Self, Outbox) {
+    /// A connection and what its session empties; `interval` counts until its `hello`.
+    pub(super) fn new(id: u64, identifier: &str, interval: u32) -> (Self, Outbox) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (content, pieces) = mpsc::channel(CONTENT);
         let connection = Self {
@@ -161,6 +165,8 @@ impl Connection {
             queue,
             content,
             queued: AtomicUsize::new(0),
+            interval: AtomicU32::new(interval),
+            retimed: Notify::new(),
             heard: AtomicU64::new(now().to_bits()),
             pongs: AtomicU64::new(0),
             news: Notify::new(),
@@ -179,6 +185,23 @@ impl Connection {
             content: pieces,
         };
         (connection, outbox)
+    }
+
+    /// Seconds between its heartbeats, by which its silence is judged.
+    pub fn interval(&self) -> u32 {
+        self.interval.load(Ordering::Relaxed)
+    }
+
+    /// It is told so.
+    pub(super) fn set_interval(&self, seconds: u32) {
+        if self.interval.swap(seconds, Ordering::Relaxed) != seconds {
+            self.retimed.notify_one();
+        }
+    }
+
+    /// Waits until its interval is another one; for its session only.
+    pub(super) async fn retimed(&self) {
+        self.retimed.notified().await;
     }
 
     /// When it was last heard.

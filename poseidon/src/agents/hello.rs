@@ -6,6 +6,7 @@ use super::delivery;
 use super::handle::{raw, read_value};
 use super::provision;
 use super::recorder::Recorder;
+use super::selector::Hello;
 use super::session::{Phase, STATE_LIMIT, Session};
 use super::trust::NotAdmitted;
 use crate::agents::Key;
@@ -70,7 +71,8 @@ impl Session<'_> {
             if matches!(self.phase, Phase::Waiting) {
                 self.phase = Phase::Probe;
             }
-            return registry.welcome_probe(self.connection, message, &hello.instance);
+            let said = Hello::read(Some(&hello_json));
+            return registry.welcome_probe(self.connection, message, &hello.instance, &said);
         }
         if let Phase::Agent { key, plain, .. } = &self.phase
             && key.instance != hello.instance

@@ -1,27 +1,23 @@
 //! Identifiers: who is let in, who waits for it, who stays out.
 
 use super::registry::{Registry, agents_of};
+use super::settings::{Settings, check_secret, differ};
 use super::{FINGERPRINT, IdentifierView, Key, PendingView, fingerprint, hash};
 use crate::agents::registry::MAX_PENDING;
 use crate::events::Change;
 use crate::jobs::lock;
 use crate::store::trust::DeviceKey;
-use crate::store::{Db, Identifier, StoreError};
+use crate::store::{Db, StoreError};
 use crate::time::now;
-use std::collections::BTreeMap;
 use triton::identity::check_identifier;
 use triton::message::sign::PublicKey;
 
-/// Longest name, in characters.
-const NAME_LIMIT: usize = 64;
-/// Attributes of one identifier.
-const MAX_ATTRIBUTES: usize = 64;
 /// Longest name of an agent's program that is kept, in characters.
 const AGENT_LIMIT: usize = 100;
 /// Keys that are kept of one that waits.
 const MAX_KEYS: usize = 4;
 /// Fewest digits that stand for an identifier.
-const ID_MIN: usize = 4;
+pub(super) const ID_MIN: usize = 4;
 
 /// Whether an identifier may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +39,10 @@ pub enum IdentifierError {
     Ambiguous,
     /// The name or another value is not allowed.
     Invalid(String),
+    /// What was given as an identifier is shown to everybody.
+    Public(String),
+    /// It is neither registered nor refused yet.
+    Waits,
     /// It is the last pinned key.
     LastKey,
     /// The store did not take it.
@@ -112,7 +112,7 @@ impl Pin {
     }
 }
 
-type Result<T> = std::result::Result<T, IdentifierError>;
+pub(super) type Result<T> = std::result::Result<T, IdentifierError>;
 
 impl Registry {
     /// Whether the identifier with this hash may connect.
@@ -202,7 +202,7 @@ impl Registry {
         &self,
         db: &Db,
         id: &str,
-        name: Option<String>,
+        settings: Settings,
         pin: &Pin,
     ) -> Result<IdentifierView> {
         let hash = self.find(id)?;
@@ -216,7 +216,7 @@ impl Registry {
             let mut key = pin.id.clone();
             if known.refused && !pin.none && !self.is_strict(&hash) {
                 let chosen = pin.choose(shown.as_deref())?;
-                return self.put_pinned(db, hash, name, None, false, chosen).await;
+                return self.put(db, hash, settings, Some(false), chosen).await;
             } else if known.refused && key.is_some() {
                 let chosen = pin.choose(shown.as_deref())?;
                 key = chosen.map(|key| key.to_string());
@@ -224,37 +224,58 @@ impl Registry {
             if let Some(key) = key.filter(|_| !pin.none) {
                 self.accept_key(db, &hash, Some(&key)).await?;
             }
-            return self.put(db, hash, name, None, false).await;
+            return self.put(db, hash, settings, Some(false), None).await;
         }
         let key = pin.choose(Some(&shown.unwrap_or_default()))?;
-        self.put_pinned(db, hash, name, None, false, key).await
+        self.put(db, hash, settings, Some(false), key).await
     }
 
     /// Keeps an identifier out.
     pub(crate) async fn refuse(&self, db: &Db, id: &str) -> Result<IdentifierView> {
         let hash = self.find(id)?;
-        let view = self.put(db, hash.clone(), None, None, true).await?;
+        let settings = Settings::default();
+        let put = self.put(db, hash.clone(), settings, Some(true), None);
+        let view = put.await?;
         self.close_all(Some(&hash), "refused");
         Ok(view)
     }
 
-    /// Registers an identifier before it first connects, or changes its name and attributes where they are given.
+    /// Registers an identifier before it first connects, or changes its settings where they are given. Also a warning.
     pub(crate) async fn register(
         &self,
         db: &Db,
         identifier: &str,
-        name: Option<String>,
-        attributes: Option<BTreeMap<String, String>>,
-    ) -> Result<IdentifierView> {
+        settings: Settings,
+    ) -> Result<(IdentifierView, Option<String>)> {
         check_identifier(identifier).map_err(IdentifierError::Invalid)?;
-        if identifier.len() < super::GUESSABLE {
-            log::warn!(
+        {
+            let inner = lock(&self.inner);
+            check_secret(identifier, inner.identifiers.values(), inner.pending.keys())?;
+        }
+        let guessable = identifier.len() < super::GUESSABLE;
+        let hash = hash(identifier);
+        let view = self.put(db, hash, settings, Some(false), None).await?;
+        let warning = guessable.then(|| {
+            format!(
                 "an identifier of {} characters was registered: whoever guesses it gets in as that device",
                 identifier.len()
-            );
+            )
+        });
+        if let Some(warning) = &warning {
+            log::warn!("{warning}");
         }
-        self.put(db, hash(identifier), name, attributes, false)
-            .await
+        Ok((view, warning))
+    }
+
+    /// Changes what is said of an identifier that is registered or refused, and stays so.
+    pub(crate) async fn set(
+        &self,
+        db: &Db,
+        id: &str,
+        settings: Settings,
+    ) -> Result<IdentifierView> {
+        let hash = self.find(id)?;
+        self.put(db, hash, settings, None, None).await
     }
 
     /// Forgets an identifier and its instances; returns its hash.
@@ -281,47 +302,23 @@ impl Registry {
         Ok(hash)
     }
 
+    /// Stores what is said of an identifier, and the key that is pinned with it. Without `refused` it stays what it is,
+    /// which it has to be already.
     async fn put(
         &self,
         db: &Db,
         hash: String,
-        name: Option<String>,
-        attributes: Option<BTreeMap<String, String>>,
-        refused: bool,
-    ) -> Result<IdentifierView> {
-        self.put_pinned(db, hash, name, attributes, refused, None)
-            .await
-    }
-
-    async fn put_pinned(
-        &self,
-        db: &Db,
-        hash: String,
-        name: Option<String>,
-        attributes: Option<BTreeMap<String, String>>,
-        refused: bool,
+        settings: Settings,
+        refused: Option<bool>,
         key: Option<PublicKey>,
     ) -> Result<IdentifierView> {
         let _turn = self.turn(&hash).await;
         let known = lock(&self.inner).identifiers.get(&hash).cloned();
-        let name = name
-            .or_else(|| known.as_ref().map(|k| k.name.clone()))
-            .unwrap_or_else(|| fingerprint(&hash).to_owned());
-        let attributes = attributes
-            .or_else(|| known.as_ref().map(|k| k.attributes.clone()))
-            .unwrap_or_default();
-        // A name that it has is not looked at again: the rules may have been others.
-        if known.as_ref().is_none_or(|k| k.name != name) {
-            check_name(&name)?;
-        }
-        check_attributes(&attributes)?;
-        let row = Identifier {
-            created: known.map_or_else(now, |k| k.created),
-            hash: hash.clone(),
-            name,
-            refused,
-            attributes,
-        };
+        let refused = refused
+            .or_else(|| known.as_ref().map(|k| k.refused))
+            .ok_or(IdentifierError::Waits)?;
+        let row = settings.over(&hash, known.as_ref(), refused)?;
+        let tells = !refused && known.is_some_and(|known| differ(&known, &row));
         let stored = row.clone();
         let pinned = key.map(|key| DeviceKey {
             identifier: hash.clone(),
@@ -345,6 +342,9 @@ impl Registry {
             inner.pin(&hash, &pinned);
         }
         inner.identifiers.insert(hash.clone(), row);
+        if tells {
+            self.welcome_again(&inner, &hash);
+        }
         let keys: Vec<Key> = agents_of(&inner, &hash)
             .map(|(key, _)| key.clone())
             .collect();
@@ -405,43 +405,6 @@ fn pending_list(inner: &super::registry::Inner) -> Vec<PendingView> {
     all
 }
 
-fn check_name(name: &str) -> Result<()> {
-    let length = name.chars().count();
-    let bad = |c: char| c == '/' || c.is_control() || is_invisible(c) || is_xml_foreign(c);
-    // In an address the two are steps, and are taken before it is sent.
-    let step = matches!(name, "." | "..");
-    if (1..=NAME_LIMIT).contains(&length) && name.trim() == name && !name.contains(bad) && !step {
-        return Ok(());
-    }
-    Err(IdentifierError::Invalid(format!(
-        "a name has 1 to {NAME_LIMIT} visible characters, none of them a slash, and is not \".\" or \"..\""
-    )))
-}
-
-/// Characters that make one name look like another.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
-}
-
-fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<()> {
-    let fits = |text: &str, limit| text.chars().count() <= limit && !text.contains(is_xml_foreign);
-    if attributes.len() <= MAX_ATTRIBUTES
-        && attributes
-            .iter()
-            .all(|(key, value)| !key.is_empty() && fits(key, 64) && fits(value, 4096))
-    {
-        return Ok(());
-    }
-    Err(IdentifierError::Invalid(format!(
-        "at most {MAX_ATTRIBUTES} attributes, each a name of 1 to 64 and a text of up to 4096 characters"
-    )))
-}
-
-/// JSON leaves these as they are and XML cannot carry them.
-fn is_xml_foreign(c: char) -> bool {
-    matches!(c, '\u{FFFE}' | '\u{FFFF}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -454,13 +417,7 @@ mod tests {
         let registry = Registry::new(Snapshot::default(), Events::default(), 15);
         registry.knock(&hash, "192.0.2.1:1", "triton/0.1.0", None);
         assert_eq!(registry.pending().len(), 1);
-        let row = Identifier {
-            hash: hash.clone(),
-            name: "box".to_owned(),
-            refused: false,
-            created: 0.0,
-            attributes: BTreeMap::new(),
-        };
+        let row = Settings::default().over(&hash, None, false).unwrap();
         lock(&registry.inner).identifiers.insert(hash.clone(), row);
         assert_eq!(registry.find(fingerprint(&hash)).unwrap(), hash);
         lock(&registry.inner).pending.clear();

@@ -17,6 +17,7 @@ pub mod registry;
 pub mod scope;
 pub mod selector;
 pub mod session;
+pub mod settings;
 pub mod trust;
 pub mod upgrade;
 
@@ -87,12 +88,14 @@ pub(crate) struct PendingView {
 
 /// A registered or refused identifier, as the API gives it.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct IdentifierView {
     pub id: String,
     pub name: String,
     pub state: &'static str,
     pub created: f64,
     pub attributes: BTreeMap<String, String>,
+    pub heartbeat_seconds: Option<u32>,
 }
 
 impl From<&crate::store::Identifier> for IdentifierView {
@@ -103,6 +106,7 @@ impl From<&crate::store::Identifier> for IdentifierView {
             state: if row.refused { "refused" } else { "registered" },
             created: row.created,
             attributes: row.attributes.clone(),
+            heartbeat_seconds: row.heartbeat,
         }
     }
 }

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::Notify;
+use triton::message::Message;
 
 /// Locks among which the changes of keys are spread, by the first digits of the identifier's hash.
 const TURNS: usize = 256;
@@ -32,6 +33,8 @@ pub(super) struct Agent {
     pub connection: Option<Arc<Connection>>,
     /// When its last connection ended; before the first one since the server's start, that start.
     left: Instant,
+    /// Its last `hello`, without what it held: what Poseidon says of the agent later answers it too.
+    pub hello: Option<Message>,
     /// Id of its journal, of which its `hello` told.
     pub journal: Option<String>,
     /// Its processes, as far as they said who they are.
@@ -53,6 +56,7 @@ impl Agent {
             row,
             connection: None,
             left: Instant::now(),
+            hello: None,
             journal: None,
             runs: Runs::default(),
             collision: None,
@@ -124,7 +128,8 @@ pub struct Registry {
     /// Something should be stored soon.
     pub changed: Notify,
     turns: Vec<tokio::sync::Mutex<()>>,
-    pub(super) heartbeat_seconds: u32,
+    /// Between heartbeats, unless an operator or the device names others.
+    heartbeat_seconds: u32,
 }
 
 impl Registry {
@@ -161,9 +166,11 @@ impl Registry {
         self.turns[place].lock().await
     }
 
-    /// Seconds between heartbeats.
-    pub fn heartbeat_seconds(&self) -> u32 {
-        self.heartbeat_seconds
+    /// Seconds between the heartbeats of an agent: an operator's word comes first, then its own.
+    pub(super) fn interval(&self, identifier: Option<&Identifier>, said: &Hello) -> u32 {
+        let set = identifier.and_then(|row| row.heartbeat);
+        set.or_else(|| said.heartbeat())
+            .unwrap_or(self.heartbeat_seconds)
     }
 
     /// A new connection of an admitted identifier; `None` where there are `limit` already.
@@ -173,7 +180,7 @@ impl Registry {
             return None;
         }
         inner.next += 1;
-        let (connection, outbox) = Connection::new(inner.next, identifier);
+        let (connection, outbox) = Connection::new(inner.next, identifier, self.heartbeat_seconds);
         let connection = Arc::new(connection);
         inner.connections.insert(connection.id, connection.clone());
         Some((connection, outbox))
@@ -468,7 +475,7 @@ impl Registry {
             hello: agent.row.hello.as_deref(),
             health: agent.row.health.as_deref(),
             health_at: agent.row.health_at,
-            heartbeat_seconds: self.heartbeat_seconds,
+            heartbeat_seconds: self.interval(Some(identifier), &agent.said),
             attributes: &identifier.attributes,
             collision: agent.collision.as_ref().filter(|c| c.is_current()),
             trust: trust::of_agent(inner, &key.identifier, &key.instance),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::iter::Peekable;
 use std::str::Chars;
+use triton::message::payload::HEARTBEAT_SECONDS;
 
 /// Longest selector, in characters.
 const LENGTH_LIMIT: usize = 4096;
@@ -29,7 +30,8 @@ pub struct Facts<'a> {
     pub hello: &'a Hello,
 }
 
-/// The part of `hello` that selectors go by; what a plain Triton never said is empty and fits nothing.
+/// The part of `hello` that is looked at again and again, mostly by selectors; what a plain Triton never said is empty
+/// and fits nothing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Hello {
@@ -38,6 +40,8 @@ pub struct Hello {
     hostname: Option<String>,
     agent: Agent,
     labels: BTreeMap<String, String>,
+    #[serde(rename = "heartbeatSeconds")]
+    heartbeat: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +57,17 @@ impl Hello {
         hello
             .and_then(|hello| serde_json::from_str(hello.get()).ok())
             .unwrap_or_default()
+    }
+
+    /// The seconds between heartbeats that it asks for, where they are within bounds; a fraction is cut off.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what does not fit ends at a bound of u32, and is out of bounds"
+    )]
+    pub fn heartbeat(&self) -> Option<u32> {
+        let seconds = self.heartbeat.map(|seconds| seconds as u32);
+        seconds.filter(|seconds| HEARTBEAT_SECONDS.contains(seconds))
     }
 }
 

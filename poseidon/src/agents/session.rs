@@ -216,20 +216,28 @@ impl Session<'_> {
     where
         S: Incoming<Item = Result<Frame, tungstenite::Error>> + Unpin,
     {
-        let interval = f64::from(self.app.registry.heartbeat_seconds());
-        let (ping_after, down_after) = (
-            Duration::from_secs_f64(interval * PING_AFTER),
-            Duration::from_secs_f64(interval * DOWN_AFTER),
-        );
         let started = Instant::now();
+        let mut interval = self.connection.interval();
         let mut heard = started;
         let mut pinged = false;
         loop {
+            if interval != self.connection.interval() {
+                // Silence is counted anew: that of a longer interval is no offence against a shorter one.
+                interval = self.connection.interval();
+                heard = Instant::now();
+                pinged = false;
+            }
+            let intervals = |n: f64| Duration::from_secs_f64(f64::from(interval) * n);
+            let (ping_after, down_after) = (intervals(PING_AFTER), intervals(DOWN_AFTER));
             let mut next = heard + if pinged { down_after } else { ping_after };
             if matches!(self.phase, Phase::Waiting | Phase::Probe) {
                 next = next.min(started + HELLO_WAIT);
             }
-            let Ok(frame) = timeout_at(next, stream.next()).await else {
+            let frame = tokio::select! {
+                frame = timeout_at(next, stream.next()) => frame,
+                () = self.connection.retimed() => continue,
+            };
+            let Ok(frame) = frame else {
                 if matches!(self.phase, Phase::Probe) && started.elapsed() >= HELLO_WAIT {
                     return Ending::Close(CloseCode::Normal, "probe");
                 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::agents::hash;
 use crate::agents::identifiers::{IdentifierError, Pin};
+use crate::agents::settings::Settings;
 use crate::events::Events;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Identifier, Snapshot};
@@ -33,6 +34,7 @@ impl Rig {
             refused: false,
             created: 0.0,
             attributes: BTreeMap::new(),
+            heartbeat: None,
         };
         lock(&rig.registry.inner)
             .identifiers
@@ -198,18 +200,26 @@ async fn one_that_was_refused_is_approved_with_its_key() {
         id: key.map(|key| key.public().to_string()),
     };
     // Nobody knows its key yet.
-    let e = registry.approve(db, id, None, &with(None)).await;
+    let e = registry
+        .approve(db, id, Settings::default(), &with(None))
+        .await;
     assert!(matches!(e, Err(IdentifierError::Invalid(_))), "{e:?}");
     registry.knock(id, "192.0.2.1:1", "triton/0.1.0", Some(first.public()));
     assert!(registry.pending().is_empty());
-    registry.approve(db, id, None, &with(None)).await.unwrap();
+    registry
+        .approve(db, id, Settings::default(), &with(None))
+        .await
+        .unwrap();
     assert_eq!(rig.pinned().await, texts([&first]));
     // One that is in gets the named key besides, and keeps what it has when it is refused meanwhile.
     let named = with(Some(&second));
-    let again = registry.approve(db, id, None, &named).await;
+    let again = registry.approve(db, id, Settings::default(), &named).await;
     assert_eq!(again.unwrap().state, "registered");
     assert_eq!(rig.pinned().await, texts([&first, &second]));
     registry.refuse(db, id).await.unwrap();
-    registry.approve(db, id, None, &with(None)).await.unwrap();
+    registry
+        .approve(db, id, Settings::default(), &with(None))
+        .await
+        .unwrap();
     assert_eq!(rig.pinned().await, texts([&first, &second]));
 }

@@ -192,7 +192,7 @@ async fn enter(
     head.extensions.insert(who.clone());
     // A call that changes something is done to its end, whatever becomes of its client: what is stored and what is in
     // memory would part half-way. An upload ends with its connection; what its content is for is done by `whole`.
-    let to_its_end = head.method == Method::POST || head.method == Method::DELETE;
+    let to_its_end = matches!(head.method, Method::POST | Method::PATCH | Method::DELETE);
     let mut body = body;
     act.detail = head.uri.query().map(query).unwrap_or_default();
     if to_its_end {

@@ -80,6 +80,7 @@ routes! {
     post "/api/v1/pending/{id}/refuse" Admin => identifiers::refuse,
     get "/api/v1/identifiers" Admin => identifiers::list,
     post "/api/v1/identifiers" Admin => identifiers::register,
+    patch "/api/v1/identifiers/{id}" Admin => identifiers::set,
     delete "/api/v1/identifiers/{id}" Admin => identifiers::forget,
     post "/api/v1/jobs" Operator => jobs::create,
     get "/api/v1/jobs" Viewer => jobs::list,

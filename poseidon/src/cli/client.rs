@@ -231,6 +231,11 @@ impl Client {
         Ok(self.try_post(path, body).await?)
     }
 
+    /// `PATCH`, read as `T`.
+    pub async fn patch<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, String> {
+        Ok(self.call(Method::PATCH, path, Some(body)).await?)
+    }
+
     /// `PUT` of what is in memory, read as `T`.
     pub async fn put<T: DeserializeOwned>(
         &self,

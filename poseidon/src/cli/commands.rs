@@ -37,6 +37,11 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// An object of such pairs; of several with one name the last one counts.
+fn map(pairs: Vec<(String, String)>) -> Value {
+    json!(pairs.into_iter().collect::<BTreeMap<_, _>>())
+}
+
 impl Register {
     pub(super) async fn run(self, client: &Client) -> Ended {
         let identifier = match (self.identifier.as_deref(), self.identifier_file) {
@@ -48,13 +53,15 @@ impl Register {
         };
         let mut body = json!({"identifier": identifier.trim()});
         if !self.attributes.is_empty() {
-            let attributes: BTreeMap<_, _> = self.attributes.into_iter().collect();
-            body["attributes"] = json!(attributes);
+            body["attributes"] = map(self.attributes);
         }
         if let Some(name) = self.name {
             body["name"] = name.into();
         }
         let answer: Value = client.post("/identifiers", &body).await?;
+        if let Some(warning) = answer["warning"].as_str() {
+            eprintln!("poseidon: {}", clean(warning));
+        }
         let identifier = &answer["identifier"];
         print(&format!(
             "registered {} as {}\n",
@@ -133,10 +140,14 @@ pub(super) async fn approve(
     client: &Client,
     id: &str,
     name: Option<String>,
+    attributes: Vec<(String, String)>,
     key: Option<String>,
     no_pin: bool,
 ) -> Ended {
     let mut body = json!({});
+    if !attributes.is_empty() {
+        body["attributes"] = map(attributes);
+    }
     for (field, value) in [("name", name), ("key", key)] {
         if let Some(value) = value {
             body[field] = value.into();
@@ -177,12 +188,15 @@ pub(super) async fn identifiers(client: &Client, json: bool) -> Ended {
                 text(&i["id"]),
                 text(&i["state"]),
                 ago(&i["created"]),
+                i["heartbeatSeconds"]
+                    .as_u64()
+                    .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s")),
                 attributes.join(" "),
             ]
         })
         .collect();
     print(&table(
-        &["NAME", "ID", "STATE", "CREATED", "ATTRIBUTES"],
+        &["NAME", "ID", "STATE", "CREATED", "HEARTBEAT", "ATTRIBUTES"],
         &rows,
     ))
 }

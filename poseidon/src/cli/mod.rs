@@ -27,6 +27,7 @@ mod schedule;
 mod scripts;
 mod serve;
 mod status;
+mod set;
 mod tables;
 mod trust;
 mod update;
@@ -96,6 +97,9 @@ enum Command {
         /// What to call it
         #[arg(long)]
         name: Option<String>,
+        /// Given to its agents; can be repeated
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = commands::pair)]
+        attributes: Vec<(String, String)>,
         /// The key to pin, by its id, where several devices have come with this identifier
         #[arg(long, value_name = "KEYID")]
         key: Option<String>,
@@ -110,6 +114,8 @@ enum Command {
     },
     /// Register an identifier before its first connection
     Register(commands::Register),
+    /// Change name, attributes or heartbeat of a registered identifier
+    Set(set::Set),
     /// List registered and refused identifiers
     Identifiers {
         /// Print the API's JSON
@@ -259,11 +265,13 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Approve {
             id,
             name,
+            attributes,
             key,
             no_pin,
-        } => commands::approve(&client()?, &id, name, key, no_pin).await,
+        } => commands::approve(&client()?, &id, name, attributes, key, no_pin).await,
         Command::Refuse { id } => commands::refuse(&client()?, &id).await,
         Command::Register(register) => register.run(&client()?).await,
+        Command::Set(set) => set.run(&client()?).await,
         Command::Identifiers { json } => commands::identifiers(&client()?, json).await,
         Command::Forget { name, identifier } => {
             commands::forget(&client()?, name, identifier).await

@@ -36,7 +36,7 @@ pub(super) struct Serve {
     /// Days for which they are kept
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500), value_name = "DAYS")]
     audit_days: u32,
-    /// Seconds between an agent's heartbeats
+    /// Seconds between an agent's heartbeats, unless the device asks for others or `poseidon set` has named some
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=3600), value_name = "SECONDS")]
     heartbeat_seconds: u32,
     /// Agents that may be connected at a time

@@ -78,6 +78,8 @@ pub struct Identifier {
     pub created: f64,
     /// Given to its agents.
     pub attributes: BTreeMap<String, String>,
+    /// Seconds between their heartbeats, where an operator has set them.
+    pub heartbeat: Option<u32>,
 }
 
 /// One installation of Triton, as it was last seen.

@@ -31,6 +31,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0008-events.sql"),
     include_str!("../../migrations/0009-doors.sql"),
     include_str!("../../migrations/0010-audit.sql"),
+    include_str!("../../migrations/0011-heartbeat.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \
@@ -165,9 +166,9 @@ impl Store for Sqlite {
 
     fn load(&mut self) -> Result<Snapshot> {
         let device_keys = self.device_keys()?;
-        let mut statement = self
-            .db
-            .prepare("SELECT hash, name, refused, created, attributes FROM identifiers")?;
+        let mut statement = self.db.prepare(
+            "SELECT hash, name, refused, created, attributes, heartbeat FROM identifiers",
+        )?;
         let identifiers = statement
             .query_map([], |row| {
                 Ok(Identifier {
@@ -176,6 +177,7 @@ impl Store for Sqlite {
                     refused: row.get(2)?,
                     created: row.get(3)?,
                     attributes: serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default(),
+                    heartbeat: row.get(5)?,
                 })
             })?
             .collect::<rusqlite::Result<_>>()?;
@@ -217,15 +219,16 @@ impl Store for Sqlite {
             .map_err(|e| StoreError::Failed(e.to_string()))?;
         self.db
             .prepare_cached(
-                "INSERT INTO identifiers (hash, name, refused, created, attributes) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (hash) DO UPDATE SET name = ?2, refused = ?3, attributes = ?5",
+                "INSERT INTO identifiers (hash, name, refused, created, attributes, heartbeat) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (hash) DO UPDATE SET name = ?2, refused = ?3, attributes = ?5, heartbeat = ?6",
             )?
             .execute(params![
                 identifier.hash,
                 identifier.name,
                 identifier.refused,
                 identifier.created,
-                attributes
+                attributes,
+                identifier.heartbeat
             ])?;
         Ok(())
     }

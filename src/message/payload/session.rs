@@ -5,6 +5,10 @@ use crate::message::VERSION;
 use crate::message::sign::Proof;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+/// Seconds between heartbeats that either side may name.
+pub const HEARTBEAT_SECONDS: RangeInclusive<u32> = 1..=86_400;
 
 /// `hello`, agent to Poseidon: who connects.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +46,12 @@ pub struct Hello {
     /// Only a trial (`triton doctor`): it is welcomed and changes nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
+    /// Between heartbeats, where the device's own settings name it. A fraction is cut off.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "loose::whole"
+    )]
+    pub heartbeat_seconds: Option<u32>,
     pub labels: BTreeMap<String, String>,
     /// The device's key, by which this message is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
