@@ -6,6 +6,11 @@ pub(crate) const DAY: i64 = 86_400;
 /// Unix times of the years 0001 to 9999, which have four digits: what lies outside is shown as a number.
 const YEARS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
 
+/// Whether it lies in the years 1970 to 9999, which every SIEM can tell.
+pub fn is_common(time: f64) -> bool {
+    (0.0..YEARS.end as f64).contains(&time)
+}
+
 /// `2026-11-21T10:00:00Z`. A time beyond four-digit years stays a number.
 pub fn utc(time: f64) -> String {
     #[allow(

@@ -102,8 +102,9 @@ impl Metrics {
         if !(1.0..=LONGEST).contains(&ttl) {
             return invalid(format!("ttl goes from 1 to {LONGEST} seconds"));
         }
-        if value.is_some_and(|value| !value.is_finite()) {
-            return invalid("a value is a finite number".to_owned());
+        #[allow(clippy::cast_possible_truncation, reason = "Poseidon keeps no more")]
+        if value.is_some_and(|value| !(value as f32).is_finite()) {
+            return invalid("a value is a number from -3.4e38 to 3.4e38".to_owned());
         }
         let mut table = self.table();
         table.retain(|(_, until)| *until > now);
@@ -207,7 +208,9 @@ mod tests {
             (json!({"name": 1, "value": 1}), "name"),
             (json!({"name": "a"}), "value is missing"),
             (json!({"name": "a", "value": "x"}), "no number"),
-            (json!({"name": "a", "value": "inf"}), "finite"),
+            (json!({"name": "a", "value": "inf"}), "3.4e38"),
+            (json!({"name": "a", "value": 1e308}), "3.4e38"),
+            (json!({"name": "a", "value": -1e39}), "3.4e38"),
             (json!({"name": "a", "value": [1]}), "no number"),
             (json!({"name": "", "value": 1}), "1 to 64"),
             (json!({"name": "a b", "value": 1}), "1 to 64"),

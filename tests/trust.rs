@@ -139,7 +139,7 @@ fn a_stolen_identifier_gets_nowhere_and_a_new_key_gets_in_by_a_person_only() {
     .unwrap();
     let mut thief = thief;
     thief.start();
-    thief.wait_for_log("does not take this device");
+    thief.wait_for_log("'poseidon trust ls box' shows its key");
     let seen = poseidon.wait_for("box", "down");
     let refused = &seen["trust"]["untrusted"];
     let key = own(&thief)["device"]["keyId"].clone();

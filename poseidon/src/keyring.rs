@@ -42,6 +42,8 @@ struct Stored {
 #[derive(Debug)]
 pub struct Keyring {
     path: PathBuf,
+    /// It was made at this start.
+    is_new: bool,
     own: Mutex<Arc<Own>>,
 }
 
@@ -57,6 +59,7 @@ impl Keyring {
                 path.display()
             )
         };
+        let mut is_new = false;
         let own = match std::fs::read_to_string(&path) {
             Ok(text) => {
                 // The parser's words might hold a piece of the secret.
@@ -71,14 +74,31 @@ impl Keyring {
                 let keys = Vec::new();
                 let own = Own { key, keys };
                 store(&path, &own).map_err(|e| e.to_string())?;
+                is_new = true;
                 own
             }
             Err(e) => return Err(wrong(e.to_string())),
         };
         Ok(Self {
             path,
+            is_new,
             own: Mutex::new(Arc::new(own)),
         })
+    }
+
+    /// Says what it means that the key was made at this start, where devices of so many names are pinned.
+    pub fn tell_loss(&self, pinned: usize) {
+        if !self.is_new || pinned == 0 {
+            return;
+        }
+        log::error!(
+            "{} was missing, and Poseidon has a new key now: {}. Devices of {pinned} pinned {} refuse every command of it. \
+             If there is a copy of the file, stop Poseidon, put the copy in its place and start Poseidon again. If there is \
+             none, each of these devices needs 'triton trust reset', at the device",
+            self.path.display(),
+            self.own().key.public().id(),
+            if pinned == 1 { "name" } else { "names" }
+        );
     }
 
     /// The key that holds now.

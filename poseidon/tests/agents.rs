@@ -668,3 +668,37 @@ async fn a_state_that_is_too_large_is_refused_with_its_limit() {
     assert_eq!(error.code.as_str(), "too-large");
     assert!(error.message.contains("65536"), "{}", error.message);
 }
+
+#[tokio::test]
+async fn a_lost_key_of_poseidon_is_said_where_devices_are_pinned() {
+    let mut rig = daemon().await;
+    let key = rig.dir.path().join("data/poseidon-key");
+    let lost = |log: &str| {
+        log.matches("was missing, and Poseidon has a new key")
+            .count()
+    };
+    // Nobody has pinned the first, and nobody this one.
+    rig.register("box").await;
+    std::fs::remove_file(&key).unwrap();
+    rig.kill().await;
+    assert_eq!(lost(&rig.log()), 0, "{}", rig.log());
+    let db = rusqlite::Connection::open(rig.dir.path().join("data/poseidon.db")).unwrap();
+    let public = format!("{}=", "A".repeat(43));
+    let row = (poseidon::agents::hash(IDENTIFIER), public);
+    db.execute("INSERT INTO device_keys VALUES (?1, '', ?2, 1.0)", row)
+        .unwrap();
+    drop(db);
+    rig.kill().await;
+    assert_eq!(lost(&rig.log()), 0, "{}", rig.log());
+    std::fs::remove_file(&key).unwrap();
+    rig.kill().await;
+    let (log, own) = (rig.log(), rig.client.get::<Value>("/trust").await.unwrap());
+    let id = own["poseidon"]["keyId"].as_str().unwrap();
+    assert_eq!(lost(&log), 1, "{log}");
+    for part in ["ERROR", id, "1 pinned name ", "'triton trust reset'"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    // It is the key from now on.
+    rig.kill().await;
+    assert_eq!(lost(&rig.log()), 1, "{}", rig.log());
+}

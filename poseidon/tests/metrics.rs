@@ -81,6 +81,11 @@ async fn heartbeats_are_live_and_plotted_with_what_plugins_add() {
         ))
         .await;
     agent.expect(payload::ERROR).await;
+    // What no number of seven digits holds is passed over, and spoils nothing.
+    send(&mut agent, json!({"metrics": [{"name": "queue", "value": 1e39, "unit": "mails"}, {"name": "vast", "value": -1e308}]})).await;
+    let answer = metrics(&rig, "box/metrics").await;
+    assert_eq!(series(&answer, "queue")["points"][0][1], 8.0);
+    assert_eq!(series(&answer, "vast"), &Value::Null);
     // It is written at the server's end.
     drop(agent);
     rig.restart().await;

@@ -123,7 +123,7 @@ async fn events_go_in_order_and_from_the_cursor_after_a_restart() {
         (&state["target"], &state["error"]),
         (&json!(target), &Value::Null)
     );
-    // Poseidon stops; another one goes on behind what was sent.
+    // Poseidon stops; another one goes on, and what was sent a short time ago comes again.
     drop(agent);
     let Rig { server, dir, .. } = rig;
     server.unwrap().stop().await;
@@ -132,7 +132,74 @@ async fn events_go_in_order_and_from_the_cursor_after_a_restart() {
     let (mut agent, _) = rig.journaled("i1", "j1").await;
     report(&mut agent, 701, 703, 0).await;
     let (mut stream, _) = within(listener.accept()).await.unwrap();
-    assert_eq!(numbers(&mut stream, 703).await, [701, 702, 703]);
+    let again = numbers(&mut stream, 703).await;
+    let first = again[0];
+    assert_eq!(again, (first..=703).collect::<Vec<_>>());
+    let state = until(&rig, "all is sent", |state| state["waiting"] == 0).await;
+    assert_eq!(state["sent"], 703, "each is counted once");
+}
+
+#[tokio::test]
+async fn what_a_siem_had_not_read_when_both_died_comes_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    let mut rig = daemon_with(&["--siem", &target]).await;
+    rig.register("box").await;
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    let (unread, _) = within(listener.accept()).await.unwrap();
+    report(&mut agent, 1, 5, 0).await;
+    until(&rig, "the kernel has it", |state| state["sentThrough"] == 5).await;
+    // Poseidon goes, and so does the SIEM, which has read nothing.
+    rig.kill().await;
+    drop(unread);
+    let (mut stream, _) = within(listener.accept()).await.unwrap();
+    assert_eq!(numbers(&mut stream, 5).await, [1, 2, 3, 4, 5]);
+    // Later it has surely read them: they do not come at each start.
+    let db = rusqlite::Connection::open(rig.dir.path().join("data/poseidon.db")).unwrap();
+    let resend = || {
+        let row = db.query_row("SELECT resend_after FROM event_state", [], |row| {
+            row.get::<_, i64>(0)
+        });
+        row.unwrap_or(0)
+    };
+    assert_eq!(resend(), 0);
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    eventually("half a minute is over", async || {
+        (resend() == 5).then_some(())
+    })
+    .await;
+    rig.kill().await;
+    drop(stream);
+    let (mut stream, _) = within(listener.accept()).await.unwrap();
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    report(&mut agent, 6, 6, 0).await;
+    assert_eq!(numbers(&mut stream, 6).await, [6]);
+}
+
+#[tokio::test]
+async fn each_break_is_in_the_log() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    let rig = daemon_with(&["--siem", &target]).await;
+    for breaks in 1..=3 {
+        let (stream, _) = within(listener.accept()).await.unwrap();
+        drop(stream);
+        eventually("it is said", async || {
+            let said = rig
+                .log()
+                .matches("events wait here, and do not go to")
+                .count();
+            (said == breaks).then_some(())
+        })
+        .await;
+    }
+    // Attempts that fail are not said each time.
+    drop(listener);
+    let failed = async || (state(&rig).await["error"].as_str()?.contains("refused")).then_some(());
+    eventually("an attempt fails", failed).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let log = rig.log();
+    assert_eq!(log.matches("events wait here").count(), 3, "{log}");
 }
 
 #[tokio::test]

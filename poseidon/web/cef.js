@@ -168,8 +168,9 @@ async function loadOlder() {
 async function loadState() {
   try {
     const state = object(await call("GET", "/cef/state"));
-    text(byId("events-kept"), `${bytes(state.bytes)} of ${bytes(state.limitBytes)} kept`);
-    sayForwarding(state.forwarding === null ? null : object(state.forwarding));
+    // Who sees some devices only is told nothing of all.
+    text(byId("events-kept"), state.bytes === undefined ? "" : `${bytes(state.bytes)} of ${bytes(state.limitBytes)} kept`);
+    sayForwarding((state.forwarding ?? null) === null ? null : object(state.forwarding));
   } catch {
     // The page says elsewhere that Poseidon is away.
   }

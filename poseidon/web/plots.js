@@ -64,7 +64,9 @@ function render() {
     attribute(name, "title", plain(series.name, 100));
     text(last, said(values.at(-1), series.unit));
     // A share is seen against the whole, anything else against what it was.
-    const [low, high] = series.unit === "share" ? [0, Math.max(1, most)] : [least, most > least ? most : least + 1];
+    // Beside a large constant value 1 is nothing.
+    const [low, high] =
+      series.unit === "share" ? [0, Math.max(1, most)] : [least, most > least ? most : least + Math.max(1, Math.abs(least))];
     draw(plot, points, low, high);
     text(range, `${said(least, series.unit)} – ${said(most, series.unit)}`);
   });

@@ -7,6 +7,8 @@ use crate::dates::{self, DAY};
 const HOST_LIMIT: usize = 255;
 /// The highest priority: facility 23, severity 7.
 const HIGHEST_PRI: u8 = 191;
+/// Years on either side of now, one of which has a 29th of February: a century may have none.
+const LEAP_YEARS: i64 = 8;
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
@@ -20,9 +22,18 @@ pub struct Prefix<'a> {
     pub host: Option<&'a str>,
 }
 
-/// Where the event begins in a line; `None` where there is none.
+/// Where the event begins in a line; `None` where there is none. In the structured data of RFC 5424 stands what others
+/// have said, such as a user's name: that is no event.
 pub fn find(line: &str) -> Option<usize> {
-    let mut from = 0;
+    let at = mark(line, 0)?;
+    match structured_data(line) {
+        Some((begin, end)) if (begin..end).contains(&at) => mark(line, end),
+        _ => Some(at),
+    }
+}
+
+/// The next [`MARK`] with a version behind it.
+fn mark(line: &str, mut from: usize) -> Option<usize> {
     while let Some(at) = line[from..].find(MARK) {
         from += at + MARK.len();
         if line.as_bytes().get(from).is_some_and(u8::is_ascii_digit) {
@@ -30,6 +41,44 @@ pub fn find(line: &str) -> Option<usize> {
         }
     }
     None
+}
+
+/// Where the structured data of a message of RFC 5424 begins and ends.
+fn structured_data(line: &str) -> Option<(usize, usize)> {
+    let text = match line.strip_prefix('<') {
+        Some(rest) => priority(rest)?,
+        None => line,
+    };
+    let text = text.strip_prefix("1 ")?;
+    rfc5424(text)?;
+    // Time, host, program, process and kind are a word each.
+    let data = text.splitn(6, ' ').nth(5)?;
+    let mut rest = data;
+    while let Some(element) = rest.strip_prefix('[') {
+        rest = behind_element(element)?;
+    }
+    let whole = rest.is_empty() || rest.starts_with(' ');
+    whole.then(|| (line.len() - data.len(), line.len() - rest.len()))
+}
+
+/// What follows an element `[ID NAME="VALUE" …]`, of which the first bracket is taken off.
+fn behind_element(text: &str) -> Option<&str> {
+    let mut rest = behind_name(text)?;
+    while let Some(parameter) = rest.strip_prefix(' ') {
+        let value = behind_name(parameter)?.strip_prefix("=\"")?;
+        let bytes = value.as_bytes();
+        let mut at = 0;
+        while *bytes.get(at)? != b'"' {
+            at += 1 + usize::from(bytes[at] == b'\\');
+        }
+        rest = &value[at + 1..];
+    }
+    rest.strip_prefix(']')
+}
+
+fn behind_name(text: &str) -> Option<&str> {
+    let end = text.find(|c: char| !c.is_ascii_graphic() || matches!(c, '=' | ']' | '"'))?;
+    (end > 0).then(|| &text[end..])
 }
 
 /// Takes the prefix off: what it says, and the event. RFC 3164 tells neither year nor zone: the year is the one that is
@@ -154,13 +203,13 @@ fn date(year: i64, month: i64, day: i64, clock: f64, offset: i64) -> Option<f64>
     exists.then(|| (days * DAY - offset) as f64 + clock)
 }
 
-/// The one of three years that is nearest to `now`: a line of New Year's Eve may come in January, and one of a clock
-/// that is ahead in December.
+/// The one that is nearest to `now`: a line of New Year's Eve may come in January, and one of a clock that is ahead in
+/// December.
 fn nearest(now: f64, at: impl Fn(i64) -> Option<f64>) -> Option<f64> {
     #[allow(clippy::cast_possible_truncation, reason = "a day of the calendar")]
     let this = dates::civil((now / DAY as f64).floor().clamp(-1e6, 1e7) as i64).0;
     let mut best: Option<f64> = None;
-    for year in [this, this - 1, this + 1] {
+    for year in this - LEAP_YEARS..=this + LEAP_YEARS {
         if let Some(time) = at(year)
             && best.is_none_or(|best| (time - now).abs() < (best - now).abs())
         {

@@ -436,7 +436,7 @@ fn prefixes_give_time_and_host() {
         "Nov 111 09:00:00 x ",
         "2026-11-21T09:00:00 x ",
         "2026-13-21T09:00:00Z x ",
-        "Feb 29 00:00:00 x ",
+        "Feb 30 00:00:00 x ",
     ] {
         let said = read(prefix, 0).expect_err(prefix);
         assert!(said.starts_with("at byte 0: "), "{prefix}: {said}");
@@ -445,6 +445,54 @@ fn prefixes_give_time_and_host() {
     // A tag like the mark is none.
     let (_, rest) = syslog::split("<1>Nov 1 09:00:00 x CEF: CEF:0|a", NOW, 0).unwrap();
     assert_eq!(rest, "CEF:0|a");
+}
+
+#[test]
+fn structured_data_is_no_event() {
+    let begins = |line: &str| syslog::find(line).map(|at| line[at..].to_owned());
+    let genuine = "CEF:0|genuine|b|c|d|e|5|";
+    for data in [
+        r#"[x user="CEF:0|forged|f|f|f|f|10|a=b"]"#,
+        r#"[x@1 a="" user="\"] CEF:0|forged|f|f|f|f|10|\\"]"#,
+        r#"[x a="]\]" b="ü CEF:1|forged"][y][z CEF:="0 CEF:0|forged|"]"#,
+        "[CEF:0|forged]",
+        "-",
+    ] {
+        for head in ["<34>1 2026-11-22T10:00:00Z h app - -", "1 - - - - -"] {
+            let line = format!("{head} {data} {genuine}");
+            assert_eq!(begins(&line).as_deref(), Some(genuine), "{line}");
+            let (prefix, event) = syslog::split(&line, NOW, 0).unwrap();
+            assert_eq!(
+                (prefix.host.is_some(), event),
+                (head.contains('h'), genuine)
+            );
+            let line = format!("{head} {data} no event");
+            assert_eq!(begins(&line), None, "{line}");
+            assert_eq!(begins(&format!("{head} {data}")), None, "{line}");
+        }
+    }
+    // What is no RFC 5424 has the first.
+    let first = r#"CEF:0|first|b|c|d|e|5|msg="] CEF:0|second|b|c|d|e|5|"#;
+    for head in [
+        "<34>1 2026-11-22T10:00:00Z h app - - [x user=",
+        "<34>1 2026-11-22T10:00:00Z h app - - [x user\"",
+        "<34>1 2026-11-22T10:00:00Z h app - - [",
+        "<34>1 2026-11-22T10:00:00Z h app - - [x]",
+        "<34>1 2026-11-22T10:00:00Z h app - - [x  user=\"",
+        // Vendors leave words out.
+        "<34>1 2026-11-22T10:00:00Z h ",
+        "<34>1 2026-11-22T10:00:00Z h app ",
+        "<34>Nov 22 10:00:00 h app - [x user=\"",
+        "<34>2 2026-11-22T10:00:00Z h app - - [x user=\"",
+        "<34>1 yesterday h app - - [x user=\"",
+    ] {
+        let line = format!("{head}{first}");
+        assert_eq!(begins(&line).as_deref(), Some(first), "{line}");
+    }
+    assert_eq!(
+        begins("<34>1 - h app - - [x y=\"CEF:0|a|\\").as_deref(),
+        Some("CEF:0|a|\\")
+    );
 }
 
 #[test]
@@ -471,6 +519,15 @@ fn the_year_is_guessed_over_new_year() {
         at("Feb 29 12:00:00", "2029-01-01T00:00:00Z"),
         "2028-02-29T12:00:00Z"
     );
+    // None of the three nearest years has one.
+    assert_eq!(
+        at("Feb 29 12:00:00", "2026-11-22T00:00:00Z"),
+        "2028-02-29T12:00:00Z"
+    );
+    assert_eq!(
+        at("Feb 29 12:00:00", "2099-12-01T00:00:00Z"),
+        "2096-02-29T12:00:00Z"
+    );
     // A router that lives in 1970.
     assert_eq!(
         at("Jan  1 00:00:05", "1970-01-01T00:00:09Z"),
@@ -486,6 +543,8 @@ fn a_long_line_takes_one_pass() {
         let _ = parse(&line);
         let _ = syslog::split(&line, NOW, 0);
         let _ = syslog::split(&piece.repeat(1 << 20), NOW, 0);
+        let data = format!("1 - - - - - [x y=\"CEF:0{}", piece.repeat(1 << 20));
+        let _ = syslog::split(&data, NOW, 0);
     }
 }
 
@@ -537,7 +596,7 @@ proptest! {
     }
 
     #[test]
-    fn no_line_makes_it_panic(line in r"(CEF:[01]\||<13>|Nov 21 |[a-z0-9|\\= :]|\PC){0,40}") {
+    fn no_line_makes_it_panic(line in r#"(<13>1 - - - - - \[x y=")?(CEF:[01]\||<13>|Nov 21 |\[x y="|[a-z0-9|\\= :\["\]]|\PC){0,40}"#) {
         let _ = syslog::split(&line, NOW, 0);
         let prefixed = format!("CEF:0|a|b|c|d|e|5|{line}");
         for line in [&line, &prefixed] {

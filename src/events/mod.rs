@@ -15,6 +15,7 @@ mod positions;
 mod tests;
 
 use crate::cef::{self, syslog};
+use crate::dates;
 use crate::journal::Journal;
 use crate::message::Message;
 use crate::message::payload::{self, Error, ErrorCode};
@@ -164,8 +165,10 @@ impl Events {
             );
             return Err(Error::new(ErrorCode::TooLarge, message));
         }
-        if event.time.is_some_and(|time| !time.is_finite()) {
-            return Err(invalid("time must be a Unix time".to_owned()));
+        if event.time.is_some_and(|time| !dates::is_common(time)) {
+            return Err(invalid(
+                "time must be a Unix time of the years 1970 to 9999".to_owned(),
+            ));
         }
         let is_host = |host: &String| {
             (1..=HOST_LIMIT).contains(&host.len()) && !host.chars().any(char::is_control)
@@ -185,7 +188,8 @@ impl Events {
         })?;
         let said = event.host.as_deref().or(prefix.host).or(away);
         let host = said.map(str::to_owned).or_else(sysinfo::System::host_name);
-        let time = event.time.or(prefix.time).unwrap_or(now);
+        let said = prefix.time.filter(|time| dates::is_common(*time));
+        let time = event.time.or(said).unwrap_or(now);
         let data = json!({ "host": host, "source": source, "cef": line });
         Ok((time, data.to_string()))
     }

@@ -162,6 +162,21 @@ fn what_is_wrong_is_said_and_where() {
             "Unix time",
         ),
         (
+            r#"{"cef":"CEF:0|a|b|c|d|e|5|","time":1e300}"#,
+            ErrorCode::Invalid,
+            "1970 to 9999",
+        ),
+        (
+            r#"{"cef":"CEF:0|a|b|c|d|e|5|","time":-1}"#,
+            ErrorCode::Invalid,
+            "1970 to 9999",
+        ),
+        (
+            r#"{"cef":"CEF:0|a|b|c|d|e|5|","time":253402300800}"#,
+            ErrorCode::Invalid,
+            "1970 to 9999",
+        ),
+        (
             r#"{"cef":"CEF:0|a|b|c|d|e|5|","host":""}"#,
             ErrorCode::Invalid,
             "host has 1 to 255",
@@ -186,6 +201,22 @@ fn what_is_wrong_is_said_and_where() {
         assert!(error.message.contains(part), "{asked}: {error:?}");
     }
     assert_eq!(stage.names(), [""; 0]);
+}
+
+#[test]
+fn a_prefix_of_a_time_before_1970_tells_none() {
+    let stage = stage();
+    let asked = [
+        json!({"cef": format!("<13>1 1969-12-31T23:59:59Z fw01 - - - - {}", line("a"))}),
+        json!({"cef": line("b"), "time": 253_402_300_799.5}),
+    ];
+    for asked in asked {
+        assert_eq!(stage.ask(&asked.to_string()).kind, payload::RESULT);
+    }
+    let stored = stage.stored();
+    assert!((stored[0].0 - clock::now()).abs() < 60.0);
+    assert_eq!(stored[0].1["host"], "fw01");
+    assert!((stored[1].0 - 253_402_300_799.5).abs() < 0.1);
 }
 
 #[test]

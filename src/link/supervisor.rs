@@ -221,7 +221,8 @@ fn report(error: &ConnectError, settings: &LinkSettings) {
 
 fn untrusted(parts: &Parts, reason: &str) -> String {
     let own = parts.trust.device_id();
-    let reason = reason.escape_debug();
+    // Its quotes are part of a command that people copy.
+    let reason = reason.replace(char::is_control, "\u{FFFD}");
     match own {
         Some(own) => format!(
             "Poseidon does not take this device by its key: {reason}; if it should, there: 'poseidon trust accept NAME {own}'"

@@ -203,8 +203,12 @@ fn view<'a>(app: &App, found: &'a Found) -> EventView<'a> {
     }
 }
 
-pub(super) async fn state(State(app): Shared) -> Answer {
+pub(super) async fn state(State(app): Shared, who: Who) -> Answer {
     let stored = app.db.call(|store| store.event_state()).await?;
+    if !who.scope().is_all() {
+        // The rest is about all devices; from here on it follows what comes of its own.
+        return Ok(json(&value!({ "newest": stored.newest, "time": now() })));
+    }
     let forwarding = app.settings.siem.as_ref().map(|siem| {
         let state = app.cef.forwarding.get();
         let oldest = stored.oldest.max(1);

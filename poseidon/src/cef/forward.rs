@@ -1,7 +1,8 @@
 //! Handing events on to a SIEM: in the order of their arrival, at least once, from a cursor that survives restarts.
 //!
 //! The cursor moves when the other side's kernel has acknowledged everything. What its program has not read when it dies is
-//! lost with it, so what was sent within the last half minute before a break is sent again, up to a bound.
+//! lost with it, so what was sent within the last half minute before a break is sent again, up to a bound. A start is a break
+//! as well: both may have gone down together.
 
 use super::connect::Connection;
 pub use super::connect::Target;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_rustls::TlsConnector;
 
 /// Events that are sent at a time, and rows that are looked through for them.
@@ -29,6 +30,8 @@ const OVERLAP_GROUPS: usize = 20;
 /// Pauses between attempts, in seconds. A connection that stood for a minute begins anew with the first.
 const PAUSES: [u64; 7] = [1, 2, 5, 10, 20, 40, 60];
 const STOOD: Duration = Duration::from_mins(1);
+/// How often the log says that events still wait.
+const REMIND: Duration = Duration::from_hours(1);
 /// The store is asked again after this time, where it failed.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -95,6 +98,8 @@ struct Forwarder {
     at: u64,
     /// The stored cursor.
     confirmed: u64,
+    /// What is stored with it: behind this row the next start sends again.
+    resend_after: u64,
     /// Where groups began that were delivered a short time ago.
     recent: VecDeque<(Instant, u64)>,
 }
@@ -109,6 +114,7 @@ pub async fn run(app: Arc<App>, settings: Settings, tls: Option<TlsConnector>) {
         tls,
         at: 0,
         confirmed: 0,
+        resend_after: 0,
         recent: VecDeque::new(),
     };
     tokio::select! {
@@ -119,17 +125,20 @@ pub async fn run(app: Arc<App>, settings: Settings, tls: Option<TlsConnector>) {
 
 impl Forwarder {
     async fn run(mut self) {
-        self.at = loop {
+        let state = loop {
             match self.app.db.call(|store| store.event_state()).await {
-                Ok(state) => break state.sent_through.min(state.newest),
+                Ok(state) => break state,
                 Err(e) => {
                     log::error!("events are not forwarded yet: {e}");
                     sleep(STORE_PAUSE).await;
                 }
             }
         };
-        self.confirmed = self.at;
+        self.confirmed = state.sent_through.min(state.newest);
+        self.resend_after = state.resend_after.min(self.confirmed);
+        self.at = self.resend_after;
         let mut failures = 0;
+        let mut warned: Option<Instant> = None;
         let mut error = None;
         loop {
             self.app
@@ -142,6 +151,7 @@ impl Forwarder {
                     let began = Instant::now();
                     self.app.cef.forwarding.set("connected", None, None);
                     log::info!("events go to {}", self.settings.target);
+                    warned = None;
                     let reason = self.serve(&mut connection).await;
                     connection.close().await;
                     self.rewind();
@@ -155,7 +165,8 @@ impl Forwarder {
             let pause = Duration::from_secs(PAUSES[failures]);
             // Half of it at random: several Poseidons may have one SIEM.
             let pause = pause.mul_f64(0.5 + 0.5 * chance());
-            if failures == 0 {
+            if warned.is_none_or(|warned| warned.elapsed() >= REMIND) {
+                warned = Some(Instant::now());
                 log::warn!(
                     "events wait here, and do not go to {}: {reason}",
                     self.settings.target
@@ -176,11 +187,16 @@ impl Forwarder {
         loop {
             let newest = *self.newest.borrow_and_update();
             if self.at >= newest {
+                let read = self
+                    .recent
+                    .back()
+                    .map_or_else(Instant::now, |last| last.0 + OVERLAP);
                 tokio::select! {
                     changed = self.newest.changed() => if changed.is_err() {
                         return "the server stops".to_owned();
                     },
                     reason = connection.ended() => return reason,
+                    () = sleep_until(read), if self.resend_after < self.at => self.store(0, self.at).await,
                 }
                 continue;
             }
@@ -239,11 +255,11 @@ impl Forwarder {
     async fn delivered(&mut self, row: u64, sent: &[Found]) {
         if !sent.is_empty() {
             self.recent.push_back((Instant::now(), self.at));
-            self.recent.retain(|(when, _)| when.elapsed() <= OVERLAP);
             if self.recent.len() > OVERLAP_GROUPS {
                 self.recent.pop_front();
             }
         }
+        self.recent.retain(|(when, _)| when.elapsed() <= OVERLAP);
         self.at = row;
         // What was sent again is not counted again.
         let more = sent.iter().filter(|one| one.row > self.confirmed).count() as u64;
@@ -251,7 +267,18 @@ impl Forwarder {
             return;
         }
         self.confirmed = row;
-        let stored = self.app.db.call(move |store| store.events_sent(row, more));
+        let resend_after = self.recent.front().map_or(row, |(_, at)| *at);
+        self.store(more, resend_after).await;
+    }
+
+    /// Stores the cursor.
+    async fn store(&mut self, more: u64, resend_after: u64) {
+        self.resend_after = resend_after;
+        let through = self.confirmed;
+        let stored = self
+            .app
+            .db
+            .call(move |store| store.events_sent(through, more, resend_after));
         if let Err(e) = stored.await {
             log::error!(
                 "how far the SIEM has the events is not stored, so some may go to it again: {e}"

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use triton::dates::is_common;
 
 /// Most of a line that is kept. An agent takes none of more than 16 KiB.
 pub const LINE_BYTES: usize = 64 << 10;
@@ -79,8 +80,9 @@ impl Events {
             let id = id
                 .filter(|id| *id <= last_sequence)
                 .ok_or_else(|| format!("{} is no sequence", event["sequence"]))?;
-            let time = event["time"].as_f64();
-            let stored = event["stored"].as_f64().or(time).unwrap_or(now);
+            let time = |field| event[field].as_f64().filter(|time| is_common(*time));
+            let (time, stored) = (time("time"), time("stored"));
+            let stored = stored.or(time).unwrap_or(now);
             let data = json!({"host": event["host"].take(), "source": event["source"].take(), "cef": event["cef"].take()});
             Ok(Record {
                 id,
@@ -270,11 +272,14 @@ mod tests {
                 .into_records(99.0, 1000)
         };
         let read = records(
-            json!([{"sequence": 5}, {"sequence": 6, "time": "x", "stored": 4.0, "cef": []}]),
+            json!([{"sequence": 5}, {"sequence": 6, "time": "x", "stored": 4.0, "cef": []},
+                {"sequence": 7, "time": 1e300, "stored": -1.0}, {"sequence": 8, "time": -0.5, "stored": 4.0}]),
         )
         .unwrap();
         assert_eq!((read[0].id, read[0].etime, read[0].ctime), (5, 99.0, 99.0));
         assert_eq!((read[1].id, read[1].etime, read[1].ctime), (6, 4.0, 4.0));
+        assert_eq!((read[2].id, read[2].etime, read[2].ctime), (7, 99.0, 99.0));
+        assert_eq!((read[3].id, read[3].etime, read[3].ctime), (8, 4.0, 4.0));
         for bad in [
             json!([{}]),
             json!([7]),

@@ -60,9 +60,9 @@ fn severity(severity: Option<u8>) -> u8 {
     }
 }
 
-/// With milliseconds; a dash where the date has no four digits for its year.
+/// With milliseconds; a dash where an older Poseidon stored what is no date.
 fn time(time: f64) -> String {
-    if !(0.0..253_402_300_799.0).contains(&time) {
+    if !triton::dates::is_common(time) {
         return "-".to_owned();
     }
     let whole = triton::dates::utc(time.floor());

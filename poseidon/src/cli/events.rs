@@ -200,6 +200,11 @@ async fn forwarding(client: &Client, json: bool) -> Result<ExitCode, String> {
         println!("{state}");
         return Ok(ExitCode::SUCCESS);
     }
+    if state["bytes"].is_null() {
+        return Err(
+            "this token is for some devices only, and --forwarding is about all".to_owned(),
+        );
+    }
     println!(
         "kept          {} of {}, up to event {}; {} pruned",
         bytes(&state["bytes"]),

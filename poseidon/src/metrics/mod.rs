@@ -301,11 +301,11 @@ fn averaged(fine: &All, offset: i64) -> All {
         .collect()
 }
 
-/// NaN where nothing is known.
+/// NaN where nothing is known. An older Poseidon may have stored what is infinite.
 fn average(points: &[f32]) -> f32 {
     let (sum, count) = points
         .iter()
-        .filter(|point| !point.is_nan())
+        .filter(|point| point.is_finite())
         .fold((0.0, 0.0), |(sum, count), point| {
             (sum + f64::from(*point), count + 1.0)
         });
@@ -360,7 +360,7 @@ pub async fn lines(
             let Gathered { unit, points } = gathered.entry(name).or_default();
             *unit = series.unit;
             for (at, value) in (start..).step_by(width as usize).zip(series.points) {
-                if !value.is_nan() && (from..=until).contains(&at) {
+                if value.is_finite() && (from..=until).contains(&at) {
                     let (sum, count) = points.entry(at.div_euclid(step) * step).or_default();
                     *sum += f64::from(value);
                     *count += 1;

@@ -33,7 +33,9 @@ pub struct Counters {
 pub fn read(health: &Map<String, Value>, at: f64, counters: &mut Counters) -> Vec<Reading> {
     let mut found = Vec::new();
     let mut push = |name: String, unit: &str, value: Option<f64>| {
-        if let Some(value) = value.filter(|value| value.is_finite()) {
+        // What is kept has seven digits.
+        #[allow(clippy::cast_possible_truncation)]
+        if let Some(value) = value.filter(|value| (*value as f32).is_finite()) {
             let unit = unit.to_owned();
             found.push(Reading { name, unit, value });
         }
@@ -171,7 +173,8 @@ mod tests {
                 "temperatures": [{"label": "cpu", "celsius": 51.5}, {"label": "", "celsius": 1}],
                 "fileSystems": [{"mount": "/overlay", "spaceUsed": 30, "spaceAvailable": 10}, {"mount": "/x"}],
                 "interfaces": [{"name": "eth0", "rxBytes": rx, "txBytes": 5}],
-                "metrics": [{"name": "queue/mail", "value": 7, "unit": "mails"}, {"name": "a b", "value": 1}, {"name": "none", "value": null}],
+                "metrics": [{"name": "queue/mail", "value": 7, "unit": "mails"}, {"name": "a b", "value": 1}, {"name": "none", "value": null},
+                    {"name": "vast", "value": 1e39}, {"name": "low", "value": -1e308}],
             })
         };
         let of = |list: &[(String, String, f64)], name: &str| {

@@ -36,6 +36,7 @@ use data::DataDir;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use limits::{Attempts, Peer, Tls};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -221,7 +222,6 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
     raise_descriptor_limit();
     let data = DataDir::open(&settings.data)?;
     let token = data.admin_token()?;
-    let keyring = Keyring::open(data.path())?;
     let listener = listen(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
     let address = listener
         .local_addr()
@@ -241,6 +241,13 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
     let failed = |e: String| format!("cannot use the store {}: {e}", path.display());
     let mut store = Sqlite::open(&path).map_err(|e| failed(e.to_string()))?;
     let mut snapshot = store.load().map_err(|e| failed(e.to_string()))?;
+    let keyring = Keyring::open(data.path())?;
+    let pins = snapshot
+        .device_keys
+        .iter()
+        .filter(|key| key.instance.is_empty());
+    let pinned: HashSet<&str> = pins.map(|key| key.identifier.as_str()).collect();
+    keyring.tell_loss(pinned.len());
     let open_jobs = std::mem::take(&mut snapshot.open_jobs);
     let open_batches = store.open_batches().map_err(|e| failed(e.to_string()))?;
     let newest = store

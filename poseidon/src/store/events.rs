@@ -124,6 +124,8 @@ pub struct EventState {
     pub pruned_unsent: u64,
     /// The SIEM has everything up to this row.
     pub sent_through: u64,
+    /// What is behind this row it may not have read.
+    pub resend_after: u64,
     /// Events that were sent to it.
     pub sent: u64,
 }
@@ -136,8 +138,9 @@ pub trait EventStore {
     fn event_state(&mut self) -> Result<EventState>;
     /// When the event of the oldest row at or above this one was received.
     fn event_received(&mut self, row: u64) -> Result<Option<f64>>;
-    /// The SIEM has everything up to this row, `more` events of it were sent since the last time.
-    fn events_sent(&mut self, through: u64, more: u64) -> Result<()>;
+    /// The SIEM has everything up to this row, `more` events of it were sent since the last time; behind `resend_after` it
+    /// gets them again after a start.
+    fn events_sent(&mut self, through: u64, more: u64, resend_after: u64) -> Result<()>;
     /// Deletes the oldest events while more than `keep` bytes are stored, at most so many at a time; `owed` says that they
     /// are owed to a SIEM. Returns how many, and how many of these the SIEM did not have.
     fn prune_events(&mut self, keep: u64, at_most: u32, owed: bool) -> Result<(u64, u64)>;

@@ -32,6 +32,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0009-doors.sql"),
     include_str!("../../migrations/0010-audit.sql"),
     include_str!("../../migrations/0011-heartbeat.sql"),
+    include_str!("../../migrations/0012-resend.sql"),
 ];
 
 const JOB_COLUMNS: &str = "token, identifier, instance, agent, state, created, request, result, error, stdout_bytes, stderr_bytes, \

@@ -34,6 +34,9 @@ pub fn poseidon(arguments: &[&str]) -> Command {
     command
 }
 
+/// File with what such processes say.
+const LOG: &str = "poseidon.log";
+
 /// `poseidon serve` as a process.
 pub struct Daemon {
     pub url: String,
@@ -45,10 +48,15 @@ pub struct Daemon {
 impl Daemon {
     async fn start(dir: &Path, more: Vec<String>) -> (Self, Client) {
         let data = dir.join("data");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join(LOG))
+            .unwrap();
         let mut child = poseidon(&["serve", "--listen", "127.0.0.1:0"])
             .args(&more)
             .env("POSEIDON_DATA", &data)
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -134,6 +142,11 @@ impl Rig {
         let (daemon, client) = Daemon::start(self.dir.path(), daemon.more).await;
         self.client = client;
         self.daemon = Some(daemon);
+    }
+
+    /// What the server, which is a process, has said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join(LOG)).unwrap()
     }
 
     pub async fn restart(&mut self) {

@@ -150,6 +150,20 @@ async fn what_is_outside_is_as_if_it_were_not_there() {
         1
     );
     op.put::<Value>("/data/gate-1/key", "x").await.unwrap();
+
+    // Where events go, and how many there are, is about all devices; a reader starts behind the newest.
+    let state = get("/cef/state").await;
+    let fields: Vec<_> = state.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["newest", "time"], "{state}");
+    let all: Value = rig.client.get("/cef/state").await.unwrap();
+    assert!(all["limitBytes"].is_u64(), "{all}");
+    let output = poseidon(&["events", "--forwarding", "--url", rig.url()])
+        .env("POSEIDON_TOKEN", &key)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("for some devices only"), "{said}");
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ fn plots_what_heartbeats_said() {
     let world = world!();
     let browser = &world.browser;
     let mut beat = health(12, 40, 30);
-    beat["metrics"] = json!([{"name": "queue/mail", "value": 7.5, "unit": "<b>"}]);
+    beat["metrics"] = json!([{"name": "queue/mail", "value": 7.5, "unit": "<b>"}, {"name": "vast", "value": 1e30}]);
     let device = world.device(1, "gate-lyon", "gate", &beat);
     let app = world.server.as_ref().expect("it runs").app().clone();
     let key = poseidon::agents::Key {
@@ -138,6 +138,10 @@ fn plots_what_heartbeats_said() {
         "each minute has its point",
         &format!("({path}.match(/L/g) ?? []).length > 30"),
     );
+    // One that stays the same is a line, however large it is.
+    let vast = "[...document.querySelectorAll('.plot')].find((p) => p.textContent.includes('vast')).querySelector('path').getAttribute('d')";
+    let drawn = browser.eval(&format!("{vast}.length > 100 && !{vast}.includes('NaN')"));
+    assert_eq!(drawn, json!(true));
     // Over the gap there is no line.
     let pieces = browser.eval(&format!("({path}.match(/M/g) ?? []).length"));
     assert!(pieces.as_u64().expect("a number") >= 2, "{pieces}");

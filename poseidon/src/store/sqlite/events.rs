@@ -95,7 +95,7 @@ impl EventStore for Sqlite {
             .prepare_cached(
                 "SELECT bytes, coalesce((SELECT min(row) FROM events), 0),
                  coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0),
-                 pruned, pruned_unsent, sent_through, sent FROM event_state",
+                 pruned, pruned_unsent, sent_through, resend_after, sent FROM event_state",
             )?
             .query_row([], |row| {
                 Ok(EventState {
@@ -105,7 +105,8 @@ impl EventStore for Sqlite {
                     pruned: unsigned(row, 3)?,
                     pruned_unsent: unsigned(row, 4)?,
                     sent_through: unsigned(row, 5)?,
-                    sent: unsigned(row, 6)?,
+                    resend_after: unsigned(row, 6)?,
+                    sent: unsigned(row, 7)?,
                 })
             })?)
     }
@@ -118,12 +119,12 @@ impl EventStore for Sqlite {
             .optional()?)
     }
 
-    fn events_sent(&mut self, through: u64, more: u64) -> Result<()> {
+    fn events_sent(&mut self, through: u64, more: u64, resend_after: u64) -> Result<()> {
         self.db
             .prepare_cached(
-                "UPDATE event_state SET sent_through = max(sent_through, ?1), sent = sent + ?2",
+                "UPDATE event_state SET sent_through = max(sent_through, ?1), sent = sent + ?2, resend_after = ?3",
             )?
-            .execute(params![saturate(through), saturate(more)])?;
+            .execute(params![saturate(through), saturate(more), saturate(resend_after)])?;
         Ok(())
     }
 
