@@ -48,6 +48,8 @@ pub fn run(args: &Args) -> Result<u8> {
     if let Some(file) = &config.tls.ca_file {
         std::fs::File::open(file).map_err(|e| Error::at("read the authorities in", file, e))?;
     }
+    // Where something is wrong, that is all that is said.
+    policy.warn();
     print(&text);
     Ok(0)
 }
