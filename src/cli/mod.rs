@@ -20,9 +20,10 @@ mod status;
 mod trust;
 mod words;
 
-use crate::config::Config;
+use crate::config::{Config, Setting};
 use crate::error::{Error, Result};
 use args::{Args, Command};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Exit code of a wrong command line, as usual.
@@ -77,8 +78,12 @@ fn quiet(args: &Args) -> Result<Config> {
 }
 
 fn load(args: &Args) -> Result<Config> {
+    load_from(args.config.as_deref(), &args.overrides)
+}
+
+fn load_from(file: Option<&Path>, overrides: &[(&'static Setting, String)]) -> Result<Config> {
     let variable = |name: &str| std::env::var(name).ok();
-    Config::load(args.config.as_deref(), &variable, &args.overrides)
+    Config::load(file, &variable, overrides)
 }
 
 /// Prints to standard output; that nobody reads it any more is no failure.
