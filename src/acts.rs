@@ -5,7 +5,7 @@
 
 use crate::config::System;
 use crate::error::{Error, Result};
-use crate::job::task::after_seconds;
+use crate::job::task::{Told, after_seconds};
 use crate::job::{Context, Pool, Stop, Task, hide_own_variables};
 use crate::journal::Journal;
 use crate::message::payload::{self, HistoryPut};
@@ -14,6 +14,7 @@ use crate::sys::poll::after;
 use crate::sys::process;
 use crate::sys::wake::Wake;
 use serde_json::{Value, json};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
@@ -68,22 +69,46 @@ struct Asked {
     through: u64,
 }
 
+/// Reads the configuration and says what is wrong with it.
+pub type Check = Box<dyn Fn() -> Result<()> + Send + Sync>;
+
 /// From the jobs to `main`.
-#[derive(Debug)]
 pub struct Acts {
     asked: Mutex<Option<Asked>>,
     wake: Wake,
     journal: Arc<Journal>,
+    check: Check,
+    /// Why the configuration is not the one that was to be read last.
+    refused: Mutex<Option<String>>,
+}
+
+impl fmt::Debug for Acts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Acts")
+    }
 }
 
 impl Acts {
     /// Nothing to do yet.
-    pub fn new(journal: Arc<Journal>) -> io::Result<Self> {
+    pub fn new(journal: Arc<Journal>, check: Check) -> io::Result<Self> {
         Ok(Self {
             asked: Mutex::default(),
             wake: Wake::new()?,
             journal,
+            check,
+            refused: Mutex::default(),
         })
+    }
+
+    /// Why the configuration that was to be read last is not in force.
+    pub fn refused(&self) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.clone()
+    }
+
+    /// Says that; nothing where it is in force.
+    pub fn set_refused(&self, reason: Option<String>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Rung when there is something to do.
@@ -135,6 +160,18 @@ impl Task for Delayed {
 
     fn run(&self, context: &Context<'_>) -> std::result::Result<Option<Value>, Stop> {
         context.sleep_until(after_seconds(self.seconds))?;
+        if self.act == Act::Reload
+            && let Err(error) = (self.acts.check)()
+        {
+            self.acts.set_refused(Some(error.to_string()));
+            // `main` finds the same, and tells the log and the service manager.
+            self.acts.ask(self.act, &self.token);
+            return Err(Stop::Told(Box::new(Told {
+                succeeded: false,
+                message: Some(format!("configuration refused: {error}")),
+                data: None,
+            })));
+        }
         Ok(None)
     }
 
@@ -326,7 +363,7 @@ mod tests {
             sync: false,
             goes_on: None,
         });
-        let acts = Acts::new(Arc::new(journal.unwrap())).unwrap();
+        let acts = Acts::new(Arc::new(journal.unwrap()), Box::new(|| Ok(()))).unwrap();
         assert!(acts.take().is_none());
         for act in [Act::Restart, Act::Reboot, Act::Reload, Act::Exit] {
             acts.ask(act, "t");

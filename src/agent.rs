@@ -63,14 +63,17 @@ pub enum Outcome {
     Restarting,
 }
 
-/// Runs the daemon until a signal or an internal error ends it. `reload` reads the configuration anew,
-/// and `apply_log` has the log go by it. `program` is this program's file.
+/// Reads the configuration anew.
+pub type Reload = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
+
+/// Runs the daemon until a signal or an internal error ends it. `apply_log` has the log go by a configuration. `program`
+/// is this program's file.
 ///
 /// Call it before any thread is started: it blocks the signals that it waits for.
 pub fn run(
     config: &Config,
     program: &Path,
-    reload: &dyn Fn() -> Result<Config>,
+    reload: &Reload,
     apply_log: &dyn Fn(&Config),
 ) -> Result<Outcome> {
     let signals = Signals::receive(&[SIGTERM, SIGINT, SIGHUP])
@@ -121,7 +124,12 @@ pub fn run(
     let notify = Notify::new(&variable);
     let bell = service::bell(&notify).map_err(io("create a wake-up"))?;
     let status = Arc::new(LinkStatus::with_bell(bell));
-    let acts = Arc::new(Acts::new(Arc::clone(&journal)).map_err(io("create a wake-up"))?);
+    let check = {
+        let reload = Arc::clone(reload);
+        move || LinkSettings::from_config(&reload()?).map(drop)
+    };
+    let acts = Acts::new(Arc::clone(&journal), Box::new(check));
+    let acts = Arc::new(acts.map_err(io("create a wake-up"))?);
     let attributes = Arc::new(Attributes::open(&config.state));
     let scripts = Arc::new(Repository::open(
         &config.state,
@@ -301,6 +309,7 @@ pub fn run(
     };
     let apply = |config: &Config| {
         apply_log(config);
+        config.policy.warn();
         if let Some(scheduler) = &scheduler {
             scheduler.configure(config.schedule.clone());
         }
@@ -309,7 +318,7 @@ pub fn run(
         }
         policy.replace(config.policy.clone());
     };
-    let reload = || read_anew(&control, reload, &apply);
+    let reload = || read_anew(&control, &**reload, &apply);
     let mut trial = Watch::new(trial, &status, &journal);
     let outcome = wait(
         &signals,
@@ -372,12 +381,14 @@ fn wait(
     trial: &mut Watch<'_>,
     reload: &dyn Fn() -> Result<()>,
 ) -> Outcome {
+    let acts = actor.acts;
     let reload = |service: &mut Service<'_>| {
         service.reloading();
         let refused = reload().err().map(|e| {
             log::error!("the old configuration stays in force: {e}");
             e.to_string()
         });
+        acts.set_refused(refused.clone());
         service.reloaded(refused);
     };
     loop {
@@ -601,6 +612,7 @@ fn log_start(config: &Config, settings: &LinkSettings, instance: &Instance) {
     if settings.options.urls.is_empty() {
         log::info!("no url is configured: working offline, through the local socket only");
     }
+    config.policy.warn();
 }
 
 #[cfg(test)]
@@ -619,7 +631,7 @@ mod tests {
             ..Config::default()
         };
         let journal = Arc::new(Journal::open(&journal_settings(&config)).unwrap());
-        let acts = Acts::new(Arc::clone(&journal)).unwrap();
+        let acts = Acts::new(Arc::clone(&journal), Box::new(|| Ok(()))).unwrap();
         let mut actor = Actor {
             acts: &acts,
             link: &Outbox::new(queues(&config)).unwrap(),

@@ -125,7 +125,9 @@ fn a_reload_is_as_a_hangup() {
     assert!(agent.run(&["agent", "reload"]).status.success());
     agent.wait_for_link("connected");
     fs::write(&config, "url = 7").unwrap();
-    assert!(agent.run(&["agent", "reload"]).status.success());
+    let refused = agent.run(&["agent", "reload"]);
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    assert!(said(&refused.stderr).contains("configuration refused: /"));
     agent.wait_for_log("the old configuration stays in force");
     assert_eq!(agent.status()["link"]["state"], "connected");
 }
@@ -319,6 +321,54 @@ fn poseidon_knows_that_a_restart_was_meant() {
         (&json!("ended"), &json!("succeeded")),
         "{job}"
     );
+}
+
+/// Else who closes a device by its policy would believe it closed.
+#[test]
+fn a_reload_that_is_refused_fails_and_says_so_until_a_good_one() {
+    let poseidon = Poseidon::start();
+    let mut agent = configured("[policy.deny.x]\ntype = \"system.reboot\"\n");
+    agent = agent.with(&["--url", &poseidon.url()]);
+    let identifier = said(&agent.run(&["identifier"]).stdout);
+    poseidon.register(identifier.trim(), "router");
+    agent.start();
+    poseidon.wait_for("router", "up");
+    let config = agent.folder().join("t.toml");
+    let refused = || agent.status()["configurationRefused"].clone();
+    let wrong = |line: &str| {
+        fs::write(&config, format!("[policy]\nprofile = \"{line}\"\n")).unwrap();
+        format!("{}:2: policy.profile", config.display())
+    };
+    let reload = || poseidon.run(&["reload", "router"]);
+    assert!(reload().status.success());
+    assert_eq!(refused(), Value::Null);
+    // By a job.
+    let why = wrong("closed");
+    let output = reload();
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    let text = said(&output.stderr);
+    assert!(text.contains("router: failed"), "{text}");
+    assert!(
+        text.contains(&format!("configuration refused: {why}")),
+        "{text}"
+    );
+    assert!(refused().as_str().unwrap().starts_with(&why));
+    agent.wait_for_log("the old configuration stays in force");
+    // By a signal.
+    let good = |text: &str| {
+        fs::write(&config, text).unwrap();
+        agent.signal(libc::SIGHUP);
+        eventually("it is in force", || refused().is_null().then_some(()));
+    };
+    good("");
+    wrong("red-only");
+    agent.signal(libc::SIGHUP);
+    eventually("it is refused", || refused().is_string().then_some(()));
+    let shown = said(&agent.run(&["status"]).stdout);
+    assert!(shown.contains("\nconfiguration refused: /"), "{shown}");
+    fs::write(&config, "").unwrap();
+    assert!(reload().status.success());
+    eventually("it is in force", || refused().is_null().then_some(()));
 }
 
 #[test]

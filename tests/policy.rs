@@ -500,6 +500,69 @@ fn a_mistake_starts_nothing_and_changes_nothing() {
     desk.allowed("command", &json!({"argv": ["true"]}));
 }
 
+/// The environment may hold a proxy's password.
+#[test]
+fn what_the_kernel_has_of_the_agent_itself_is_out_of_reach() {
+    let desk = Desk::new("[policy.deny.x]\ntype = \"system.reboot\"\n");
+    let (link, file) = (
+        desk.agent.folder().join("link"),
+        desk.agent.folder().join("file"),
+    );
+    symlink("/proc/self", &link).unwrap();
+    symlink("/proc/thread-self/environ", &file).unwrap();
+    let pid = desk.agent.pid();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let threads = threads.map(|thread| thread.unwrap().file_name());
+    let mut paths: Vec<PathBuf> = threads
+        .map(|thread| Path::new("/proc").join(thread).join("environ"))
+        .collect();
+    assert!(paths.len() > 1);
+    for own in ["self/environ", "self/maps", "thread-self/environ"] {
+        paths.push(Path::new("/proc").join(own));
+    }
+    paths.push(link.join("environ"));
+    paths.push(file);
+    for path in paths {
+        let asked = json!({"path": path, "follow": true});
+        assert_eq!(desk.refused("file.get", &asked), "own-files", "{path:?}");
+    }
+    let list = json!({"path": "/proc/self"});
+    assert_eq!(desk.refused("file.list", &list), "own-files");
+    desk.allowed(
+        "file.list",
+        &json!({"path": format!("/proc/{}", std::process::id())}),
+    );
+    desk.allowed("file.list", &json!({"path": "/proc/sys"}));
+}
+
+#[test]
+fn what_may_be_a_mistake_is_said_and_goes_on() {
+    let mut agent = Agent::new();
+    let file = agent.folder().join("t.toml");
+    let text =
+        "[policy.deny.x]\ntype = [\"command\", \"gpio.set\"]\n[policy.deny.y]\nuser = \"nobdy\"\n";
+    fs::write(&file, text).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    agent = agent.with(&config);
+    let output = agent.run(&[&["check-config"][..], &config].concat());
+    assert!(output.status.success(), "{output:?}");
+    agent.start();
+    agent.wait_until_it_serves();
+    let log = agent.log();
+    for said in [&said(&output), &log] {
+        for wanted in [
+            format!(
+                "{}:1: policy.deny.x: no message of the agent's has the type \"gpio.set\"",
+                file.display()
+            ),
+            format!("{}:3: policy.deny.y: no user \"nobdy\"", file.display()),
+        ] {
+            assert_eq!(said.matches(&wanted).count(), 1, "{wanted}: {said}");
+        }
+        assert!(!said.contains("\"command\""), "{said}");
+    }
+}
+
 #[test]
 fn the_command_explains_decisions_offline() {
     let agent = Agent::new();

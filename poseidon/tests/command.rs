@@ -231,6 +231,46 @@ async fn run_streams_raw_bytes_and_ends_with_the_exit_code() {
 }
 
 #[tokio::test]
+async fn a_job_without_a_process_tells_its_answer_and_why_it_failed() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let jobs = tokio::spawn(async move {
+        for result in [
+            json!({"status": "succeeded", "data": {"lines": 7}}),
+            json!({"status": "failed", "message": "no such file\u{1b}[2J"}),
+            json!({"status": "failed"}),
+        ] {
+            let request = agent.expect("lines.count").await;
+            agent.send(&request.reply("result", &result)).await;
+        }
+        agent
+    });
+    let ask = async || run(&rig, &["ask", "box", "--type", "lines.count"]).await;
+    let output = ask().await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(
+        (&output.stdout[..], &output.stderr[..]),
+        (&b"{\"lines\":7}\n"[..], &b""[..])
+    );
+    for wanted in [
+        "poseidon: box: failed\nposeidon: box: no such file\u{FFFD}[2J\n",
+        "poseidon: box: failed\n",
+    ] {
+        let output = ask().await;
+        assert_eq!(output.status.code(), Some(255), "{output:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), wanted);
+    }
+    let _agent = jobs.await.unwrap();
+    let jobs = stdout(&rig, &["jobs", "--json"]).await;
+    let jobs: Value = serde_json::from_str(&jobs).unwrap();
+    let id = jobs["jobs"][2]["id"].as_str().unwrap();
+    let shown = stdout(&rig, &["job", id]).await;
+    assert!(shown.contains("Data:     {\"lines\":7}\n"), "{shown}");
+    assert_eq!(stdout(&rig, &["output", id]).await, "{\"lines\":7}\n");
+}
+
+#[tokio::test]
 async fn several_devices_have_their_names_before_their_lines() {
     let rig = rig().await;
     rig.register("box").await;

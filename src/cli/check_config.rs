@@ -52,6 +52,8 @@ pub fn run(args: &Args) -> Result<u8> {
             .map_err(|why| Error::new(format!("tls.ca_file: {why}")))?;
     }
     Socket::group(config.socket_group.as_deref())?;
+    // Where something is wrong, that is all that is said.
+    policy.warn();
     print(&text);
     Ok(0)
 }

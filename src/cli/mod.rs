@@ -21,10 +21,11 @@ pub mod status;
 mod trust;
 mod words;
 
-use crate::config::Config;
+use crate::config::{Config, Setting};
 use crate::error::{Error, Result};
 use args::{Args, Command};
 use std::cell::Cell;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -81,6 +82,10 @@ fn quiet(args: &Args) -> Result<Config> {
 }
 
 fn load(args: &Args) -> Result<Config> {
+    load_from(args.config.as_deref(), &args.overrides)
+}
+
+fn load_from(file: Option<&Path>, overrides: &[(&'static Setting, String)]) -> Result<Config> {
     let unreadable = Cell::new(None);
     let variable = |name: &str| {
         let value = std::env::var_os(name)?.into_string();
@@ -88,7 +93,7 @@ fn load(args: &Args) -> Result<Config> {
             .map_err(|_| unreadable.set(Some(name.to_owned())))
             .ok()
     };
-    let config = Config::load(args.config.as_deref(), &variable, &args.overrides);
+    let config = Config::load(file, &variable, overrides);
     match unreadable.take() {
         Some(name) => Err(Error::new(format!(
             "{name} is not UTF-8: set it anew, or unset it"

@@ -1,12 +1,13 @@
 //! `triton run`: the daemon.
 
 use super::args::Args;
-use super::{load, logging};
-use crate::agent::{self, Outcome};
+use super::logging;
+use crate::agent::{self, Outcome, Reload};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::sys::process;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Exit code after an internal error: service managers restart on it, and it differs from a wrong setting's.
 const BROKEN: u8 = 70;
@@ -15,9 +16,11 @@ pub fn run(args: &Args) -> Result<u8> {
     // Later its file may have got another name.
     let program = process::program();
     logging::start(log::LevelFilter::Info);
-    let config = load(args)?;
+    let (file, overrides) = (args.config.clone(), args.overrides.clone());
+    let reload: Reload = Arc::new(move || super::load_from(file.as_deref(), &overrides));
+    let config = reload()?;
     apply_log(&config);
-    let outcome = agent::run(&config, &program, &|| load(args), &apply_log)?;
+    let outcome = agent::run(&config, &program, &reload, &apply_log)?;
     Ok(match outcome {
         Outcome::Stopped => 0,
         Outcome::Broken => BROKEN,

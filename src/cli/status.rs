@@ -70,6 +70,11 @@ pub fn describe(status: &Value) -> String {
         "identifier",
         &format!("{} (fingerprint)", text("/identifier")),
     );
+    let refused = text("/configurationRefused");
+    if !refused.is_empty() {
+        let text = format!("refused: {refused}; the one before it stays in force");
+        line("configuration", &text);
+    }
     let since = seconds("/link/since").map_or(String::new(), |at| age(now - at));
     let place = text("/link/url");
     line(

@@ -272,6 +272,17 @@ impl Hub {
         Some((view.name, view.inlet.clone()))
     }
 
+    /// The plugin that acted on a type and does so no more, and why not.
+    pub fn gone(&self, kind: &str) -> Option<(&'static str, &'static str)> {
+        let views = lock(&self.views);
+        let view = views.iter().find(|v| v.types.iter().any(|t| t == kind))?;
+        let how = match view.state {
+            State::Stopped => "been stopped",
+            _ => "failed",
+        };
+        Some((view.name, how))
+    }
+
     /// The types that plugins act on.
     pub fn types(&self) -> Vec<String> {
         let views = lock(&self.views);

@@ -2,6 +2,7 @@
 
 use super::builtin::{Modules, Parts};
 use super::{Peer, Plugin};
+use crate::acts::Acts;
 use crate::events::Events;
 use crate::identity::Instance;
 use crate::job::Pool;
@@ -33,6 +34,7 @@ pub struct Status {
     events: Option<Arc<Events>>,
     policy: Arc<Policy>,
     trust: Arc<Trust>,
+    acts: Arc<Acts>,
 }
 
 impl Status {
@@ -52,6 +54,7 @@ impl Status {
             events: parts.events.cloned(),
             policy: Arc::clone(parts.policy),
             trust: Arc::clone(parts.trust),
+            acts: Arc::clone(parts.acts),
         }
     }
 }
@@ -91,6 +94,9 @@ impl Plugin for Status {
         });
         if let Some(reason) = &self.instance.fleeting {
             report["instanceReason"] = reason.clone().into();
+        }
+        if let Some(reason) = self.acts.refused() {
+            report["configurationRefused"] = reason.into();
         }
         from.outbox.push(message.reply(AGENT_STATUS, &report));
     }

@@ -231,7 +231,11 @@ impl Modules {
 
     /// Why nothing acts on a type that this agent could know.
     pub fn absent(&self, kind: &str) -> Option<Error> {
-        let found = BUILTIN.iter().find(|b| b.types.contains(&kind))?;
+        let Some(found) = BUILTIN.iter().find(|b| b.types.contains(&kind)) else {
+            let (name, how) = self.hub()?.gone(kind)?;
+            let text = format!("{kind}: the plugin {name} has {how}, see 'triton module ls'");
+            return Some(Error::new(ErrorCode::UnknownType, text));
+        };
         let name = found.name;
         Some(if self.is_off(name) {
             let text = format!("{kind}: {name} is switched off on this device by plugins.off");

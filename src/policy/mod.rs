@@ -41,6 +41,8 @@ use std::time::{Duration, Instant};
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Where the package for `OpenWrt` has the settings from which it makes the configuration.
 const UCI: &str = "/etc/config/triton";
+/// Where the kernel has what belongs to this process: its environment may hold a proxy's password.
+const SELF: [&str; 2] = ["/proc/self", "/proc/thread-self"];
 
 /// The rules in force, with what they are about besides.
 #[derive(Debug, Clone, Default)]
@@ -102,6 +104,7 @@ impl Rules {
             PathBuf::from(UCI),
             config.plugins.folder.clone(),
         ];
+        own.extend(SELF.map(PathBuf::from));
         own.extend(config.tls.ca_file.clone());
         own.extend(config.identifier_file.clone());
         own.extend(own_files(&config.policy));
@@ -124,11 +127,7 @@ impl Rules {
 
     /// A line of the file that has the rules.
     pub fn place(&self, line: usize) -> String {
-        let file = self.settings.sources.last();
-        format!(
-            "{}:{line}",
-            file.map(|f| f.display().to_string()).unwrap_or_default()
-        )
+        self.settings.place(line)
     }
 
     /// Whether anything depends on a path.
@@ -202,12 +201,14 @@ impl Rules {
         })
     }
 
-    fn own_file(&self, ask: &Ask<'_>) -> Option<&PathBuf> {
+    fn own_file<'a>(&'a self, ask: &Ask<'a>) -> Option<&'a Path> {
         let path = ask.path?;
+        if place::is_of_this_process(path) {
+            return Some(path);
+        }
         let concerns = |own: &Path| place::concerns(own, path, ask.is_tree());
-        self.own
-            .iter()
-            .find(|own| concerns(own) || ask.real && concerns(&real(own)))
+        let mut own = self.own.iter().map(PathBuf::as_path);
+        own.find(|own| concerns(own) || ask.real && concerns(&real(own)))
     }
 }
 

@@ -81,6 +81,11 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// Whether this stands in a word without quotes.
+pub fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"%+,-./:=@_^".contains(&byte)
+}
+
 /// The words of a command in one text, as a POSIX shell would take them: blanks between them, and a word that is empty or
 /// holds anything but letters, digits and `%+,-./:=@_^` in single quotes. So two commands never have the same text.
 pub fn quoted(words: &[String]) -> String {
@@ -93,8 +98,7 @@ pub fn quoted(words: &[String]) -> String {
         if !text.is_empty() {
             text.push(' ');
         }
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_^".contains(&b);
-        if !word.is_empty() && word.bytes().all(plain) {
+        if !word.is_empty() && word.bytes().all(is_plain) {
             text.push_str(word);
         } else {
             text.push('\'');

@@ -24,6 +24,20 @@ pub fn is_plain(path: &Path) -> bool {
             .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
+/// Whether the kernel has this of one of the agent's threads, each of which has its number.
+pub fn is_of_this_process(path: &Path) -> bool {
+    let number = path
+        .strip_prefix("/proc")
+        .ok()
+        .and_then(|p| p.iter().next());
+    let number = number.and_then(|number| number.to_str()?.parse::<u32>().ok());
+    number.is_some_and(|number| {
+        Path::new("/proc/self/task")
+            .join(number.to_string())
+            .exists()
+    })
+}
+
 /// Whether `path` is at or below `prefix`, by whole parts; for a `tree` also whether `prefix` is in it.
 pub fn concerns(prefix: &Path, path: &Path, tree: bool) -> bool {
     path.starts_with(prefix) || tree && prefix.starts_with(path)

@@ -1,6 +1,7 @@
 //! What a profile lets through, and what is asked about at all.
 
 use super::ask::Ask;
+use crate::external;
 use crate::message::payload::{
     AGENT_STATUS, AGENT_UPDATE, CANCEL, COMMAND, DIRECTORY_PUT, ENGINE_COMMAND, FILE_GET,
     FILE_LIST, FILE_PUT, HISTORY_GET, HISTORY_PUT, SCHEDULE_LIST, SCHEDULE_SET, SCRIPT,
@@ -132,9 +133,31 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
     READS.into_iter().chain(ACTS)
 }
 
-/// Whether a plugin may have types that fit this pattern: they hold a dot, and are not of the agent's own families.
+/// Whether a plugin may have types that fit this pattern.
 pub fn may_be_a_plugins(pattern: &str) -> bool {
-    pattern
-        .split_once('.')
-        .is_some_and(|(family, _)| !FAMILIES.contains(&family))
+    external::check_type(&pattern.replace(['*', '?'], "x")).is_ok()
+}
+
+/// What was meant by a pattern whose family is one of the agent's own but for one slip of the pen.
+pub fn meant(pattern: &str) -> Option<String> {
+    let (family, rest) = pattern.split_once('.')?;
+    // A wildcard is none, and the way out for a plugin with such a name.
+    let is_meant = |own: &&&str| !family.contains(['*', '?']) && is_near(own, family);
+    let own = FAMILIES.iter().find(is_meant)?;
+    Some(format!("{own}.{rest}"))
+}
+
+/// Whether two words are one but for case and one letter more, less, other, or two swapped.
+fn is_near(a: &str, b: &str) -> bool {
+    let [mut a, mut b] = [a, b].map(|word| word.to_ascii_lowercase().into_bytes());
+    // What they begin with alike, then what they end with.
+    for _ in 0..2 {
+        let same = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+        a.drain(..same);
+        b.drain(..same);
+        a.reverse();
+        b.reverse();
+    }
+    let swapped = a.len() == 2 && a.iter().eq(b.iter().rev());
+    swapped || a.len() < 2 && b.len() < 2
 }

@@ -1,7 +1,7 @@
 //! A rule: what it says in the configuration, and whether a request fits it.
 
 use super::ask::Ask;
-use super::pattern::{Found, Pattern, quoted};
+use super::pattern::{self, Found, Pattern, quoted};
 use super::place;
 use super::profile::{self, Profile};
 use crate::message::payload::{
@@ -183,6 +183,17 @@ impl Rule {
             ));
         }
         Ok(())
+    }
+
+    /// What may be a mistake in it, or may not: a plugin's type, a user who comes later.
+    pub fn doubts(&self) -> impl Iterator<Item = String> {
+        let types = self.types.iter().filter(|kind| !is_known(kind));
+        let types = types.map(|kind| {
+            let kind = kind.as_str();
+            format!("no message of the agent's has the type {kind:?}: only a plugin of one's own could have it")
+        });
+        let users = self.users.iter().filter_map(|name| user::uid(name).err());
+        types.chain(users.map(|why| why.to_string()))
     }
 
     /// Its conditions as they stand in the configuration.
@@ -430,11 +441,22 @@ fn applies(condition: &str, kind: &str) -> bool {
     }
 }
 
+fn is_known(kind: &Pattern) -> bool {
+    profile::kinds().any(|known| kind.matches(known) == Found::Yes)
+}
+
 /// A type that nobody asks for is a slip of the pen: the rule would never be of use.
 fn check_type(pattern: &Pattern) -> Result<(), String> {
     let text = pattern.as_str();
-    let known = profile::kinds().any(|kind| pattern.matches(kind) == Found::Yes);
-    if known || profile::may_be_a_plugins(text) {
+    if is_known(pattern) {
+        return Ok(());
+    }
+    if let Some(meant) = profile::meant(text).filter(|meant| meant != text) {
+        return Err(format!(
+            "{text:?} is too near to a type of the agent's own: did you mean {meant:?}?"
+        ));
+    }
+    if profile::may_be_a_plugins(text) {
         return Ok(());
     }
     if !profile::is_subject(text) {
@@ -446,16 +468,11 @@ fn check_type(pattern: &Pattern) -> Result<(), String> {
 }
 
 fn check_script(item: &str) -> Result<(), String> {
-    let right = |b: u8| b.is_ascii_alphanumeric() || b"._-/*?".contains(&b);
-    if item.bytes().all(right) && !item.starts_with('/') {
-        return Ok(());
-    }
-    Err(format!(
-        "{item:?} fits no name of a script: a relative path of letters, digits, '.', '_', '-' and '/'"
-    ))
+    crate::scripts::check_name(&item.replace(['*', '?'], "x"))
+        .map_err(|why| format!("{item:?} fits no name of a script: {why}"))
 }
 
-/// What begins or ends with a blank, or has a word in double quotes, was meant otherwise.
+/// What begins or ends with a blank, or has quotes or blanks as no command has them, was meant otherwise.
 fn check_command(item: &str) -> Result<(), String> {
     if item.trim() != item {
         return Err(format!(
@@ -465,7 +482,15 @@ fn check_command(item: &str) -> Result<(), String> {
     if let Some(text) = item.strip_prefix("shell:") {
         return Err(format!("for the text of a shell write shell = [{text:?}]"));
     }
-    if item.contains('"') && !item.contains('\'') {
+    // As far as nothing can be in quotes.
+    let bare = item.split(['\'', '*', '?']).next().unwrap_or_default();
+    if bare.contains("  ") {
+        return Err(format!(
+            "{item:?} has two blanks in a row, as no command has outside of quotes"
+        ));
+    }
+    let odd = |b: u8| b != b' ' && !pattern::is_plain(b);
+    if bare.bytes().any(odd) || item.contains('"') && !item.contains('\'') {
         return Err(format!(
             "{item:?}: a word that is not plain stands in single quotes, as 'triton policy test' shows it"
         ));

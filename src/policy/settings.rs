@@ -53,6 +53,25 @@ impl Settings {
         self.sources.push(file);
     }
 
+    /// A line of the file that has the rules.
+    pub fn place(&self, line: usize) -> String {
+        let file = self.sources.last();
+        format!(
+            "{}:{line}",
+            file.map(|f| f.display().to_string()).unwrap_or_default()
+        )
+    }
+
+    /// Says in the log what may be a mistake.
+    pub fn warn(&self) {
+        for rule in &self.rules {
+            for doubt in rule.doubts() {
+                let (place, title) = (self.place(rule.line), rule.title());
+                log::warn!("{place}: policy.{title}: {doubt}");
+            }
+        }
+    }
+
     /// Whether it lets everything through.
     pub fn is_open(&self) -> bool {
         self.profile == Profile::Open && self.rules.is_empty()

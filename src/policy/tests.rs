@@ -96,6 +96,38 @@ fn a_mistake_names_its_line_and_what_may_stand_there() {
             &["2: ", "fits no message type"],
         ),
         (
+            "[policy.deny.x]\ntype = \"sytem.reboot\"",
+            &["2: ", "did you mean \"system.reboot\"?"],
+        ),
+        (
+            "[policy.deny.x]\ntype = \"sytem.*\"",
+            &["2: ", "did you mean \"system.*\"?"],
+        ),
+        (
+            "[policy.deny.x]\ntype = \"fil.*\"",
+            &["did you mean \"file.*\"?"],
+        ),
+        (
+            "[policy.deny.x]\ntype = \"File.put\"",
+            &["did you mean \"file.put\"?"],
+        ),
+        (
+            "[policy.deny.x]\ntype = \"schedul.set\"",
+            &["did you mean \"schedule.set\"?"],
+        ),
+        (
+            "[policy.deny.x]\ntype = \"modul.kill\"",
+            &["did you mean \"module.kill\"?"],
+        ),
+        (
+            "[policy.deny.x]\ntype = \"SYTSEM.reboot\"",
+            &["did you mean \"system.reboot\"?"],
+        ),
+        (
+            "[policy.deny.x]\ntype = \"nodes.*\"",
+            &["fits no message type"],
+        ),
+        (
             "[policy.deny.x]\ntype = \"ack\"",
             &["2: ", "no policy is asked"],
         ),
@@ -109,6 +141,30 @@ fn a_mistake_names_its_line_and_what_may_stand_there() {
         (
             "[policy.deny.x]\nscript = \"/backup\"",
             &["2: ", "no name of a script"],
+        ),
+        (
+            "[policy.deny.x]\nscript = \"../x\"",
+            &["2: ", "no name of a script"],
+        ),
+        (
+            "[policy.deny.x]\nscript = \"./x.sh\"",
+            &["no name of a script"],
+        ),
+        (
+            "[policy.deny.x]\nscript = \"a/.secret*\"",
+            &["no part of which begins with a dot"],
+        ),
+        (
+            "[policy.deny.x]\nscript = \"a//b\"",
+            &["no name of a script"],
+        ),
+        (
+            "[policy.deny.x]\ncommand = \"rm  -rf *\"",
+            &["2: ", "two blanks"],
+        ),
+        (
+            "[policy.deny.x]\ncommand = \"echo $HOME\"",
+            &["2: ", "single quotes"],
         ),
         ("[policy.deny.x]\nuser = \"ro*\"", &["2: ", "no user"]),
         ("[policy.deny.x]\nenv = \"A=b\"", &["2: ", "no variable"]),
@@ -172,6 +228,22 @@ fn a_mistake_names_its_line_and_what_may_stand_there() {
         .collect();
     let many = many.concat();
     assert!(error(&many).contains("at most 128 rules"));
+}
+
+#[test]
+fn what_may_fit_something_is_taken() {
+    for right in [
+        "type = [\"gpio.*\", \"dat?.read\", \"*.*\", \"fixes.x\", \"a*.b\"]",
+        "script = [\"*\", \"a/*/?b.sh\", \"*.sh\"]",
+        "command = [\"*  *\", \"sh -c 'a  b'\", \"a ?x  y\", \"logger '$x'\", \"*$x\"]",
+    ] {
+        config(&format!("[policy.deny.x]\n{right}\n"));
+    }
+    let rules = rules("[policy.deny.x]\ncommand = [\"?a  b'\", \"* 'x  y'\"]");
+    for argv in [json!(["a  b"]), json!(["sh", "x  y"])] {
+        let said = judge(&rules, "command", &json!({"argv": argv}));
+        assert!(said.is_err(), "{argv}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ const GPIO: &str = r#"
 say hello '' '{"plugin":{"version":"1.2"},"types":["gpio.set"]}'
 while hear; do
     [ $type = gpio.set ] && say output $conversation '{"data":"pin high\n"}' &&
-        say result $conversation '{"status":"succeeded"}'
+        say result $conversation '{"status":"succeeded","data":{"pin":7}}'
 done"#;
 
 #[test]
@@ -42,10 +42,8 @@ fn poseidon_asks_ends_and_starts_them() {
         r#"{"pin":7}"#,
     ]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && said.contains("pin high"),
-        "{output:?}"
-    );
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(said, "pin high\n{\"pin\":7}\n");
     assert!(
         poseidon
             .run(&["modules", "attic", "kill", "gpio"])
@@ -54,7 +52,11 @@ fn poseidon_asks_ends_and_starts_them() {
     );
     assert_eq!(state("gpio"), "stopped");
     let output = poseidon.run(&["ask", "attic", "--type", "gpio.set"]);
-    assert!(!output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("gpio has been stopped, see 'triton module ls'"),
+        "{output:?}"
+    );
     assert!(
         poseidon
             .run(&["modules", "attic", "start", "gpio"])

@@ -97,7 +97,8 @@ fn one_that_hangs_is_killed() {
 
 #[test]
 fn a_crash_loop_ends() {
-    let rig = Rig::with("", &[("crash", "say hello '' '{}'; echo oops >&2; exit 1")]);
+    let crash = "say hello '' '{\"types\":[\"crashy.x\"]}'; echo oops >&2; exit 1";
+    let rig = Rig::with("", &[("crash", crash)]);
     rig.wait_for("crash", "waiting");
     let module = rig.wait_for("crash", "failed");
     assert_eq!(module["restarts"], 4);
@@ -113,6 +114,17 @@ fn a_crash_loop_ends() {
         log.contains("plugin crash: oops") && log.contains("triton module start crash"),
         "{log}"
     );
+    // Who asks for what it did hears of it; of what nobody had, as ever.
+    for (kind, wanted) in [
+        (
+            "crashy.x",
+            "unknown-type: crashy.x: the plugin crash has failed, see 'triton module ls'",
+        ),
+        ("crashy.y", "does not know the type crashy.y"),
+    ] {
+        let (code, _, said) = rig.module_ask(kind, "{}");
+        assert!(code != 0 && said.contains(wanted), "{said}");
+    }
     // Mended, it begins anew.
     rig.put("crash", "say hello '' '{}'; while hear; do :; done");
     rig.start_again("crash").unwrap();

@@ -5,7 +5,8 @@ use crate::jobs::lock;
 use crate::jobs::output::{KEEP_ALIVE, Lines, Now};
 use crate::server::{App, stopped};
 use axum::body::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
@@ -20,6 +21,8 @@ const PIECES: usize = 4;
 const END: &[u8] = b"{\"type\":\"end\"";
 
 type Piece = io::Result<Bytes>;
+/// The `data` of a job's result, where it has any.
+type Data = Option<Box<RawValue>>;
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -27,6 +30,8 @@ enum Line<'a> {
     Ended {
         #[serde(flatten)]
         member: MemberView,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Data,
     },
     Summary {
         batch: BatchView<'a>,
@@ -129,7 +134,8 @@ impl Teller {
 
     /// False where the reader has gone, or the output cannot be read.
     async fn member_to_the_end(&self, at: usize, told: Told, follow: bool) -> bool {
-        if told.started && !self.job(&told, follow).await {
+        let mut data = None;
+        if told.started && !self.job(&told, follow, &mut data).await {
             return false;
         }
         let mut changed = self.batch.changed.subscribe();
@@ -148,12 +154,12 @@ impl Teller {
             }
         };
         self.out
-            .send(Ok(line(&Line::Ended { member })))
+            .send(Ok(line(&Line::Ended { member, data })))
             .await
             .is_ok()
     }
 
-    async fn job(&self, told: &Told, follow: bool) -> bool {
+    async fn job(&self, told: &Told, follow: bool, data: &mut Data) -> bool {
         let stop = self.app.stop.clone();
         let opened = Lines::open(&self.app.jobs, &told.token, follow, stop).await;
         let mut lines = match opened {
@@ -170,7 +176,7 @@ impl Teller {
                 };
                 match lines.now().await {
                     Now::Lines(Ok(piece)) => {
-                        let piece = labelled(&piece, told);
+                        let piece = labelled(&piece, told, data);
                         if !piece.is_empty() && self.out.send(Ok(piece)).await.is_err() {
                             return false;
                         }
@@ -211,8 +217,8 @@ impl Teller {
     }
 }
 
-/// Says whose each line is, and leaves out the last one, which `ended` takes the place of.
-fn labelled(piece: &[u8], told: &Told) -> Bytes {
+/// Says whose each line is, and leaves out the last one, which `ended` takes the place of, with its `data`.
+fn labelled(piece: &[u8], told: &Told, data: &mut Data) -> Bytes {
     #[derive(Serialize)]
     struct Whose<'a> {
         agent: &'a str,
@@ -230,14 +236,32 @@ fn labelled(piece: &[u8], told: &Told) -> Bytes {
     let mut text = Vec::with_capacity(piece.len() + 4 * label.len());
     // Every line is an object with something in it, and JSON has no line end within.
     for line in piece.split_inclusive(|b| *b == b'\n') {
-        if let Some(rest) = line.strip_prefix(b"{")
-            && !line.starts_with(END)
-        {
+        if line.starts_with(END) {
+            *data = data_of(line);
+        } else if let Some(rest) = line.strip_prefix(b"{") {
             text.extend_from_slice(&label);
             text.extend_from_slice(rest);
         }
     }
     text.into()
+}
+
+/// What is in a job's last line.
+fn data_of(line: &[u8]) -> Data {
+    #[derive(Deserialize)]
+    struct End {
+        job: Job,
+    }
+    #[derive(Deserialize)]
+    struct Job {
+        result: Option<JobResult>,
+    }
+    #[derive(Deserialize)]
+    struct JobResult {
+        data: Data,
+    }
+    let end: End = serde_json::from_slice(line).ok()?;
+    end.job.result?.data
 }
 
 fn line(line: &Line<'_>) -> Bytes {

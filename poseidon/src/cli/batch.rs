@@ -4,7 +4,7 @@ use super::client::{Client, Failure, Lines, segment};
 use super::commands::rows;
 use super::follow::{Away, Line, Outage, Patience, Position};
 use super::many::Many;
-use super::printer::{Broken, Printer, exit_code};
+use super::printer::{Broken, Printer, exit_code, is_told};
 use super::run::{PARTING, Signal, Signals, cancel_at};
 use super::tables::{clean, table, text};
 use serde_json::{Value, json};
@@ -226,13 +226,7 @@ impl Follower {
                 let job = field("job");
                 let line: Line = serde_json::from_value(value.clone()).map_err(unreadable)?;
                 if !self.jobs.contains_key(&job) {
-                    let printer = Printer {
-                        prefix: (self.several && !self.json)
-                            .then(|| format!("{}: ", name(&value, &self.names))),
-                        json: self.json,
-                        turn: self.turn.clone(),
-                        ..Printer::default()
-                    };
+                    let printer = self.printer(&value);
                     self.jobs
                         .insert(job.clone(), (Position::default(), printer));
                 }
@@ -246,6 +240,16 @@ impl Follower {
             }
         }
         Ok(None)
+    }
+
+    /// For the job of this line.
+    fn printer(&self, line: &Value) -> Printer {
+        Printer {
+            prefix: (self.several && !self.json).then(|| format!("{}: ", name(line, &self.names))),
+            json: self.json,
+            turn: self.turn.clone(),
+            ..Printer::default()
+        }
     }
 
     async fn plain(&self, raw: &[u8]) -> Result<(), Broken> {
@@ -268,15 +272,18 @@ impl Follower {
         }
         self.outage.progress();
         let job = member["job"].as_str().unwrap_or("");
-        if let Some((_, mut printer)) = self.jobs.remove(job) {
-            printer.finish().await?;
+        let begun = self.jobs.remove(job).map(|(_, printer)| printer);
+        let mut printer = begun.unwrap_or_else(|| self.printer(&member));
+        printer.finish().await?;
+        if !self.json {
+            printer.data(&member["data"]).await?;
         }
         let state = member["state"].as_str().unwrap_or("");
         // Of several each is told, of one what its output does not say.
         let worth_telling = if self.several {
             state != "not-started"
         } else {
-            !matches!(state, "succeeded" | "failed") || member["message"].is_string()
+            !is_told(state, &member) || member["message"].is_string()
         };
         if self.json {
             self.plain(raw).await?;

@@ -103,6 +103,9 @@ pub(super) async fn job(client: &Client, job: &str, json: bool) -> Ended {
         if result["message"].is_string() {
             let _ = writeln!(out, "Message:  {}", text(&result["message"]));
         }
+        if !result["data"].is_null() {
+            let _ = writeln!(out, "Data:     {}", clean(&result["data"].to_string()));
+        }
     }
     print(&out)
 }

@@ -60,15 +60,12 @@ impl Printer {
         let Some(job) = self.copy(follower).await? else {
             return Err(Failure::wrong("the output ended before the job did").into());
         };
-        let plain_end = matches!(
-            job["result"]["status"].as_str(),
-            Some("succeeded" | "failed")
-        );
-        if !plain_end && !json {
+        let result = &job["result"];
+        if !json && !is_told(result["status"].as_str().unwrap_or(""), result) {
             eprintln!("poseidon: {name}: {}", outcome(&job));
-            if job["result"]["message"].is_string() {
-                eprintln!("poseidon: {name}: {}", text(&job["result"]["message"]));
-            }
+        }
+        if !json && result["message"].is_string() {
+            eprintln!("poseidon: {name}: {}", text(&result["message"]));
         }
         Ok(exit_code(&job))
     }
@@ -109,8 +106,19 @@ impl Printer {
                 );
                 Ok(())
             }
-            News::Other | News::End(_) => Ok(()),
+            News::End(job) => self.data(&job["result"]["data"]).await,
+            News::Other => Ok(()),
         }
+    }
+
+    /// What the end of a job that is no process says, such as a plugin's answer.
+    pub(super) async fn data(&mut self, data: &Value) -> Result<(), Broken> {
+        if data.is_null() {
+            return Ok(());
+        }
+        self.finish().await?;
+        let line = format!("{data}\n");
+        self.bytes(Stream::Stdout, line.as_bytes()).await
     }
 
     /// Nothing more comes: ends the lines that have not ended.
@@ -179,6 +187,15 @@ impl Printer {
 async fn flushed(mut out: impl tokio::io::AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<()> {
     out.write_all(bytes).await?;
     out.flush().await
+}
+
+/// Whether the exit code, with what the job wrote, says how it ended: one that is no process may have written nothing.
+pub(super) fn is_told(status: &str, end: &Value) -> bool {
+    match status {
+        "succeeded" => true,
+        "failed" => !end["exitCode"].is_null() || !end["signal"].is_null(),
+        _ => false,
+    }
 }
 
 /// As a shell has it: the exit code, 128 and the signal, else 255.

@@ -171,6 +171,58 @@ async fn those_that_failed_or_were_down_are_asked_again() {
 }
 
 #[tokio::test]
+async fn answers_of_plugins_are_told_with_the_names_of_their_devices() {
+    let rig = rig().await;
+    rig.register("gate").await;
+    let mut fleet = Fleet::of(&rig, 2).await;
+    for json in [false, true] {
+        let work = async {
+            for _ in 0..2 {
+                let (at, job) = fleet.next().await;
+                fleet.output(at, &job, "counts").await;
+                let result = json!({"status": "succeeded", "data": {"at": at}});
+                fleet.result(at, &job.id, result).await;
+            }
+        };
+        let mut arguments = vec!["ask", "--on", "gate", "--type", "lines.count"];
+        arguments.extend(json.then_some("--json"));
+        let (output, ()) = tokio::join!(run(&rig, &arguments), work);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let mut lines: Vec<_> = text(&output.stdout).lines().collect();
+        if json {
+            let lines = lines.iter().map(|l| serde_json::from_str(l).unwrap());
+            let ended: Vec<Value> = lines.filter(|l: &Value| l["type"] == "ended").collect();
+            assert_eq!(ended.len(), 2);
+            for one in ended {
+                let at = format!("i{}", one["data"]["at"]);
+                assert_eq!(one["instance"], at);
+            }
+            continue;
+        }
+        lines.sort_unstable();
+        let wanted = [
+            "gate/i0: counts",
+            "gate/i0: {\"at\":0}",
+            "gate/i1: counts",
+            "gate/i1: {\"at\":1}",
+        ];
+        assert_eq!(lines, wanted);
+    }
+    // One device of a selector, of which nothing else tells.
+    let work = async {
+        let (at, job) = fleet.next().await;
+        let result = json!({"status": "failed", "data": [1]});
+        fleet.result(at, &job.id, result).await;
+    };
+    let one = ["ask", "--on", "label.n=1", "--type", "lines.count"];
+    let (output, ()) = tokio::join!(run(&rig, &one), work);
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    assert_eq!(text(&output.stdout), "[1]\n");
+    let said = text(&output.stderr);
+    assert!(said.starts_with("poseidon: gate: failed"), "{said}");
+}
+
+#[tokio::test]
 async fn json_lines_are_those_of_the_api() {
     let rig = rig().await;
     rig.register("gate").await;
