@@ -283,7 +283,7 @@ fn compiled(source: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("program");
     fs::write(folder.path().join("program.c"), source).unwrap();
-    let done = std::process::Command::new("cc")
+    let done = Command::new("cc")
         .arg("-o")
         .arg(&program)
         .arg(folder.path().join("program.c"))
