@@ -21,6 +21,8 @@ pub type Twist = Box<dyn FnMut(&DataRequest, DataResponse) -> Option<DataRespons
 
 #[derive(Default)]
 struct State {
+    /// How many there were. What a dead one has left unread is nobody's, and it takes no order of its successor.
+    connections: usize,
     contents: BTreeMap<String, Arc<Vec<u8>>>,
     orders: VecDeque<Message>,
     ends: BTreeMap<String, End>,
@@ -215,9 +217,15 @@ pub fn error(end: End) -> (String, String) {
 
 /// One connection.
 fn serve(mut peer: Peer, state: &Mutex<State>) {
-    let welcome = Welcome {
-        acked: Some(state.lock().unwrap().acked),
-        ..Welcome::default()
+    let (mine, welcome) = {
+        let mut state = state.lock().unwrap();
+        state.connections += 1;
+        let acked = Some(state.acked);
+        let welcome = Welcome {
+            acked,
+            ..Welcome::default()
+        };
+        (state.connections, welcome)
     };
     if peer.welcome(&welcome).is_none() {
         return;
@@ -228,8 +236,14 @@ fn serve(mut peer: Peer, state: &Mutex<State>) {
         .unwrap();
     loop {
         loop {
-            let order = state.lock().unwrap().orders.pop_front();
-            let Some(order) = order else { break };
+            let mut state = state.lock().unwrap();
+            if state.connections != mine {
+                return;
+            }
+            let Some(order) = state.orders.pop_front() else {
+                break;
+            };
+            drop(state);
             peer.send(&order);
         }
         let message = match peer.socket.read() {
