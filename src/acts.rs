@@ -275,6 +275,9 @@ impl Actor<'_> {
 
     fn act(&mut self, asked: Asked) -> Deed {
         log::info!("{} (job {})", asked.act.name(), asked.token);
+        if asked.act != Act::Reload {
+            self.pool.will_stop_for(asked.act.name());
+        }
         let words = match asked.act {
             Act::Reload => return Deed::Reload,
             Act::Restart => return Deed::Restart,

@@ -209,9 +209,16 @@ fn a_system_goes_down_by_its_command_after_the_jobs_have_ended() {
     // The agent lives until it is ended from outside, and takes nothing new.
     let refused = agent.run(&["exec", "--", "true"]);
     assert!(
-        said(&refused.stderr).contains("starts nothing new"),
+        said(&refused.stderr)
+            .contains("system.reboot has been asked for: the agent starts nothing new"),
         "{}",
         said(&refused.stderr)
+    );
+    assert_eq!(agent.status()["jobs"]["stopsFor"], "system.reboot");
+    let status = said(&agent.run(&["status"]).stdout);
+    assert!(
+        status.contains("nothing new starts: system.reboot"),
+        "{status}"
     );
     assert!(agent.stop().success());
 }

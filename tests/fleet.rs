@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
 use support::agent::Agent;
 use support::eventually;
 use support::poseidon::Poseidon;
@@ -46,13 +47,13 @@ fn more_lines(path: &Path) -> usize {
 }
 
 /// Sets a schedule from a file of TOML.
-fn schedule(poseidon: &Poseidon, agent: &Agent, text: &str) -> String {
+#[track_caller]
+fn schedule(poseidon: &Poseidon, agent: &Agent, text: &str, code: i32) -> String {
     let file = agent.folder().join("schedule.toml");
     fs::write(&file, text).unwrap();
-    done(
-        poseidon,
-        &["schedule", "set", "gate", file.to_str().unwrap()],
-    )
+    let set = poseidon.run(&["schedule", "set", "gate", file.to_str().unwrap()]);
+    assert_eq!(set.status.code(), Some(code), "{}", said(&set));
+    said(&set)
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn a_schedule_runs_while_poseidon_is_down_and_follows_it_when_it_is_back() {
             "[schedule.{name}]\ncron = \"* * * * * *\"\nshell = \"{shell}\"\noverlap = \"allow\"\n"
         )
     };
-    schedule(&poseidon, &agent, &entry("one", &one));
+    schedule(&poseidon, &agent, &entry("one", &one), 0);
     more_lines(&one);
     let shown = eventually("the device says so", || {
         let shown = poseidon.json(&["schedule", "ls", "gate", "--json"]);
@@ -104,7 +105,7 @@ fn a_schedule_runs_while_poseidon_is_down_and_follows_it_when_it_is_back() {
     // Changed while the device is away.
     agent.kill();
     poseidon.wait_for("gate", "down");
-    let told = schedule(&poseidon, &agent, &entry("two", &two));
+    let told = schedule(&poseidon, &agent, &entry("two", &two), 0);
     assert!(told.contains("gets it when it comes"), "{told}");
     agent.start();
     more_lines(&two);
@@ -123,7 +124,7 @@ fn skipped_times_and_zones_that_a_device_does_not_know_are_told() {
     let agent = member(&poseidon, "gate");
     // A second run comes while the first is not over.
     let slow = "[schedule.slow]\ncron = \"* * * * * *\"\nshell = \"sleep 3\"\n";
-    schedule(&poseidon, &agent, slow);
+    schedule(&poseidon, &agent, slow, 0);
     let line = eventually("it is told", || {
         let history = done(&poseidon, &["history", "gate", "--code", "skipped"]);
         let line = history.lines().find(|line| line.contains("slow"))?;
@@ -136,11 +137,13 @@ fn skipped_times_and_zones_that_a_device_does_not_know_are_told() {
     assert!(line.contains(": overlap"), "{line}");
     let strange =
         "[schedule.a]\ncron = \"@daily\"\nshell = \"true\"\ntime_zone = \"Mars/Phobos\"\n";
-    schedule(&poseidon, &agent, strange);
-    let table = eventually("the device's reason is shown", || {
-        let table = done(&poseidon, &["schedule", "ls", "gate"]);
-        table.contains("did not take it").then_some(table)
-    });
+    let told = schedule(&poseidon, &agent, strange, 1);
+    assert!(
+        told.contains("gate did not take it: invalid: entry 1 (a): timeZone"),
+        "{told}"
+    );
+    let table = done(&poseidon, &["schedule", "ls", "gate"]);
+    assert!(table.contains("did not take it"), "{table}");
     assert!(
         table.contains("entry 1 (a): timeZone: the zone Mars/Phobos is not known here"),
         "{table}"
@@ -175,6 +178,12 @@ fn a_folder_comes_as_it_is_and_goes_back_the_same() {
             .unwrap()
             .success()
     );
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
+    for path in ["run.sh", "a", "a/b"] {
+        let times = fs::FileTimes::new().set_modified(long_ago);
+        let opened = fs::File::open(at(path)).unwrap();
+        opened.set_times(times).unwrap();
+    }
     let here = tempfile::tempdir().unwrap();
     let pull = |to: &str, more: &[&str]| {
         let place = format!("gate:{}", there.display());
@@ -199,6 +208,10 @@ fn a_folder_comes_as_it_is_and_goes_back_the_same() {
         .output()
         .unwrap();
     assert!(same.status.success(), "{}", said(&same));
+    for path in ["run.sh", "a", "a/b"] {
+        let metadata = fs::metadata(here.path().join("copy").join(path)).unwrap();
+        assert_eq!(metadata.modified().unwrap(), long_ago, "{path}");
+    }
     let mode = |path: &str| {
         let metadata = fs::metadata(here.path().join("copy").join(path)).unwrap();
         metadata.permissions().mode() & 0o7777

@@ -18,6 +18,28 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn help_is_of_commands_that_there_are() {
+    for (topic, begin) in [
+        ("schedule", "Usage: triton schedule [--json]\n"),
+        ("engine", "Usage: triton engine [--pipe PATH] COMMAND\n"),
+        ("exec", "Usage: triton exec "),
+        ("doctor", "Usage: triton [OPTIONS] COMMAND\n"),
+    ] {
+        let done = triton().args(["help", topic]).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{topic}");
+        let text = text(&done.stdout);
+        assert!(text.starts_with(begin), "{topic}: {text}");
+    }
+    for line in [&["help", "nosuch"][..], &["nosuch", "--help"]] {
+        let done = triton().args(line).output().unwrap();
+        assert_eq!(done.status.code(), Some(2), "{line:?}");
+        assert!(done.stdout.is_empty());
+        let text = text(&done.stderr);
+        assert!(text.contains("no command \"nosuch\""), "{text}");
+    }
+}
+
+#[test]
 fn exec_streams_and_ends_with_the_jobs_code() {
     let agent = Agent::offline();
     let done = agent.run(&["exec", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);

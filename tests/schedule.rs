@@ -442,7 +442,7 @@ fn the_configuration_is_checked_by_line_and_read_anew() {
         ),
         (
             "[schedule.a]\ncron = \"@daily\"\nshell = \"x\"\ncatchUp = true",
-            &[":4: ", "`catchUp` is no field"],
+            &[":4: ", "`catchUp` is no field of an entry; `catch_up` is"],
         ),
         (
             "[schedule.a]\ncron = \"@daily\"\nshell = \"x\"\njitter_seconds = \"5\"",

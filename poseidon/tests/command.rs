@@ -301,6 +301,79 @@ async fn several_devices_have_their_names_before_their_lines() {
     );
 }
 
+/// What a command writes to a terminal, which util-linux has for it.
+async fn on_a_terminal(rig: &Rig, line: &str) -> String {
+    let mut command = Command::new("script");
+    command
+        .args(["-qefc", &format!("\"$POSEIDON\" {line}"), "/dev/null"])
+        .env("POSEIDON", env!("CARGO_BIN_EXE_poseidon"))
+        .env("POSEIDON_DATA", rig.dir.path().join("data"))
+        .env_remove("POSEIDON_URL")
+        .env_remove("POSEIDON_TOKEN")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let done = within(command.output()).await.unwrap();
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn progress_is_shown_on_a_terminal_and_goes_before_output() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agents = vec![rig.agent("aaa").await];
+    let works = async |agents: &mut Vec<Agent>| {
+        for agent in agents {
+            let command = agent.expect(payload::COMMAND).await;
+            let progress = json!({"percent": 40, "message": "half\u{1b}[2J way"});
+            agent.send(&command.reply("progress", &progress)).await;
+            agent.output(&command, 0, b"done\n").await;
+            agent.succeed(&command, 5).await;
+        }
+    };
+    let (seen, ()) = tokio::join!(on_a_terminal(&rig, "run box -- x"), works(&mut agents));
+    assert_eq!(
+        seen,
+        "\r 40 % half\u{FFFD}[2J way\u{1b}[K\r\u{1b}[Kdone\r\n"
+    );
+    agents.push(rig.agent("bbb").await);
+    for line in ["run box -- x", "run --on box -- x"] {
+        let (seen, ()) = tokio::join!(on_a_terminal(&rig, line), works(&mut agents));
+        for part in [
+            "\rbox/aaa:  40 % half",
+            "\rbox/bbb:  40 % half",
+            "\r\u{1b}[Kbox/aaa: done",
+        ] {
+            assert!(seen.contains(part), "{line}: {seen:?}");
+        }
+    }
+    // Nobody is told where there is none.
+    let quiet = async { run(&rig, &["run", "box/aaa", "--", "x"]).await };
+    agents.truncate(1);
+    let (done, ()) = tokio::join!(quiet, works(&mut agents));
+    assert!(
+        done.stderr.is_empty() && done.stdout == b"done\n",
+        "{done:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_long_error_does_not_widen_the_list_of_jobs() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let job = rig.run("box", json!({"argv": ["x"]})).await;
+    let request = agent.expect(payload::COMMAND).await;
+    let why = "no room ".repeat(50);
+    let error = json!({"code": "io", "message": why});
+    agent.send(&request.reply(payload::ERROR, &error)).await;
+    rig.ended(&job).await;
+    let jobs = stdout(&rig, &["jobs"]).await;
+    let longest = jobs.lines().map(|line| line.chars().count()).max();
+    assert!(longest < Some(160) && jobs.contains("io: no room") && jobs.contains('…'));
+    assert!(stdout(&rig, &["job", &job]).await.contains(why.trim_end()));
+}
+
 #[tokio::test]
 async fn ctrl_c_cancels_the_job_and_waits_for_its_end() {
     let rig = rig().await;

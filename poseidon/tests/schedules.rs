@@ -214,6 +214,46 @@ async fn what_a_device_refuses_is_not_sent_again_and_a_change_is() {
 }
 
 #[tokio::test]
+async fn the_command_waits_for_what_devices_that_are_up_say() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = device(&rig, "i1", "").await;
+    let entries = |shell: &str| json!([daily(shell)]).to_string();
+    let setting = async |input: &str| {
+        let done = command(&rig, &["schedule", "set", "box", "-"], Some(input)).await;
+        let (out, err) = said(&done);
+        (done.status.code(), out, err)
+    };
+    let refuses = async |agent: &mut Agent| {
+        let message = agent.expect(SCHEDULE_SET).await;
+        let why = "entry 1 (daily): timeZone: the zone Mars is not known here";
+        let error = payload::Error::new(payload::ErrorCode::Invalid, why);
+        agent.send(&message.reply(ERROR, &error)).await;
+    };
+    let one = entries("one");
+    let ((code, _, err), ()) = tokio::join!(setting(&one), refuses(&mut agent));
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("box did not take it: invalid: entry 1 (daily): timeZone"),
+        "{err}"
+    );
+    // As before: it is not asked again, and what it said still holds.
+    let (code, out, err) = setting(&one).await;
+    assert!(
+        code == Some(1) && out.contains("as before") && err.contains("did not take it"),
+        "{out}{err}"
+    );
+    // What it said to the one before is not held against the next.
+    let two = entries("two");
+    let ((code, out, err), _) = tokio::join!(setting(&two), take(&mut agent));
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(!out.contains("not known"), "{out}");
+    // Nothing is said in time.
+    let (code, out, _) = setting(&entries("three")).await;
+    assert!(code == Some(0) && out.contains("not known yet"), "{out}");
+}
+
+#[tokio::test]
 async fn scripts_that_are_on_their_way_do_not_hold_up_a_schedule() {
     let rig = rig().await;
     rig.register("box").await;

@@ -182,7 +182,26 @@ Options; what the request would have:
 Exit codes: 0 allowed, 1 refused, 2 wrong command line, configuration or payload.
 ";
 
-pub fn text(topic: Option<&str>) -> String {
+const SCHEDULE: &str = "\
+Usage: triton schedule [--json]
+
+Lists what runs by the device's own clock: the entries of its configuration ([schedule.NAME]) and those
+that Poseidon has set, each with where it is FROM, its CRON line and zone, its NEXT and LAST time (UTC)
+and how it ended last. NEXT is 'off' for an entry that is switched off, and 'never' where the device
+cannot tell its times; STATUS says why. Times that were skipped: triton history --code 103.
+";
+
+const ENGINE: &str = "\
+Usage: triton engine [--pipe PATH] COMMAND
+
+Writes COMMAND, one line, into the pipe of a monitoring engine: engine.pipe of the configuration, or
+PATH. It is a job of the agent, as the engine.command that Poseidon may ask for.
+
+Exit codes: 0 written, 2 wrong command line; others not, for the reason that is said.
+";
+
+/// What `help` says of a command; none where there is no such command.
+pub fn text(topic: Option<&str>) -> Option<String> {
     let own = match topic.map(|topic| topic.split(' ').next().unwrap_or(topic)) {
         Some("exec") => Some(EXEC),
         Some("history") => Some(HISTORY),
@@ -192,7 +211,15 @@ pub fn text(topic: Option<&str>) -> String {
         Some("trust") => Some(TRUST),
         Some("policy") => Some(POLICY),
         Some("inside" | "progress" | "get") => Some(INSIDE),
-        _ => None,
+        Some("schedule") => Some(SCHEDULE),
+        Some("engine") => Some(ENGINE),
+        // They are told with the others.
+        None
+        | Some(
+            "agent" | "check-config" | "doctor" | "help" | "identifier" | "module" | "run"
+            | "status" | "system" | "version",
+        ) => None,
+        Some(_) => return None,
     };
     let mut text = match own {
         Some(own) => own.to_owned() + "\nOptions of every command:\n  -c, --config FILE\n",
@@ -211,5 +238,5 @@ pub fn text(topic: Option<&str>) -> String {
          Settings come from defaults, then {DEFAULT_FILE} (or --config, TRITON_CONFIG), then the\n\
          environment, then flags. Exit codes: 0 done, 1 failed, 2 wrong command line."
     );
-    text
+    Some(text)
 }

@@ -54,7 +54,12 @@ pub fn main() -> ExitCode {
 fn dispatch(args: &Args) -> Result<u8> {
     match &args.command {
         Command::Help(topic) => {
-            print(&help::text(topic.as_deref()));
+            let Some(text) = help::text(topic.as_deref()) else {
+                let topic = printable(topic.as_deref().unwrap_or_default());
+                eprintln!("triton: there is no command {topic:?}\nTry 'triton --help'.");
+                return Ok(USAGE);
+            };
+            print(&text);
             Ok(0)
         }
         Command::Version => {

@@ -94,10 +94,17 @@ pub fn describe(status: &Value) -> String {
     line("last error", &text("/link/lastError"));
     line("journal", &journal(&text));
     line("scripts", &text("/scripts/revision"));
+    let act = status.pointer("/jobs/stopsFor").and_then(Value::as_str);
+    let stops = act.map_or(String::new(), |act| {
+        format!(
+            "; nothing new starts: {} has been asked for",
+            printable(act)
+        )
+    });
     line(
         "jobs",
         &format!(
-            "{} running, {} waiting",
+            "{} running, {} waiting{stops}",
             text("/jobs/running"),
             text("/jobs/waiting")
         ),

@@ -266,7 +266,11 @@ fn entry(
     for (key, value) in table {
         let field = schedule::by_snake(key.get_ref()).filter(|field| *field != "name");
         let Some(field) = field else {
-            let why = format!("`{}` is no field of an entry", key.get_ref());
+            let here = match schedule::snake_of(key.get_ref()) {
+                Some(here) => format!("; `{here}` is"),
+                None => String::new(),
+            };
+            let why = format!("`{}` is no field of an entry{here}", key.get_ref());
             return Err((Some(key.span().start), why));
         };
         fields.insert(field.to_owned(), json(value.get_ref()));

@@ -243,6 +243,11 @@ impl Pool {
         lock(&self.shared.registry).stopping
     }
 
+    /// The act for which it takes no jobs any more, where it is known.
+    pub fn stops_for(&self) -> Option<&'static str> {
+        lock(&self.shared.registry).stops_for
+    }
+
     /// How many jobs run.
     pub fn running(&self) -> usize {
         lock(&self.shared.registry).running()
@@ -256,6 +261,11 @@ impl Pool {
     /// All jobs on their way, oldest first.
     pub fn list(&self) -> Vec<JobState> {
         lock(&self.shared.registry).list()
+    }
+
+    /// Says before [`Pool::stop`] what it will be for.
+    pub fn will_stop_for(&self, act: &'static str) {
+        lock(&self.shared.registry).stops_for = Some(act);
     }
 
     /// Takes no more jobs, ends those there are (SIGTERM, after `grace` SIGKILL), hands their results to their sinks and

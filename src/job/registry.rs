@@ -178,6 +178,8 @@ pub(super) struct Registry {
     /// In the order of their coming.
     entries: Vec<Entry>,
     pub stopping: bool,
+    /// The act that it stops for, where it is known.
+    pub stops_for: Option<&'static str>,
     /// Threads that live.
     pub workers: usize,
     /// Those of them that wait for work.
@@ -225,10 +227,13 @@ impl Registry {
             Err(error) => return Admission::Refused(error),
         };
         if self.stopping {
-            return Admission::Refused(payload::Error::new(
-                payload::ErrorCode::Refused,
-                "the agent stops and starts nothing new",
-            ));
+            let text = match self.stops_for {
+                Some(act) => {
+                    format!("{act} has been asked for: the agent starts nothing new before it")
+                }
+                None => "the agent stops and starts nothing new".to_owned(),
+            };
+            return Admission::Refused(payload::Error::new(payload::ErrorCode::Refused, text));
         }
         // A job that a free worker will take does not wait.
         let (running, ready) = (self.running(), self.ready(now, settings));

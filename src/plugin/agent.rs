@@ -89,6 +89,7 @@ impl Plugin for Status {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),
                 "list": self.pool.list(),
+                "stopsFor": self.pool.stops_for(),
             },
             "modules": self.modules.list(),
         });

@@ -104,6 +104,11 @@ fn set(field: &str, at: usize) -> Result<u64, String> {
             Some((range, step)) => (range, Some(step)),
             None => (part, None),
         };
+        if range.is_empty() || range.starts_with('-') || range.ends_with('-') {
+            return Err(format!(
+                "{part:?} is neither a number from {least} to {most} nor a range, as in {least}-{most}"
+            ));
+        }
         let (from, mut to) = if range == "*" {
             (least, most)
         } else if let Some((from, to)) = range.split_once('-') {

@@ -104,7 +104,11 @@ impl Entry {
         let mut command = Map::new();
         for (name, value) in entry {
             let Some((field, kind, passes)) = FIELDS.iter().find(|f| f.0 == name) else {
-                return fault("", format!("{name:?} is no field of an entry"));
+                let known = match by_snake(name) {
+                    Some(field) => format!("; {field} is"),
+                    None => String::new(),
+                };
+                return fault("", format!("{name:?} is no field of an entry{known}"));
             };
             let texts = |list: &Vec<Value>| list.iter().all(Value::is_string);
             let (right, wanted) = match kind {
@@ -302,6 +306,12 @@ pub fn snake(name: &str) -> String {
         snake.push(c.to_ascii_lowercase());
     }
     snake
+}
+
+/// How the configuration writes the field `name`, where that is another word.
+pub fn snake_of(name: &str) -> Option<String> {
+    let known = FIELDS.iter().any(|f| f.0 == name);
+    known.then(|| snake(name)).filter(|snake| snake != name)
 }
 
 /// The field that the configuration writes as `name`.

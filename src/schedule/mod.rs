@@ -19,7 +19,7 @@ mod tests;
 mod tzif;
 mod zone;
 
-pub use entry::{Entry, Fault, by_snake, from_xml, snake};
+pub use entry::{Entry, Fault, by_snake, from_xml, snake, snake_of};
 pub(crate) use zone::Zone;
 
 use crate::job::{Holds, Origin, Pool, Request, Work};

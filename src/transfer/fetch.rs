@@ -339,8 +339,8 @@ fn unwritten(error: io::Error) -> Stop {
     io_error("write what came", &error).into()
 }
 
-/// Writes all but blocks of zeros, behind which the file has nothing.
-fn write_with_holes(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+/// Writes all but blocks of zeros: behind `offset` the file has nothing yet. Its length is the caller's to set.
+pub fn write_with_holes(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
     let mut at = 0;
     while at < data.len() {
         let start = at;

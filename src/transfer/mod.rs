@@ -29,7 +29,8 @@ pub(crate) mod stage;
 mod temporary;
 mod walk;
 
-pub use fetch::{Content, Pace, fetch, hash};
+pub use attributes::time;
+pub use fetch::{Content, Pace, fetch, hash, write_with_holes};
 pub use meter::Meter;
 pub use patience::Patience;
 

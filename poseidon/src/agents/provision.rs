@@ -100,16 +100,24 @@ struct State {
     has: Option<String>,
     /// One that it did not take several times.
     given_up: Option<String>,
-    /// Why the last try failed.
-    problem: Option<String>,
+    /// Why the last try failed, and the revision that was tried.
+    problem: Option<(Option<String>, String)>,
 }
 
 /// What an agent that is up has of its schedule.
 pub struct Standing {
     /// The revision that it has; empty where nothing was ever set, `None` where it knows no schedules.
     pub revision: Option<String>,
-    /// Why it did not take the last one that was brought.
-    pub problem: Option<String>,
+    /// Why it did not take the last one that was brought, and which that was, where it is known.
+    problem: Option<(Option<String>, String)>,
+}
+
+impl Standing {
+    /// Why it did not take this revision.
+    pub fn problem(self, wanted: Option<&str>) -> Option<String> {
+        let (of, reason) = self.problem?;
+        (of.is_none() || of.as_deref() == wanted).then_some(reason)
+    }
 }
 
 /// What `hello` tells of it.
@@ -366,7 +374,7 @@ async fn bring(
             revision.as_deref().unwrap_or("unknown"),
             reason.escape_debug()
         );
-        lock(state).problem = Some(reason);
+        lock(state).problem = Some((revision.clone(), reason));
         tries += u32::from(!busy);
         let over = lasts || tries >= TRIES;
         if over && revision.is_some() {

@@ -78,7 +78,7 @@ fn view<'a>(
                 let why = "this agent knows no schedules: it is too old, or has them switched off";
                 (None, Some(why.to_owned()))
             }
-            Some(standing) => (standing.revision, standing.problem),
+            Some(standing) => (standing.revision.clone(), standing.problem(wanted)),
         };
         Device {
             instance: target.key.instance,

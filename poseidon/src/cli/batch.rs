@@ -5,6 +5,7 @@ use super::commands::rows;
 use super::follow::{Away, Line, Outage, Patience, Position};
 use super::many::Many;
 use super::printer::{Broken, Printer, exit_code, is_told};
+use super::progress;
 use super::run::{PARTING, Signal, Signals, cancel_at};
 use super::tables::{clean, table, text};
 use serde_json::{Value, json};
@@ -98,6 +99,7 @@ pub(super) async fn follow(
             },
             signal = signals.next() => match signal {
                 Signal::Interrupt if cancelling.is_some() => {
+                    progress::clear();
                     eprintln!(
                         "poseidon: no longer waiting; jobs may still run: 'poseidon batch {}' tells",
                         clean(id)
@@ -105,6 +107,7 @@ pub(super) async fn follow(
                     return Ok(ExitCode::from(130));
                 }
                 Signal::Interrupt => {
+                    progress::clear();
                     eprintln!("poseidon: cancelling the batch; Ctrl-C again stops waiting");
                     cancelling = Some(tokio::spawn(cancel()));
                 }
@@ -289,6 +292,7 @@ impl Follower {
             self.plain(raw).await?;
         } else if worth_telling {
             let _turn = self.turn.lock().await;
+            progress::clear();
             eprintln!("poseidon: {}: {}", name(&member, &self.names), how(&member));
         }
         self.members.push(member);

@@ -3,6 +3,7 @@
 
 use super::client::{Client, Failure, Lines, segment};
 use super::length;
+use super::progress;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use triton::message::payload::Stream;
+use triton::message::payload::{Progress, Stream};
 use triton::message::text::{Data, Encoding};
 
 /// Between two tries.
@@ -68,6 +69,7 @@ impl Outage {
             && self.away.0.fetch_add(1, Ordering::AcqRel) == 0
         {
             let seconds = self.limit.as_secs();
+            progress::clear();
             eprintln!("poseidon: {failure}; trying again for {seconds} s");
         }
         sleep(self.pause).await;
@@ -94,6 +96,7 @@ impl Outage {
     pub(super) fn opened(&mut self) {
         self.opened = Some(Instant::now());
         if self.leave() {
+            progress::clear();
             eprintln!("poseidon: the server is back");
         }
     }
@@ -131,6 +134,7 @@ pub(super) enum Line {
         offset: u64,
         length: u64,
     },
+    Progress(Progress),
     End {
         job: Value,
     },
@@ -151,6 +155,7 @@ pub(super) enum News {
         offset: u64,
         length: u64,
     },
+    Progress(Progress),
     /// Told by the line as a whole.
     Other,
     End(Value),
@@ -161,7 +166,7 @@ pub(super) enum News {
 pub(super) struct Position {
     /// Bytes of each stream.
     streams: [u64; 2],
-    /// Other lines, and how many of them came on this connection.
+    /// Lines without an offset, and how many of them came on this connection.
     others: u64,
     passed: u64,
 }
@@ -176,14 +181,9 @@ impl Position {
     pub(super) fn take(&mut self, line: Line) -> Result<Option<News>, Failure> {
         let news = match line {
             Line::End { job } => News::End(job),
-            Line::Other => {
-                self.passed += 1;
-                if self.passed <= self.others {
-                    return Ok(None);
-                }
-                self.others = self.passed;
-                News::Other
-            }
+            Line::Progress(_) | Line::Other if !self.is_new() => return Ok(None),
+            Line::Progress(progress) => News::Progress(progress),
+            Line::Other => News::Other,
             Line::Gap {
                 stream,
                 offset,
@@ -220,6 +220,14 @@ impl Position {
             }
         };
         Ok(Some(news))
+    }
+
+    /// Whether the next line without an offset was not told yet.
+    fn is_new(&mut self) -> bool {
+        self.passed += 1;
+        let new = self.passed > self.others;
+        self.others = self.others.max(self.passed);
+        new
     }
 
     /// Start and end of what is new of a range; `None` where all of it is known.

@@ -5,7 +5,7 @@ use super::commands::{rows, say};
 use super::follow::{Away, Outage, Patience};
 use super::jobs::outcome;
 use super::since;
-use super::tables::{clean, text};
+use super::tables::{clean, cut, text};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -208,11 +208,7 @@ fn summary(record: &Value) -> String {
             _ => clean(&data.to_string()),
         },
     };
-    let mut short: String = words.chars().take(SUMMARY).collect();
-    if short.len() < words.len() {
-        short.push('…');
-    }
-    short
+    cut(&words, SUMMARY)
 }
 
 /// Times of a schedule that had no run.

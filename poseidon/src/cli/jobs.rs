@@ -2,11 +2,14 @@
 
 use super::client::{Client, segment};
 use super::commands::{Ended, print, print_json, rows};
-use super::tables::{ago, bytes, clean, span, table, text};
+use super::tables::{ago, bytes, clean, cut, span, table, text};
 use crate::time::now;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+
+/// Longest cell of a table, in characters; 'poseidon job' shows all of it.
+const CELL: usize = 60;
 
 /// Where a job stands.
 #[derive(Clone, Copy, ValueEnum)]
@@ -56,8 +59,8 @@ impl Jobs {
                     text(&job["id"]),
                     text(&job["agent"]),
                     ago(&job["created"]),
-                    outcome(job),
-                    command(job).chars().take(60).collect(),
+                    cut(&outcome(job), CELL),
+                    cut(&command(job), CELL),
                 ]
             })
             .collect();

@@ -20,6 +20,7 @@ mod metrics;
 mod modules;
 mod place;
 mod printer;
+mod progress;
 mod pull;
 mod push;
 mod run;
@@ -152,7 +153,7 @@ enum Command {
     Status(status::Status),
     /// Run a command on agents and stream its output
     Run(run::Run),
-    /// Fetch a file of a device
+    /// Fetch a file or a folder of a device, with its permissions (never setuid, setgid or sticky) and modification time
     Pull(pull::Pull),
     /// Put a file or a folder onto devices
     Push(push::Push),
@@ -251,6 +252,7 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(reason: &str) -> ExitCode {
+    progress::clear();
     eprintln!("poseidon: {reason}");
     ExitCode::FAILURE
 }

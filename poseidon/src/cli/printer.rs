@@ -3,12 +3,13 @@
 use super::client::Failure;
 use super::follow::{Follower, News};
 use super::jobs::outcome;
+use super::progress;
 use super::tables::{bytes, text};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::io::{AsyncWriteExt as _, stderr, stdout};
 use tokio::sync::Mutex;
-use triton::message::payload::Stream;
+use triton::message::payload::{Progress, Stream};
 use triton::message::text::Data;
 
 /// A line of a device among others is cut here, so that memory stays bounded.
@@ -100,6 +101,7 @@ impl Printer {
                     Stream::Stderr => "stderr",
                 };
                 let prefix = self.prefix.as_deref().unwrap_or("");
+                progress::clear();
                 eprintln!(
                     "poseidon: {prefix}{} of {name} are missing from byte {offset} on",
                     bytes(&json!(length))
@@ -108,6 +110,11 @@ impl Printer {
             }
             News::End(job) => self.data(&job["result"]["data"]).await,
             News::Other => Ok(()),
+            News::Progress(Progress { percent, message }) => {
+                let _turn = self.turn.lock().await;
+                progress::show(self.prefix.as_deref().unwrap_or(""), percent, &message);
+                Ok(())
+            }
         }
     }
 
@@ -123,6 +130,7 @@ impl Printer {
 
     /// Nothing more comes: ends the lines that have not ended.
     pub(super) async fn finish(&mut self) -> Result<(), Broken> {
+        progress::clear();
         for stream in [Stream::Stdout, Stream::Stderr] {
             if !self.partial[stream as usize].is_empty() {
                 self.bytes(stream, b"\n").await?;
@@ -175,6 +183,7 @@ impl Printer {
 
     pub(super) async fn write(&self, stream: Stream, bytes: &[u8]) -> Result<(), Broken> {
         let turn = self.turn.lock().await;
+        progress::clear();
         let written = match stream {
             Stream::Stdout => flushed(stdout(), bytes).await,
             Stream::Stderr => flushed(stderr(), bytes).await,

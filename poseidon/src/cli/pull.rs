@@ -12,14 +12,15 @@ use crate::time::now;
 use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::fs::{File, Permissions};
-use std::io::Write;
+use std::fs::{File, FileTimes, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tempfile::NamedTempFile;
 use triton::message::id;
+use triton::transfer;
 
 /// The server waits for its device for two minutes, unless it was told otherwise; who is silent for longer is gone.
 const SILENCE: Duration = Duration::from_mins(5);
@@ -41,7 +42,7 @@ pub(super) struct Pull {
     #[arg(long, conflicts_with = "recursive")]
     follow: bool,
     /// Fetch a folder and all that is in it, to where nothing is yet. Symbolic links are made as links, whatever they point to,
-    /// and never followed; pipes, sockets and devices are named and left out
+    /// and never followed; pipes, sockets and devices are named and left out. The top folder's own time is not fetched
     #[arg(long, short, conflicts_with = "force")]
     recursive: bool,
     /// With --recursive: refuse a folder with symbolic links in it
@@ -110,8 +111,7 @@ impl Pull {
         }
         let mut fetch = Fetch::new(self, client, name, &self.place.path);
         if self.to_stdout() {
-            let mut out = std::io::stdout();
-            return Ok(fetch.run(&mut out, bars).await?);
+            return Ok(fetch.run(Out::Stdout, bars).await?);
         }
         let target = self.target(name, several)?;
         let shown = target.display();
@@ -123,12 +123,12 @@ impl Pull {
             _ => Path::new("."),
         };
         let failed = |e: std::io::Error| format!("cannot write {shown}: {e}");
-        let mut file = tempfile::Builder::new()
+        let file = tempfile::Builder::new()
             .prefix(".poseidon-pull-")
             .tempfile_in(folder)
             .map_err(failed)?;
-        fetch.run(&mut file, bars).await?;
-        place(file, &target, fetch.mode, self.force).map_err(failed)?;
+        fetch.run(Out::File(file.as_file()), bars).await?;
+        place(file, &target, &fetch, self.force).map_err(failed)?;
         let rate = fetch.given as f64 / (now() - started).max(0.001);
         bars.say(&format!(
             "{}: {} to {shown}, {}/s",
@@ -180,10 +180,8 @@ fn umask() -> u32 {
 }
 
 /// Syncs a whole file and gives it its name.
-fn place(file: NamedTempFile, target: &Path, mode: u32, force: bool) -> std::io::Result<()> {
-    let mode = mode & 0o777 & !umask();
-    file.as_file()
-        .set_permissions(Permissions::from_mode(mode))?;
+fn place(file: NamedTempFile, target: &Path, of: &Fetch<'_>, force: bool) -> std::io::Result<()> {
+    of.describe(file.as_file())?;
     file.as_file().sync_all()?;
     if force {
         file.persist(target).map_err(|e| e.error)?;
@@ -192,6 +190,41 @@ fn place(file: NamedTempFile, target: &Path, mode: u32, force: bool) -> std::io:
     }
     let folder = target.parent().filter(|folder| *folder != Path::new(""));
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Sets the time of a file or a folder, where the device tells one.
+fn set_time(file: &File, mtime: Option<SystemTime>) -> std::io::Result<()> {
+    match mtime {
+        Some(time) => file.set_times(FileTimes::new().set_modified(time)),
+        None => Ok(()),
+    }
+}
+
+/// Where a file goes.
+#[derive(Clone, Copy)]
+enum Out<'a> {
+    Stdout,
+    /// It is empty.
+    File(&'a File),
+}
+
+impl Out<'_> {
+    /// What comes next, at `offset`.
+    fn write(self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        match self {
+            Self::Stdout => std::io::stdout().write_all(data),
+            Self::File(file) => transfer::write_with_holes(file, data, offset),
+        }
+    }
+
+    /// All has come.
+    fn finish(self, size: u64) -> std::io::Result<()> {
+        match self {
+            Self::Stdout => std::io::stdout().flush(),
+            // A hole at the end has not made it longer.
+            Self::File(file) => file.set_len(size),
+        }
+    }
 }
 
 /// A file on its way, over as many connections as it takes.
@@ -209,6 +242,7 @@ struct Fetch<'a> {
     job: Option<String>,
     size: u64,
     mode: u32,
+    mtime: Option<SystemTime>,
     /// The last answer came to its end.
     complete: bool,
     bar: Option<Bar>,
@@ -228,12 +262,13 @@ impl<'a> Fetch<'a> {
             job: None,
             size: 0,
             mode: 0o600,
+            mtime: None,
             complete: false,
             bar: None,
         }
     }
 
-    async fn run(&mut self, out: &mut impl Write, bars: &Bars) -> Result<(), Failure> {
+    async fn run(&mut self, out: Out<'_>, bars: &Bars) -> Result<(), Failure> {
         let mut outage = Outage::new(self.pull.patience, Away::default());
         loop {
             let before = self.given;
@@ -255,13 +290,13 @@ impl<'a> Fetch<'a> {
             self.client = self.client.again();
         }
         self.bar = None;
-        out.flush().map_err(|e| cannot_write(&e))
+        out.finish(self.given).map_err(|e| cannot_write(&e))
     }
 
     /// Reads what one connection brings.
     async fn connection(
         &mut self,
-        out: &mut impl Write,
+        out: Out<'_>,
         bars: &Bars,
         outage: &mut Outage,
     ) -> Result<(), Failure> {
@@ -288,6 +323,8 @@ impl<'a> Fetch<'a> {
             .ok_or_else(|| Failure::wrong("the server does not say how large the file is"))?;
         let mode = header("triton-mode").and_then(|mode| u32::from_str_radix(&mode, 8).ok());
         self.mode = mode.unwrap_or(0o600);
+        let mtime = header("triton-mtime").and_then(|mtime| mtime.parse().ok());
+        self.mtime = mtime.and_then(|mtime| transfer::time(mtime).ok());
         if self.tag.is_none() {
             self.tag = Some(header("etag").unwrap_or_else(|| "*".to_owned()));
             let label = if self.patient { self.path } else { self.name };
@@ -296,7 +333,7 @@ impl<'a> Fetch<'a> {
             outage.opened();
         }
         while let Some(data) = pieces.next(SILENCE).await? {
-            out.write_all(&data).map_err(|e| cannot_write(&e))?;
+            out.write(&data, self.given).map_err(|e| cannot_write(&e))?;
             self.hash.update(&data);
             self.given += data.len() as u64;
             if let Some(bar) = &mut self.bar {
@@ -305,6 +342,13 @@ impl<'a> Fetch<'a> {
         }
         self.complete = true;
         Ok(())
+    }
+
+    /// Gives a file the mode and the time that it has there.
+    fn describe(&self, file: &File) -> std::io::Result<()> {
+        let mode = self.mode & 0o777 & !umask();
+        file.set_permissions(Permissions::from_mode(mode))?;
+        set_time(file, self.mtime)
     }
 
     /// Whether what came is what the device has read, by the end of its last job.

@@ -7,6 +7,7 @@ use super::how::How;
 use super::many::Many;
 use super::place::devices;
 use super::printer::{Broken, Printer, exit_code};
+use super::progress;
 use super::tables::{clean, span, text};
 use crate::time::now;
 use clap::Args;
@@ -181,10 +182,12 @@ async fn follow(
             },
             signal = signals.next() => match signal {
                 Signal::Interrupt if cancelling.is_some() => {
+                    progress::clear();
                     eprintln!("poseidon: no longer waiting; the job may still run");
                     return Ok(ExitCode::from(130));
                 }
                 Signal::Interrupt => {
+                    progress::clear();
                     eprintln!("poseidon: cancelling; Ctrl-C again stops waiting");
                     cancelling = Some(tokio::spawn(cancel()));
                 }

@@ -3,15 +3,22 @@
 use super::client::{Client, Failure, segment};
 use super::commands::{Ended, print, print_json, rows};
 use super::each::{On, each};
-use super::tables::{ago, clean, table, text};
+use super::tables::{ago, clean, cut, table, text};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use triton::dates;
 
 /// Longest file: what a device takes, with comments.
 const FILE_LIMIT: u64 = 1 << 20;
+/// How long a device that is up may take to say whether it takes what was set.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Between two looks at that.
+const LOOK: Duration = Duration::from_millis(100);
 /// Times that a change is made anew because somebody else was faster.
 const TRIES: u32 = 5;
 /// Longest cell of a table, in characters.
@@ -25,7 +32,8 @@ pub(super) struct Schedule {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Set what devices run: all entries, in place of those that Poseidon has set before
+    /// Set what devices run: all entries, in place of those that Poseidon has set before. Ends with 1 where a device that is up
+    /// says within 2 s that it does not take them
     Set(Set),
     /// Show what Poseidon has set for a device, and what the device says of it: next and last runs
     Ls {
@@ -65,7 +73,7 @@ impl Schedule {
             Command::Ls { name, json } => ls(client, &name, json).await,
             Command::Rm { name, entry: None } => {
                 let answer = client.delete(&path(&name)).await?;
-                print(&said(&answer))
+                told(client, vec![answer]).await
             }
             Command::Rm {
                 name,
@@ -81,12 +89,73 @@ impl Set {
         let entries = read(&file.concat())?;
         let names = self.on.names(client, self.words).await?;
         let body = json!({ "entries": entries }).to_string();
-        each(&names, async |name| {
-            let answer = client.put::<Value>(&path(name), body.clone()).await?;
-            Ok(said(&answer))
-        })
-        .await
+        let mut answers = Vec::new();
+        let set = each(&names, async |name| {
+            answers.push(client.put::<Value>(&path(name), body.clone()).await?);
+            Ok(String::new())
+        });
+        let set = set.await;
+        // All together wait for what the devices say.
+        let code = told(client, answers).await?;
+        set.map(|_| code)
     }
+}
+
+/// Prints what became of changes, and what the devices that are up say to them; 1 where one of them refuses.
+async fn told(client: &Client, mut answers: Vec<Value>) -> Ended {
+    let until = Instant::now() + ANSWER;
+    loop {
+        let mut open = answers.iter_mut().filter(|a| waited_for(a)).peekable();
+        if open.peek().is_none() || Instant::now() >= until {
+            break;
+        }
+        sleep(LOOK).await;
+        for answer in open {
+            let name = answer["schedule"]["name"].as_str().unwrap_or_default();
+            let now: Value = match client.get(&path(name)).await {
+                Ok(now) => now,
+                // What was set is set: only what the device says to it stays unknown.
+                Err(_) => break,
+            };
+            // Another change has overtaken this one: what is said from now on is said to that.
+            if now["revision"] == answer["schedule"]["revision"] {
+                answer["schedule"]["devices"] = now["devices"].clone();
+            }
+        }
+    }
+    let mut code = ExitCode::SUCCESS;
+    for answer in &answers {
+        print(&said(answer))?;
+        let schedule = &answer["schedule"];
+        for device in rows(schedule, "devices") {
+            if let Some(problem) = device["problem"].as_str() {
+                let name = called(schedule, device);
+                eprintln!("poseidon: {name} did not take it: {}", clean(problem));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Whether a device that is up has not said yet whether it takes a change.
+fn waited_for(answer: &Value) -> bool {
+    let schedule = &answer["schedule"];
+    rows(schedule, "devices").any(|device| {
+        device["state"] == "up"
+            && device["problem"].is_null()
+            && device["revision"] != schedule["revision"]
+    })
+}
+
+/// A device's name; with its instance where there are several.
+fn called(schedule: &Value, device: &Value) -> String {
+    let name = text(&schedule["name"]);
+    if rows(schedule, "devices").count() < 2 {
+        return name;
+    }
+    let instance: String = text(&device["instance"]).chars().take(8).collect();
+    format!("{name}/{instance}")
 }
 
 /// What became of a change, in one line.
@@ -95,15 +164,14 @@ fn said(answer: &Value) -> String {
     let (name, revision) = (text(&schedule["name"]), text(&schedule["revision"]));
     let count = rows(schedule, "entries").count();
     let entries = if count == 1 { "entry" } else { "entries" };
-    let how = if answer["changed"] == true {
-        let up = rows(schedule, "devices").any(|d| d["state"] == "up");
-        if up {
-            ""
-        } else {
-            "; the device gets it when it comes"
-        }
-    } else {
+    let how = if waited_for(answer) {
+        "; whether the device takes it is not known yet, 'poseidon schedule ls' tells"
+    } else if answer["changed"] != true {
         ", as before"
+    } else if rows(schedule, "devices").any(|d| d["state"] == "up") {
+        ""
+    } else {
+        "; the device gets it when it comes"
     };
     format!("{name} has {count} {entries}, revision {revision}{how}\n")
 }
@@ -170,7 +238,7 @@ async fn remove(client: &Client, name: &str, entry: &str) -> Ended {
         }
         let body = json!({ "entries": rest, "parent": schedule["revision"] }).to_string();
         match client.try_put::<Value>(&path(name), body).await {
-            Ok(answer) => return print(&said(&answer)),
+            Ok(answer) => return told(client, vec![answer]).await,
             Err(failure) if failure.is_conflict() && tries < TRIES => tries += 1,
             Err(failure) => return Err(failure.into()),
         }
@@ -255,15 +323,11 @@ fn row(entry: &Value) -> Vec<String> {
             more.push(clean(&format!("{field}={value}")));
         }
     }
-    let short = |text: String| match text.char_indices().nth(CELL) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
-    };
     vec![
         text(&entry["name"]),
         cron,
-        short(runs.trim().to_owned()),
-        short(more.join(" ")),
+        cut(runs.trim(), CELL),
+        cut(&more.join(" "), CELL),
     ]
 }
 

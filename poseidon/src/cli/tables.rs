@@ -28,6 +28,14 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
+/// A text that is cut where it is too long for a table.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// How long ago a time is.
 pub(super) fn ago(time: &Value) -> String {
     match time.as_f64() {

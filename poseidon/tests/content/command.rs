@@ -4,7 +4,7 @@ use crate::common::*;
 use crate::device::{Behaviour, Device, Lie};
 use crate::{blob, noise, sha256};
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Output, Stdio};
 use tokio::io::AsyncReadExt as _;
@@ -103,6 +103,32 @@ async fn pull_writes_a_whole_file_or_none() {
     assert!(said(&done).contains("SHA-256"), "{}", said(&done));
     assert!(!dir.join("other").exists());
     no_leftovers(dir);
+}
+
+#[tokio::test]
+async fn pull_keeps_holes_and_the_time() {
+    let mut file = vec![0; 16 << 20];
+    file[100] = 1;
+    file[(9 << 20)..][..5000].fill(2);
+    let rig = rig().await;
+    rig.register("box").await;
+    let url = rig.url().to_owned();
+    let _device = Device::start(move || url.clone(), Behaviour::good(&file));
+    up(&rig).await;
+    let done = run(&rig, &["pull", "box:/disk.img"]).await;
+    assert!(done.status.success(), "{}", said(&done));
+    let pulled = rig.dir.path().join("disk.img");
+    assert!(std::fs::read(&pulled).unwrap() == file);
+    let metadata = std::fs::metadata(&pulled).unwrap();
+    assert!(
+        metadata.blocks() * 512 < 1 << 20,
+        "{} blocks",
+        metadata.blocks()
+    );
+    assert_eq!(
+        (metadata.mtime(), metadata.mtime_nsec()),
+        (1_700_000_000, 500_000_000)
+    );
 }
 
 #[tokio::test]
@@ -312,6 +338,18 @@ async fn push_brings_a_folder_with_its_links_by_a_manifest_where_it_is_large() {
         said(&done)
     );
 
+    let done = run(&rig, &["push", "site", "box:/srv/site", "--parents"]).await;
+    assert_eq!(done.status.code(), Some(1));
+    assert!(
+        said(&done).contains("--parents is not for a folder"),
+        "{}",
+        said(&done)
+    );
+    let help = run(&rig, &["push", "--help"]).await;
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    // An example that the server takes, and what an owner is not for.
+    assert!(help.contains("label.site=attic"), "{help}");
+    assert!(help.contains("not the folder itself"), "{help}");
     // Nothing is pushed where a part cannot be.
     let pipe = std::process::Command::new("mkfifo")
         .arg(root.join("pipe"))

@@ -115,6 +115,11 @@ fn what_makes_no_sense_is_refused_by_its_field() {
             "",
             "\"catchup\" is no field",
         ),
+        (
+            json!({"shell": "a", "time_zone": "UTC"}),
+            "",
+            "\"time_zone\" is no field of an entry; timeZone is",
+        ),
     ] {
         let fault = Entry::read(&with(&more)).expect_err(&more.to_string());
         assert_eq!(fault.field, field, "{more}: {}", fault.why);

@@ -98,6 +98,12 @@ fn what_makes_no_sense_is_refused_with_the_field_and_what_it_may_be() {
         ("*/0 * * * *", &["step", "1 to 59"]),
         ("*/ * * * *", &["step"]),
         ("1--2 * * * *", &["minute"]),
+        (
+            "-1 * * * *",
+            &["minute \"-1\": \"-1\" is neither a number from 0 to 59"],
+        ),
+        ("* 5- * * *", &["hour", "\"5-\" is neither", "0-23"]),
+        ("* * 1,,2 * *", &["\"\" is neither", "1-31"]),
         ("20-10 * * * *", &["backwards", "20-59,0-10"]),
         ("+5 * * * *", &["minute"]),
         ("1, * * * *", &["minute"]),

@@ -3,7 +3,7 @@
 //! The device may be anybody's. Its names are checked before anything is made, all is made in a folder of its own that nobody
 //! else may enter, and links come last: so nothing is ever written by way of one.
 
-use super::{Fetch, Pull};
+use super::{Fetch, Out, Pull, set_time};
 use crate::cli::bars::Bars;
 use crate::cli::client::{Client, Failure};
 use crate::cli::follow::{Away, Outage};
@@ -19,6 +19,8 @@ use std::collections::HashSet;
 use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use triton::transfer;
 
 /// Files, folders and links of one pull, and folders inside one another.
 const MAX_ENTRIES: usize = 100_000;
@@ -31,7 +33,7 @@ const NAMED: usize = 10;
 /// What is in a folder of a device. Paths are relative to it, a folder stands before what is in it.
 #[derive(Default)]
 struct Tree {
-    folders: Vec<(PathBuf, u32)>,
+    folders: Vec<(PathBuf, u32, Option<SystemTime>)>,
     /// With the path on the device.
     files: Vec<(PathBuf, String)>,
     links: Vec<(PathBuf, String)>,
@@ -80,7 +82,7 @@ impl Pull {
             .map_err(failed)?;
         let copy = stage.path().join("tree");
         make(&copy).map_err(failed)?;
-        for (path, _) in &tree.folders {
+        for (path, ..) in &tree.folders {
             make(&copy.join(path)).map_err(failed)?;
         }
         let given = self.files(client, name, &tree, &copy, bars).await?;
@@ -92,7 +94,9 @@ impl Pull {
             std::fs::set_permissions(path, Permissions::from_mode(mode & 0o777 & !mask))
         };
         // What is inside first: a folder that nobody may write to could not be entered any more.
-        for (path, mode) in tree.folders.iter().rev() {
+        for (path, mode, mtime) in tree.folders.iter().rev() {
+            let opened = File::open(copy.join(path)).map_err(failed)?;
+            set_time(&opened, *mtime).map_err(failed)?;
             grant(&copy.join(path), *mode).map_err(failed)?;
         }
         let opened = File::open(&copy).map_err(failed)?;
@@ -181,7 +185,10 @@ impl Pull {
                         ));
                     }
                     Some("directory") => {
-                        tree.folders.push((near.clone(), mode.unwrap_or(0o700)));
+                        let mtime = entry["mtime"].as_f64();
+                        let mtime = mtime.and_then(|mtime| transfer::time(mtime).ok());
+                        tree.folders
+                            .push((near.clone(), mode.unwrap_or(0o700), mtime));
                         waiting.push((near, far, depth + 1));
                     }
                     Some("file") => tree.files.push((near, far)),
@@ -249,16 +256,14 @@ impl Pull {
         let each = tree.files.iter().map(|(near, far)| async move {
             let to = copy.join(near);
             let failed = |e: std::io::Error| format!("cannot write {}: {e}", near.display());
-            let mut file = File::create_new(&to).map_err(failed)?;
+            let file = File::create_new(&to).map_err(failed)?;
             let mut fetch = Fetch::new(self, client, name, far);
             fetch.patient = true;
             fetch
-                .run(&mut file, bars)
+                .run(Out::File(&file), bars)
                 .await
                 .map_err(|e| format!("{}: {e}", clean(far)))?;
-            let mode = fetch.mode & 0o777 & !super::umask();
-            file.set_permissions(Permissions::from_mode(mode))
-                .map_err(failed)?;
+            fetch.describe(&file).map_err(failed)?;
             Ok(fetch.given)
         });
         stream::iter(each)

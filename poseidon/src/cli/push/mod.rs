@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tree::Tree;
-use triton::message::payload::{DIRECTORY_PUT, FILE_PUT};
+use triton::message::payload::{DIRECTORY_PUT, FILE_PUT, Progress};
 
 /// A list of entries that is longer travels by a ref: the request is stored with the job of each device.
 const INLINE: usize = 8 << 10;
@@ -33,22 +33,22 @@ pub(super) struct Push {
     /// Where it goes, on which devices; a slash at the end means into that folder
     #[arg(required = true, value_name = "NAME,NAME:/PATH", value_parser = Place::parse)]
     places: Vec<Place>,
-    /// Devices by a selector, such as site=attic; then the place is :/path. Can be repeated
+    /// Devices by a selector, such as label.site=attic; then the place is :/path. Can be repeated
     #[arg(long, value_name = "SELECTOR")]
     on: Vec<String>,
     /// Permissions of a file, such as 0640; those of a folder's files are as they are here
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<String>,
-    /// Owner there, a name or a number
+    /// Owner there, a name or a number; of a folder all that is in it, and not the folder itself
     #[arg(long)]
     owner: Option<String>,
-    /// Group there, a name or a number
+    /// Group there, a name or a number; of a folder all that is in it, and not the folder itself
     #[arg(long)]
     group: Option<String>,
     /// Leave a file as it is that has the content already
     #[arg(long)]
     if_changed: bool,
-    /// Make missing folders on the way to a file
+    /// Make missing folders on the way to a file; where a folder is pushed to, only its own name may be missing
     #[arg(long)]
     parents: bool,
     /// Delete what is in the folder there and not here
@@ -136,7 +136,8 @@ impl Push {
             payload.insert("timeoutSeconds".to_owned(), json!(seconds));
         }
         let kind = if metadata.is_dir() {
-            self.not_for("a folder", &[("--mode", self.mode.is_some())])?;
+            let options = [("--mode", self.mode.is_some()), ("--parents", self.parents)];
+            self.not_for("a folder", &options)?;
             let tree = Tree::read(&real)?;
             let mut entries = tree.hash(bars).await?;
             for entry in &mut entries {
@@ -309,16 +310,15 @@ async fn end_of(
     mut step: impl FnMut(u64, &str),
 ) -> Result<Value, Failure> {
     let mut follower = Follower::to_the_end(client, id, outage, true).await?;
-    while let Some((raw, news)) = follower.next().await? {
+    while let Some((_, news)) = follower.next().await? {
         match news {
             News::End(job) => return Ok(job),
-            News::Other => {
-                let line: Value = serde_json::from_slice(&raw).unwrap_or_default();
+            News::Progress(Progress { percent, message }) => {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                let percent = line["percent"].as_f64().unwrap_or(0.0).clamp(0.0, 100.0) as u64;
-                step(percent, &clean(line["message"].as_str().unwrap_or("")));
+                let percent = percent.clamp(0.0, 100.0) as u64;
+                step(percent, &clean(&message));
             }
-            News::Output { .. } | News::Gap { .. } => {}
+            News::Output { .. } | News::Gap { .. } | News::Other => {}
         }
     }
     Err(Failure::wrong("the output ended before the job did"))
