@@ -18,6 +18,8 @@ use triton::message::payload::code;
 const POLL: Duration = Duration::from_secs(1);
 /// Records that are asked for at a time.
 const PAGE: u32 = 500;
+/// Records that are gathered before they are printed.
+const MAX: i64 = 1_000_000;
 /// Longest summary, in characters.
 const SUMMARY: usize = 120;
 
@@ -34,8 +36,8 @@ pub(super) struct History {
     /// Only what happened since then: a Unix time, a date or date and time (2025-06-01T12:30:00Z), or an age (90s, 15m, 2h, 3d)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<f64>,
-    /// The newest so many
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
+    /// The newest so many, 1 to 1000000
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=MAX))]
     limit: u32,
     /// Go on with what comes
     #[arg(long, short)]
@@ -63,16 +65,13 @@ fn parse_code(text: &str) -> Result<u32, String> {
 impl History {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
         let query = self.query();
-        let path = format!("/history?limit={}{query}", self.limit);
-        let answer: Value = client.get(&path).await?;
-        let mut records: Vec<&Value> = rows(&answer, "records").collect();
-        // The newest come first.
-        records.reverse();
+        let (records, more) = self.newest(client, &query).await?;
+        let records: Vec<&Value> = records.iter().collect();
         let mut after = last_row(&records, 0);
         if !self.print(&records)? {
             return Ok(ExitCode::SUCCESS);
         }
-        if answer["more"] == true {
+        if more {
             eprintln!(
                 "poseidon: older records are not shown: there are more than --limit {}",
                 self.limit
@@ -97,6 +96,31 @@ impl History {
                 sleep(POLL).await;
             }
         }
+    }
+
+    /// The newest records, oldest first, and whether there are more.
+    async fn newest(&self, client: &Client, query: &str) -> Result<(Vec<Value>, bool), String> {
+        let limit = self.limit as usize;
+        let mut all: Vec<Value> = Vec::new();
+        let mut before = String::new();
+        let mut more = true;
+        while more && all.len() < limit {
+            let page = (limit - all.len()).min(PAGE as usize);
+            let path = format!("/history?order=desc&limit={page}{before}{query}");
+            let mut answer: Value = client.get(&path).await?;
+            let Value::Array(records) = answer["records"].take() else {
+                break;
+            };
+            // A page may end early, and the next one is older whatever the server answers.
+            let Some(oldest) = records.iter().map(row).min() else {
+                break;
+            };
+            before = format!("&before={oldest}");
+            more = answer["more"] == true;
+            all.extend(records);
+        }
+        all.reverse();
+        Ok((all, more))
     }
 
     fn query(&self) -> String {

@@ -16,6 +16,7 @@ mod ls;
 mod many;
 mod metrics;
 mod modules;
+mod pinned;
 mod place;
 mod printer;
 mod pull;
@@ -33,8 +34,10 @@ pub(crate) use commands::describe;
 pub(crate) use jobs::outcome;
 pub(crate) use tables::clean;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,7 +63,7 @@ struct Reach {
     /// File with the token; else POSEIDON_TOKEN holds the token, else it is in the data folder
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Certificates of an own authority, PEM
+    /// Certificates of an own authority, PEM; without it, and without --url, the server has the certificate that the data folder tells
     #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// The data folder
@@ -80,6 +83,9 @@ enum Command {
     Serve(serve::Serve),
     /// Show Poseidon at work: a server, a real agent, a command, the page
     Demo(crate::demo::Demo),
+    /// Become the demo's agent, which ends with the demo
+    #[command(hide = true)]
+    DemoAgent(crate::demo::Become),
     /// List the identifiers that tried to connect and wait for approval
     Pending {
         /// Print the API's JSON
@@ -140,6 +146,7 @@ enum Command {
         json: bool,
     },
     /// Run a command on agents and stream its output
+    #[command(after_help = run::EXIT_CODES)]
     Run(run::Run),
     /// Fetch a file of a device
     Pull(pull::Pull),
@@ -172,6 +179,7 @@ enum Command {
     /// Cancel a job
     Cancel {
         /// The job's ID
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         job: String,
         /// Seconds between SIGTERM and SIGKILL
         #[arg(long, value_name = "SECONDS")]
@@ -182,6 +190,7 @@ enum Command {
     /// Show one job
     Job {
         /// The job's ID
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         job: String,
         /// Print the API's JSON
         #[arg(long)]
@@ -217,7 +226,10 @@ enum Command {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return tell(&told),
+    };
     let level = match &cli.command {
         Command::Serve(_) => log::LevelFilter::Info,
         _ => log::LevelFilter::Warn,
@@ -239,6 +251,17 @@ pub fn main() -> ExitCode {
     code
 }
 
+/// What the command line comes to where it names no command to run: help, the version, or what is wrong with it.
+fn tell(told: &clap::Error) -> ExitCode {
+    let printed = told.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe && !told.use_stderr() => {
+            fail(&format!("cannot write to standard output: {e}"))
+        }
+        _ => u8::try_from(told.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
+}
+
 fn fail(reason: &str) -> ExitCode {
     eprintln!("poseidon: {reason}");
     ExitCode::FAILURE
@@ -250,6 +273,7 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
     match command {
         Command::Serve(serve) => serve.run(reach.data).await,
         Command::Demo(demo) => demo.run().await,
+        Command::DemoAgent(agent) => agent.run(),
         Command::Pending { json } => commands::pending(&client()?, json).await,
         Command::Approve {
             id,
