@@ -320,9 +320,9 @@ async fn what_the_command_line_cannot_mean_is_told() {
     );
     for arguments in [&["--help"][..], &["run", "--help"], &["--version"]] {
         let full = std::fs::File::options().write(true).open("/dev/full");
-        let status = command(&rig, arguments).stdout(full.unwrap()).status();
-        let status = within(status).await.unwrap();
-        assert_eq!(status.code(), Some(1), "{arguments:?}");
+        let child = command(&rig, arguments).stdout(full.unwrap()).spawn();
+        let output = within(child.unwrap().wait_with_output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
     }
 }
 
