@@ -724,7 +724,7 @@ fn poseidon_says_why_a_device_refuses() {
         text.contains("policy") && text.contains("scripts-only"),
         "{text}"
     );
-    assert_eq!(output.status.code(), Some(255), "{text}");
+    assert_eq!(output.status.code(), Some(126), "{text}");
     let output = rig.poseidon.run(&["ls", &format!("{NAME}:/etc")]);
     assert!(!output.status.success());
     assert!(said(&output).contains("scripts-only"), "{}", said(&output));

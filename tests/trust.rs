@@ -166,6 +166,21 @@ fn a_stolen_identifier_gets_nowhere_and_a_new_key_gets_in_by_a_person_only() {
 }
 
 #[test]
+fn a_key_that_is_pinned_already_is_no_news() {
+    let poseidon = Poseidon::start();
+    let agent = approved(&poseidon, &poseidon.url());
+    let key = own(&agent)["device"]["keyId"].as_str().unwrap().to_owned();
+    let shown = |what: &str| poseidon.json(&["show", "box", "--json"])[what].clone();
+    let since = shown("since");
+    let keys = poseidon.json(&["trust", "ls", "box", "--json"]);
+    poseidon_says(&poseidon, &["trust", "accept", "box", &key]);
+    // What was asked for before is done when this is.
+    run_echo(&poseidon);
+    assert_eq!((shown("state"), shown("since")), (json!("up"), since));
+    assert_eq!(keys, poseidon.json(&["trust", "ls", "box", "--json"]));
+}
+
+#[test]
 fn a_key_that_is_taken_away_is_out_at_once_and_the_others_stay() {
     let poseidon = Poseidon::start();
     let mut first = approved(&poseidon, &poseidon.url());

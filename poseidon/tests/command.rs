@@ -396,7 +396,7 @@ async fn ctrl_c_cancels_the_job_and_waits_for_its_end() {
     agent.expect(payload::CANCEL).await;
     let result = json!({"status": "cancelled", "signal": 15});
     agent.send(&request.reply("result", &result)).await;
-    assert_eq!(within(child.wait()).await.unwrap().code(), Some(143));
+    assert_eq!(within(child.wait()).await.unwrap().code(), Some(130));
 }
 
 #[tokio::test]
@@ -425,6 +425,103 @@ async fn serve_says_where_it_listens_and_stops_in_order() {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(within(child.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_agent_of_a_demo_that_is_killed_ends() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (triton, file) = (dir.path().join("triton"), dir.path().join("pid"));
+    let script = format!(
+        "#!/bin/sh\nif [ $1 = identifier ]; then echo {}; else echo $$ > {}; exec sleep 300; fi\n",
+        "0".repeat(64),
+        file.display()
+    );
+    std::fs::write(&triton, script).unwrap();
+    std::fs::set_permissions(&triton, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut demo = poseidon(&["demo", "--triton", triton.to_str().unwrap()]);
+    let mut demo = demo.env("TMPDIR", dir.path()).spawn().unwrap();
+    let pid = eventually("the agent runs", async || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.trim().parse::<u32>().ok()
+    })
+    .await;
+    // It is the child itself, for it is signalled by its number.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let parent = stat.rsplit(')').next().unwrap().split_whitespace().nth(1);
+    assert_eq!(parent, demo.id().map(|id| id.to_string()).as_deref());
+    demo.kill().await.unwrap();
+    eventually("the agent ends", async || {
+        // Whoever takes orphans in may leave it unread for a while.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_command_line_cannot_mean_is_told() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let rig = rig().await;
+    for (arguments, says) in [
+        (&["job", ""][..], "a value is required for '<JOB>'"),
+        (&["jobs", "--limit", "0"], "0 is not in 1..=500"),
+        (&["batches", "--limit", "501"], "501 is not in 1..=500"),
+        (&["history", "--limit", "0"], "0 is not in 1..=1000000"),
+    ] {
+        let output = run(&rig, arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
+    let wrong = std::ffi::OsStr::from_bytes(b"\xff");
+    let output = command(&rig, &["agents"])
+        .env("POSEIDON_TOKEN", wrong)
+        .output();
+    let output = within(output).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && said.contains("POSEIDON_TOKEN"),
+        "{said}"
+    );
+    for arguments in [&["--help"][..], &["run", "--help"], &["--version"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let child = command(&rig, arguments).stdout(full.unwrap()).spawn();
+        let output = within(child.unwrap().wait_with_output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn history_goes_back_over_many_pages() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    for first in [1, 301, 601, 901] {
+        agent.values(first..=first + 299).await;
+        agent.acked(first + 299).await;
+    }
+    for (limit, more, expected) in [
+        ("1100", true, 101..=1200),
+        ("1200", false, 1..=1200),
+        ("5000", false, 1..=1200),
+        ("500", true, 701..=1200),
+    ] {
+        let output = run(&rig, &["history", "box", "--json", "--limit", limit]).await;
+        let text = String::from_utf8(output.stdout).unwrap();
+        let ids: Vec<u64> = text
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).unwrap()["id"]
+                    .as_u64()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(ids, expected.collect::<Vec<u64>>(), "{limit}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.contains("older records are not shown"), more, "{said}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use poseidon::server;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -170,10 +171,7 @@ async fn bodies_are_bounded_and_checked() {
 #[tokio::test]
 async fn tls_is_served_and_checked() {
     let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = certificate(dir.path(), "127.0.0.1");
     let rig = rig_with(|settings| settings.tls = Some((cert.clone(), key))).await;
     assert!(rig.url().starts_with("https://127.0.0.1:"));
     let token = rig.server.as_ref().unwrap().data.admin_token().unwrap();
@@ -183,6 +181,90 @@ async fn tls_is_served_and_checked() {
     let stranger = Client::new(rig.url(), token, None).unwrap();
     let e = stranger.get::<Value>("/agents").await.unwrap_err();
     assert!(e.contains("TLS failed"), "{e}");
+}
+
+/// Makes a certificate for `name`; its file and that of its key.
+fn certificate(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let (cert, key) = (
+        dir.join(format!("{name}.pem")),
+        dir.join(format!("{name}.key")),
+    );
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (cert, key)
+}
+
+/// Runs the command; whether it succeeded, and what it wrote.
+async fn command(arguments: &[&str]) -> (bool, String) {
+    let output = within(poseidon(arguments).output()).await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn the_commands_know_the_certificate_of_the_servers_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let tls = certificate(dir.path(), "poseidon.example.com");
+    let start = async |tls: (PathBuf, PathBuf), folder: &str| {
+        let mut settings = settings(&dir.path().join(folder));
+        settings.tls = Some(tls);
+        server::start(settings).await.unwrap()
+    };
+    let server = start(tls.clone(), "a").await;
+    let data = dir.path().join("a/data");
+    let folder = data.to_str().unwrap();
+    let file = data.join("certificate");
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let (ok, said) = command(&["--data", folder, "agents"]).await;
+    assert!(ok, "{said}");
+    // An address that is given says where, and the certificate must be for it.
+    let token = data.join("admin-token");
+    let by_url = [
+        "--url",
+        &server.url,
+        "--token-file",
+        token.to_str().unwrap(),
+    ];
+    let trusting = [&by_url[..], &["--ca-file", tls.0.to_str().unwrap()]].concat();
+    for arguments in [&by_url[..], &trusting] {
+        let (ok, said) = command(&[arguments, &["--data", folder, "agents"]].concat()).await;
+        assert!(!ok && said.contains("TLS failed"), "{said}");
+        assert!(
+            said.contains("--ca-file") && said.contains("--url"),
+            "{said}"
+        );
+        assert!(!said.contains("Does the server run?"), "{said}");
+    }
+    // Another server has come to this address, with another certificate for the same name.
+    let other = start(certificate(dir.path(), "other.example.com"), "b").await;
+    std::fs::write(data.join("url"), &other.url).unwrap();
+    let (ok, said) = command(&["--data", folder, "agents"]).await;
+    assert!(!ok && said.contains("not the one that"), "{said}");
+    std::fs::write(&file, "nonsense").unwrap();
+    let (ok, said) = command(&["--data", folder, "agents"]).await;
+    assert!(!ok && said.contains("holds no SHA-256"), "{said}");
+    // Plain, to where TLS is spoken.
+    let plain = other.url.replace("https", "http");
+    let (ok, said) = command(&["--data", folder, "--url", &plain, "agents"]).await;
+    assert!(!ok && said.contains("may speak https"), "{said}");
+    other.stop().await;
+    server.stop().await;
+    // The next start tells the new one, or none.
+    let server = start(certificate(dir.path(), "new.example.com"), "a").await;
+    let (ok, said) = command(&["--data", folder, "agents"]).await;
+    assert!(ok, "{said}");
+    server.stop().await;
+    let server = server::start(settings(&dir.path().join("a")))
+        .await
+        .unwrap();
+    assert!(!file.exists());
+    let (ok, said) = command(&["--data", folder, "agents"]).await;
+    assert!(ok, "{said}");
+    server.stop().await;
+    let (ok, said) = command(&["--data", folder, "agents"]).await;
+    assert!(!ok && said.contains("Does the server run?"), "{said}");
 }
 
 #[tokio::test]
@@ -211,8 +293,7 @@ async fn a_data_folder_has_one_server_and_no_other_readers() {
     let e = server::start(settings(rig.dir.path())).await.err().unwrap();
     assert!(e.contains("belongs to a Poseidon that runs"), "{e}");
     let data = rig.dir.path().join("data");
-    let mode =
-        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);
     for file in ["admin-token", "url", "poseidon.db", "poseidon.db-wal"] {
         assert_eq!(mode(&data.join(file)), 0o600, "{file}");

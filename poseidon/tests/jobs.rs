@@ -73,6 +73,68 @@ async fn a_command_runs_and_its_output_streams() {
     assert_eq!(list["jobs"][0]["id"], json!(id));
 }
 
+/// What was on its way while there was no connection is in the last bytes that the result has.
+#[tokio::test]
+async fn the_end_of_the_output_is_taken_from_the_result() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let mut agent = rig.agent("i1").await;
+    let output = |offset: u64, data: &str| json!({"type": "output", "stream": "stdout", "offset": offset, "data": data, "encoding": "utf8"});
+    let gap = |offset: u64, length: u64| json!({"type": "gap", "stream": "stdout", "offset": offset, "length": length});
+    let tail = |data: &str| json!({"stdout": {"data": data}, "stderr": {"data": ""}});
+    for (total, tail, expected) in [
+        // It reaches to what came, over it, or not so far.
+        (9, tail("def"), vec![output(0, "012345"), output(6, "def")]),
+        (
+            8,
+            tail("2345xy"),
+            vec![output(0, "012345"), output(6, "xy")],
+        ),
+        (
+            20,
+            tail("def"),
+            vec![output(0, "012345"), gap(6, 11), output(17, "def")],
+        ),
+        (20, tail(""), vec![output(0, "012345"), gap(6, 14)]),
+        // Nothing is missing, and what cannot be is not believed.
+        (6, tail("2345"), vec![output(0, "012345")]),
+        (
+            7,
+            tail("far more than that"),
+            vec![output(0, "012345"), gap(6, 1)],
+        ),
+        (
+            8,
+            json!({"stdout": {"data": "/wA=", "encoding": "base64"}, "stderr": {"data": ""}}),
+            vec![
+                output(0, "012345"),
+                json!({"type": "output", "stream": "stdout", "offset": 6, "data": "/wA=", "encoding": "base64"}),
+            ],
+        ),
+    ] {
+        let id = rig.run("box", json!({"argv": ["true"]})).await;
+        let command = agent.expect(payload::COMMAND).await;
+        agent.output(&command, 0, b"012345").await;
+        let result =
+            json!({"status": "succeeded", "exitCode": 0, "stdoutBytes": total, "tail": tail});
+        agent.send(&command.reply("result", &result)).await;
+        rig.ended(&id).await;
+        let mut lines = rig.output(&id, true).await;
+        assert_eq!(lines.pop().unwrap()["type"], "end");
+        assert_eq!(lines, expected, "{total}, {tail}");
+    }
+    // Who wants none is given none.
+    let id = rig
+        .run("box", json!({"argv": ["true"], "output": "discard"}))
+        .await;
+    let command = agent.expect(payload::COMMAND).await;
+    let result =
+        json!({"status": "succeeded", "exitCode": 0, "stdoutBytes": 3, "tail": tail("abc")});
+    agent.send(&command.reply("result", &result)).await;
+    rig.ended(&id).await;
+    assert_eq!(rig.output(&id, true).await[0], gap(0, 3));
+}
+
 #[tokio::test]
 async fn nothing_starts_where_a_name_is_unknown_or_down() {
     let rig = rig().await;

@@ -234,7 +234,9 @@ async fn a_job_goes_on_over_a_kill_and_its_watcher_gets_the_rest() {
         assert_eq!(acked, 1);
         // Eight bytes were written while there was no connection.
         agent.output(&command, 12, b"three").await;
-        let result = json!({"status": "succeeded", "stdoutBytes": 17, "dropped": 8});
+        // So were the last three, which the result has as well.
+        let tail = json!({"stdout": {"data": "hreesix"}, "stderr": {"data": ""}});
+        let result = json!({"status": "succeeded", "stdoutBytes": 20, "dropped": 11, "tail": tail});
         agent.record(&id, "result", 2, result).await;
         agent.acked(2).await;
     };
@@ -247,7 +249,11 @@ async fn a_job_goes_on_over_a_kill_and_its_watcher_gets_the_rest() {
         (&lines[0]["data"], &lines[2]["data"]),
         (&json!("one "), &json!("three"))
     );
-    assert_eq!(lines[3]["job"]["result"]["dropped"], 8);
+    assert_eq!(
+        (&lines[3]["offset"], &lines[3]["data"]),
+        (&json!(17), &json!("six"))
+    );
+    assert_eq!(lines[4]["job"]["result"]["dropped"], 11);
 }
 
 #[tokio::test]

@@ -383,7 +383,9 @@ fn authority(dir: &Path, label: &str, name: &str) -> Authority {
     std::fs::write(path("key"), key.serialize_pem()).unwrap();
     Authority {
         ca: path("ca"),
-        acceptor: poseidon::server::tls::acceptor(&path("chain"), &path("key")).unwrap(),
+        acceptor: poseidon::server::tls::own(&path("chain"), &path("key"))
+            .unwrap()
+            .acceptor,
     }
 }
 

@@ -143,6 +143,7 @@ function signedIn() {
   const { name, role, on } = who();
   const only = on.length > 0 ? ` · ${on.join(" or ")}` : "";
   text(byId("who"), `${name} · ${role}${only}`);
+  attribute(byId("who"), "title", `${name} · ${role}${only}`);
   attribute(document.body, "data-role", role);
   for (const node of document.querySelectorAll("[data-may]")) {
     attribute(node, "data-denied", !may(node.dataset.may));

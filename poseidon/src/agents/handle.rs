@@ -124,8 +124,9 @@ impl Session<'_> {
             (payload::RESULT, Some(live)) => match read_result(&message) {
                 Err(_) if plain => self.end_plain(&live, &message).await,
                 read => {
-                    if let Err(reason) = &read {
-                        self.complain(&message, reason).await;
+                    match &read {
+                        Ok(result) => self.fill(&live, result).await,
+                        Err(reason) => self.complain(&message, reason).await,
                     }
                     self.end(&live, end_of(&live, read)).await;
                 }
@@ -166,6 +167,13 @@ impl Session<'_> {
         self.connection.relieve();
     }
 
+    /// Stores what of the output is only in the result.
+    async fn fill(&self, live: &Arc<Live>, result: &Value) {
+        if let Ok(result) = payload::JobResult::deserialize(result) {
+            self.app.jobs.fill(live, &result).await;
+        }
+    }
+
     /// A step of a job that is a record of the agent's journal.
     async fn record(&mut self, message: &Message, recorded: Recorded, live: Option<Arc<Live>>) {
         let Recorded {
@@ -174,6 +182,9 @@ impl Session<'_> {
             ctime,
             data,
         } = recorded;
+        if let (payload::RESULT, Some(live)) = (message.kind.as_str(), &live) {
+            self.fill(live, &data).await;
+        }
         let raw = raw(&data);
         let (code, job) = match message.kind.as_str() {
             payload::ACCEPTED => (code::ACCEPTED, live.map(|live| (live, Step::Accepted))),

@@ -225,8 +225,13 @@ pub(super) fn select(
 }
 
 pub(super) async fn list(State(app): Shared, who: Who, Query(query): Query<ListQuery>) -> Answer {
-    let limit = query.limit.clamp(1, MAX_LIST);
-    let rows = app.batches.list(limit, who.only(&app.registry)).await?;
+    if !(1..=MAX_LIST).contains(&query.limit) {
+        return Err(ApiError::invalid(format!("limit is 1 to {MAX_LIST}")));
+    }
+    let rows = app
+        .batches
+        .list(query.limit, who.only(&app.registry))
+        .await?;
     let open: Vec<Option<Arc<Batch>>> = rows.iter().map(|row| app.batches.open(&row.id)).collect();
     let views: Vec<BatchView<'_>> = rows
         .iter()

@@ -23,6 +23,7 @@ pub(super) struct HistoryQuery {
     etime: Option<f64>,
     id: Option<u64>,
     after: Option<u64>,
+    before: Option<u64>,
     order: Option<Order>,
     #[serde(default = "default_limit")]
     limit: u32,
@@ -83,6 +84,7 @@ pub(super) async fn list(
         etime: query.etime,
         id: query.id,
         after: query.after,
+        before: query.before,
         order,
         limit: query.limit,
         only: who.only(&app.registry),

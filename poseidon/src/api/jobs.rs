@@ -327,8 +327,11 @@ fn targets(app: &App, who: &Who, names: &[String], queue: bool) -> Result<Vec<Ta
 }
 
 pub(super) async fn list(State(app): Shared, who: Who, Query(query): Query<ListQuery>) -> Answer {
+    if !(1..=MAX_LIST).contains(&query.limit) {
+        return Err(ApiError::invalid(format!("limit is 1 to {MAX_LIST}")));
+    }
     let mut filter = JobFilter {
-        limit: query.limit.clamp(1, MAX_LIST),
+        limit: query.limit,
         state: query.state,
         only: who.only(&app.registry),
         ..JobFilter::default()

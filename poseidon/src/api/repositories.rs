@@ -95,10 +95,21 @@ struct WholeFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revert {
-    revision: String,
+    revision: Named,
     #[serde(default)]
     comment: String,
     parent: Option<String>,
+}
+
+/// A revision as a body names it: answers have its number as one.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a revision is its id, a text of 16 hex digits, or its number"
+)]
+enum Named {
+    Number(u64),
+    Text(String),
 }
 
 pub(super) async fn show(State(app): Shared, who: Who, Path(name): Path<String>) -> Answer {
@@ -241,6 +252,10 @@ pub(super) async fn revert(
         comment,
         parent,
     } = read(body).await?;
+    let revision = match revision {
+        Named::Number(number) => number.to_string(),
+        Named::Text(text) => text,
+    };
     let edit = Edit::Revert(which(&revision)?);
     let comment = if comment.is_empty() {
         format!("back to {revision}")

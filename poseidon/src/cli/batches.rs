@@ -14,8 +14,8 @@ use std::fmt::Write as _;
 
 #[derive(Args)]
 pub(super) struct Batches {
-    /// At most so many
-    #[arg(long, default_value_t = 50)]
+    /// At most so many, 1 to 500
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
     /// Print the API's JSON
     #[arg(long)]

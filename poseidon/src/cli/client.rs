@@ -1,6 +1,7 @@
 //! The way to a running server: HTTP/1.1 by hyper, one connection for each call.
 
 use super::Reach;
+use super::pinned;
 use crate::pieces;
 use crate::server::data;
 use crate::server::tls::certificates_of;
@@ -195,12 +196,26 @@ impl Client {
         is_https(&url)?;
         let token = match (&reach.token_file, std::env::var("POSEIDON_TOKEN")) {
             (Some(path), _) => read(path)?,
+            (None, Err(std::env::VarError::NotUnicode(_))) => {
+                return Err("POSEIDON_TOKEN is no text in UTF-8, and so no token".to_owned());
+            }
             (None, Ok(token)) if !token.trim().is_empty() => token.trim().to_owned(),
             _ => read(&reach.data.join(data::TOKEN)).map_err(|e| format!("{e}; {hint}"))?,
         };
-        let client = Self::new(&url, token, reach.ca_file.as_deref())?;
-        let found = reach.url.is_none().then(|| reach.clone());
-        Ok(Self { found, ..client })
+        if reach.url.is_some() {
+            return Self::new(&url, token, reach.ca_file.as_deref());
+        }
+        let tls = match reach.ca_file.as_deref() {
+            // The address in the folder is that of this machine, which is in no certificate: the folder, which is as
+            // good as the token in it, tells which one the server has.
+            None if is_https(&url)? => match pinned::connector(&reach.data)? {
+                Some(tls) => Some(tls),
+                None => Some(connector(None)?),
+            },
+            ca_file => is_https(&url)?.then(|| connector(ca_file)).transpose()?,
+        };
+        let found = Some(reach.clone());
+        Ok(Self::with(&url, token, tls, found))
     }
 
     /// The way to the same server at another time: one that was restarted may have another port.
@@ -213,12 +228,16 @@ impl Client {
     /// A client for a known server.
     pub fn new(url: &str, token: String, ca_file: Option<&Path>) -> Result<Self, String> {
         let tls = is_https(url)?.then(|| connector(ca_file)).transpose()?;
-        Ok(Self {
+        Ok(Self::with(url, token, tls, None))
+    }
+
+    fn with(url: &str, token: String, tls: Option<TlsConnector>, found: Option<Reach>) -> Self {
+        Self {
             url: url.trim_end_matches('/').to_owned(),
             token,
             tls,
-            found: None,
-        })
+            found,
+        }
     }
 
     /// `GET`, read as `T`.
@@ -425,8 +444,8 @@ impl Client {
             |e: &dyn std::fmt::Display| Failure::new(Kind::Unreachable, self.failed(&e));
         let socket = timeout(CONNECT_WAIT, self.connect(&uri))
             .await
-            .unwrap_or_else(|_| Err("connecting took too long".to_owned()))
-            .map_err(|e| unreachable(&format_args!("{e}. Does the server run?")))?;
+            .unwrap_or_else(|_| Err("connecting took too long. Does the server run?".to_owned()))
+            .map_err(|e| unreachable(&e))?;
         let io = TokioIo::new(socket);
         let (mut sender, connection) = http1::handshake(io).await.map_err(|e| unreachable(&e))?;
         tokio::spawn(connection);
@@ -452,7 +471,7 @@ impl Client {
         let response = loop {
             let before = sent.load(Ordering::Relaxed);
             match timeout(ANSWER_WAIT, answer.as_mut()).await {
-                Ok(response) => break response.map_err(|e| Failure::broken(self.failed(&e)))?,
+                Ok(response) => break response.map_err(|e| Failure::broken(self.no_answer(&e)))?,
                 Err(_) if sent.load(Ordering::Relaxed) > before => {}
                 Err(_) => return Err(Failure::broken(self.failed(&"there is no answer"))),
             }
@@ -489,7 +508,7 @@ impl Client {
             .unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let socket = TcpStream::connect((bare, port))
             .await
-            .map_err(|e| format!("cannot connect: {e}"))?;
+            .map_err(|e| format!("cannot connect: {e}. Does the server run?"))?;
         // Without it small requests wait for acknowledgements.
         let _ = socket.set_nodelay(true);
         let Some(tls) = &self.tls else {
@@ -500,8 +519,36 @@ impl Client {
         let socket = tls
             .connect(name, socket)
             .await
-            .map_err(|e| format!("TLS failed: {e}"))?;
+            .map_err(|e| self.tls_failed(&e))?;
         Ok(Box::new(socket))
+    }
+
+    fn tls_failed(&self, e: &std::io::Error) -> String {
+        if let Some(reach) = self.found.as_ref().filter(|_| pinned::is_another(e)) {
+            let file = reach.data.join(data::CERTIFICATE);
+            return format!(
+                "TLS failed: the certificate is not the one that {} tells: another program may listen there, and the server of this folder not run; for another server give --url, and --ca-file where its authority is an own one",
+                file.display()
+            );
+        }
+        let hint = if e.to_string().contains("InvalidContentType") {
+            "the server may speak http there"
+        } else if self.found.is_some() {
+            "give --url with a name that its certificate has, and --ca-file where its authority is an own one"
+        } else {
+            "--url must have a name that its certificate has, and --ca-file names an own authority"
+        };
+        format!("TLS failed: {e}; {hint}")
+    }
+
+    fn no_answer(&self, e: &hyper::Error) -> String {
+        // What a TLS server sends to one that speaks no TLS is no HTTP.
+        let hint = if self.tls.is_none() && e.is_parse() {
+            "; the server may speak https there: give --url https://…"
+        } else {
+            ""
+        };
+        self.failed(&format_args!("{e}{hint}"))
     }
 
     fn failed(&self, reason: &dyn std::fmt::Display) -> String {

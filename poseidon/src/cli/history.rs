@@ -18,6 +18,8 @@ use triton::message::payload::code;
 const POLL: Duration = Duration::from_secs(1);
 /// Records that are asked for at a time.
 const PAGE: u32 = 500;
+/// Records that are gathered before they are printed.
+const MAX: i64 = 1_000_000;
 /// Longest summary, in characters.
 const SUMMARY: usize = 120;
 
@@ -42,8 +44,8 @@ pub(super) struct History {
     /// NAME/INSTANCE where several share the name
     #[arg(long, value_name = "N", requires = "name")]
     id: Option<u64>,
-    /// The newest so many, with --id the first
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
+    /// The newest so many, with --id the first, 1 to 1000000
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=MAX))]
     limit: u32,
     /// Go on with what comes
     #[arg(long, short)]
@@ -71,25 +73,22 @@ fn parse_code(text: &str) -> Result<u32, String> {
 impl History {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
         let query = self.query();
-        let path = format!("/history?limit={}{query}", self.limit);
-        let answer: Value = client.get(&path).await?;
-        let mut records: Vec<&Value> = rows(&answer, "records").collect();
-        // The newest come first, but where the place to go on from was named.
-        if self.id.is_none() {
-            records.reverse();
-        }
+        // The newest, but where the place to go on from was named.
+        let (records, more) = match self.id {
+            None => self.newest(client, &query).await?,
+            Some(_) => self.first(client, &query).await?,
+        };
+        let records: Vec<&Value> = records.iter().collect();
         let mut after = last_row(&records, 0);
         if !self.print(&records)? {
             return Ok(ExitCode::SUCCESS);
         }
-        if answer["more"] == true {
+        if more && (self.id.is_none() || !self.follow) {
             let which = if self.id.is_some() { "newer" } else { "older" };
-            if self.id.is_none() || !self.follow {
-                eprintln!(
-                    "poseidon: {which} records are not shown: there are more than --limit {}",
-                    self.limit
-                );
-            }
+            eprintln!(
+                "poseidon: {which} records are not shown: there are more than --limit {}",
+                self.limit
+            );
         }
         if !self.follow {
             return Ok(ExitCode::SUCCESS);
@@ -110,6 +109,54 @@ impl History {
                 sleep(POLL).await;
             }
         }
+    }
+
+    /// The newest records, oldest first, and whether there are more.
+    async fn newest(&self, client: &Client, query: &str) -> Result<(Vec<Value>, bool), String> {
+        let limit = self.limit as usize;
+        let mut all: Vec<Value> = Vec::new();
+        let mut before = String::new();
+        let mut more = true;
+        while more && all.len() < limit {
+            let page = (limit - all.len()).min(PAGE as usize);
+            let path = format!("/history?order=desc&limit={page}{before}{query}");
+            let mut answer: Value = client.get(&path).await?;
+            let Value::Array(records) = answer["records"].take() else {
+                break;
+            };
+            // A page may end early, and the next one is older whatever the server answers.
+            let Some(oldest) = records.iter().map(row).min() else {
+                break;
+            };
+            before = format!("&before={oldest}");
+            more = answer["more"] == true;
+            all.extend(records);
+        }
+        all.reverse();
+        Ok((all, more))
+    }
+
+    /// The first records, and whether there are more.
+    async fn first(&self, client: &Client, query: &str) -> Result<(Vec<Value>, bool), String> {
+        let limit = self.limit as usize;
+        let mut all: Vec<Value> = Vec::new();
+        let mut after = String::new();
+        let mut more = true;
+        while more && all.len() < limit {
+            let page = (limit - all.len()).min(PAGE as usize);
+            let path = format!("/history?limit={page}{after}{query}");
+            let mut answer: Value = client.get(&path).await?;
+            let Value::Array(records) = answer["records"].take() else {
+                break;
+            };
+            let Some(newest) = records.iter().map(row).max() else {
+                break;
+            };
+            after = format!("&after={newest}");
+            more = answer["more"] == true;
+            all.extend(records);
+        }
+        Ok((all, more))
     }
 
     fn query(&self) -> String {

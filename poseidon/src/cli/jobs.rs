@@ -32,8 +32,8 @@ pub(super) struct Jobs {
     /// Only those that stand here
     #[arg(long)]
     state: Option<State>,
-    /// At most so many
-    #[arg(long, default_value_t = 50)]
+    /// At most so many, 1 to 500
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
     /// Print the API's JSON
     #[arg(long)]

@@ -18,6 +18,7 @@ mod ls;
 mod many;
 mod metrics;
 mod modules;
+mod pinned;
 mod place;
 mod printer;
 mod progress;
@@ -38,8 +39,10 @@ pub(crate) use commands::describe;
 pub(crate) use jobs::outcome;
 pub(crate) use tables::clean;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -65,7 +68,7 @@ struct Reach {
     /// File with the token; else POSEIDON_TOKEN holds the token, else it is in the data folder
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Certificates of an own authority, PEM
+    /// Certificates of an own authority, PEM; without it, and without --url, the server has the certificate that the data folder tells
     #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// The data folder
@@ -85,6 +88,9 @@ enum Command {
     Serve(serve::Serve),
     /// Show Poseidon at work: a server, a real agent, a command, the page
     Demo(crate::demo::Demo),
+    /// Become the demo's agent, which ends with the demo
+    #[command(hide = true)]
+    DemoAgent(crate::demo::Become),
     /// List the identifiers that tried to connect and wait for approval
     Pending {
         /// Print the API's JSON
@@ -152,6 +158,7 @@ enum Command {
     /// Ask one agent for its own state: link, trust, journal, jobs, plugins, events, policy
     Status(status::Status),
     /// Run a command on agents and stream its output
+    #[command(after_help = run::EXIT_CODES)]
     Run(run::Run),
     /// Fetch a file or a folder of a device, with its permissions (never setuid, setgid or sticky) and modification time
     Pull(pull::Pull),
@@ -184,6 +191,7 @@ enum Command {
     /// Cancel a job
     Cancel {
         /// The job's ID
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         job: String,
         /// Seconds between SIGTERM and SIGKILL
         #[arg(long, value_name = "SECONDS")]
@@ -194,6 +202,7 @@ enum Command {
     /// Show one job
     Job {
         /// The job's ID
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         job: String,
         /// Print the API's JSON
         #[arg(long)]
@@ -229,7 +238,10 @@ enum Command {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return tell(&told),
+    };
     let level = match &cli.command {
         Command::Serve(_) => log::LevelFilter::Info,
         _ => log::LevelFilter::Warn,
@@ -251,6 +263,17 @@ pub fn main() -> ExitCode {
     code
 }
 
+/// What the command line comes to where it names no command to run: help, the version, or what is wrong with it.
+fn tell(told: &clap::Error) -> ExitCode {
+    let printed = told.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe && !told.use_stderr() => {
+            fail(&format!("cannot write to standard output: {e}"))
+        }
+        _ => u8::try_from(told.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
+}
+
 fn fail(reason: &str) -> ExitCode {
     progress::clear();
     eprintln!("poseidon: {reason}");
@@ -263,6 +286,7 @@ async fn run(cli: Cli) -> Result<ExitCode, String> {
     match command {
         Command::Serve(serve) => serve.run(reach.data).await,
         Command::Demo(demo) => demo.run().await,
+        Command::DemoAgent(agent) => agent.run(),
         Command::Pending { json } => commands::pending(&client()?, json).await,
         Command::Approve {
             id,

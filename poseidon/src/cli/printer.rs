@@ -14,8 +14,12 @@ use triton::message::text::Data;
 
 /// A line of a device among others is cut here, so that memory stays bounded.
 const LINE_LIMIT: usize = 64 << 10;
-/// Exit code where a job has none of its own.
-const NO_CODE: u8 = 255;
+/// Exit codes where a job has none of its own, those of `triton exec`.
+const TIMED_OUT: u8 = 124;
+const NO_CODE: u8 = 125;
+const NOT_STARTED: u8 = 126;
+const NOT_FOUND: u8 = 127;
+const CANCELLED: u8 = 130;
 
 /// Why printing ended before the job did.
 pub(super) enum Broken {
@@ -207,15 +211,63 @@ pub(super) fn is_told(status: &str, end: &Value) -> bool {
     }
 }
 
-/// As a shell has it: the exit code, 128 and the signal, else 255.
+/// As `triton exec` has it, whose codes are those of env(1), timeout(1) and the shell.
 pub(super) fn exit_code(job: &Value) -> u8 {
-    let result = &job["result"];
-    if let Some(signal) = result["signal"].as_u64() {
-        return u8::try_from(128 + signal.min(127)).unwrap_or(NO_CODE);
+    match job["error"]["code"].as_str() {
+        Some("not-found") => return NOT_FOUND,
+        Some("refused" | "io") => return NOT_STARTED,
+        Some("cancelled") => return CANCELLED,
+        _ => {}
     }
-    match (result["status"].as_str(), result["exitCode"].as_i64()) {
-        (_, Some(code)) if code != 0 => u8::try_from(code).unwrap_or(NO_CODE),
-        (Some("succeeded"), _) => 0,
+    let result = &job["result"];
+    let ended = || match (result["exitCode"].as_u64(), result["signal"].as_u64()) {
+        (Some(code), _) => Some(u8::try_from(code).unwrap_or(1)),
+        (None, Some(signal)) => Some(u8::try_from(128 + signal.min(127)).unwrap_or(NO_CODE)),
+        (None, None) => None,
+    };
+    match result["status"].as_str() {
+        Some("timed-out") => TIMED_OUT,
+        Some("cancelled") => CANCELLED,
+        Some("succeeded") => ended().unwrap_or(0),
+        Some("failed") => ended().unwrap_or(NO_CODE),
         _ => NO_CODE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_ends_the_command_as_triton_exec_ends() {
+        let result = |result: Value| exit_code(&json!({"result": result, "error": null}));
+        let error = |code: &str| exit_code(&json!({"result": null, "error": {"code": code}}));
+        for (told, code) in [
+            (json!({"status": "succeeded", "exitCode": 0}), 0),
+            (json!({"status": "succeeded"}), 0),
+            (json!({"status": "failed", "exitCode": 7}), 7),
+            (json!({"status": "failed", "exitCode": 4096}), 1),
+            (json!({"status": "failed", "signal": 9}), 137),
+            (json!({"status": "failed"}), 125),
+            // How it was ended is no news.
+            (json!({"status": "timed-out", "signal": 15}), 124),
+            (json!({"status": "timed-out", "exitCode": 0}), 124),
+            (json!({"status": "cancelled", "signal": 15}), 130),
+            (json!({"status": "interrupted"}), 125),
+            (json!({"status": "expired"}), 125),
+            (json!({}), 125),
+        ] {
+            assert_eq!(result(told.clone()), code, "{told}");
+        }
+        for (told, code) in [
+            ("not-found", 127),
+            ("refused", 126),
+            ("io", 126),
+            ("cancelled", 130),
+            ("lost", 125),
+            ("busy", 125),
+        ] {
+            assert_eq!(error(told), code, "{told}");
+        }
     }
 }

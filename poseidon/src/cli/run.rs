@@ -11,6 +11,7 @@ use super::progress;
 use super::tables::{clean, span, text};
 use crate::time::now;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +26,18 @@ pub(super) const PARTING: Duration = Duration::from_secs(5);
 
 /// What to say where nobody knows whether the server got the request: it must not be sent twice.
 const WHETHER_STARTED: &str = "whether the job was started, 'poseidon jobs' tells";
+
+/// For the help of `run`.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  that of the command, or 128 and the signal that ended it
+  124  it ran out of time
+  125  it has no end of its own: lost, interrupted, expired, forgotten
+  126  it could not be started, or the device refused it
+  127  there is no such program, user or folder
+  130  it was cancelled
+  1    Poseidon was not reached or said no
+  With several devices: 0 where all succeeded, else 1";
 
 /// Runs a command on agents.
 #[derive(Args)]
@@ -272,6 +285,7 @@ impl Signals {
 #[derive(Args)]
 pub(super) struct Output {
     /// The job's ID
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     job: String,
     /// Go on until the job ends
     #[arg(long, short)]

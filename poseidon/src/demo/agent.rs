@@ -1,8 +1,11 @@
 //! The demo's agent: a real `triton` process.
 
+use clap::Args;
+use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -82,6 +85,32 @@ fn send(pid: Option<rustix::process::Pid>, signal: rustix::process::Signal) {
     }
 }
 
+/// What stands between the demo and its agent: it sees to it that the kernel ends the agent with the demo, also where
+/// that is killed, and then becomes the agent.
+#[derive(Args)]
+pub struct Become {
+    /// Process id of the demo
+    parent: i32,
+    /// The agent and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+impl Become {
+    pub(crate) fn run(self) -> Result<ExitCode, String> {
+        use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+        set_parent_process_death_signal(Some(Signal::TERM))
+            .map_err(|e| format!("the agent cannot be bound to the demo: {e}"))?;
+        // It may have ended just before.
+        if getppid() != Pid::from_raw(self.parent) {
+            return Err("the demo has ended".to_owned());
+        }
+        let (program, arguments) = self.command.split_first().ok_or("no agent is named")?;
+        let e = std::process::Command::new(program).args(arguments).exec();
+        Err(format!("cannot run {}: {e}", program.display()))
+    }
+}
+
 /// The process; killed when this is dropped.
 pub(super) struct Agent {
     binary: PathBuf,
@@ -100,7 +129,10 @@ impl Agent {
 
     /// A command that knows nothing of the agent that this machine may have.
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        Self::clean(Command::new(&self.binary))
+    }
+
+    fn clean(mut command: Command) -> Command {
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"TRITON_") {
                 command.env_remove(name);
@@ -108,6 +140,18 @@ impl Agent {
         }
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
+    }
+
+    /// The same, bound to this process.
+    fn bound(&self) -> Result<Command, String> {
+        let own = std::env::current_exe().map_err(|e| e.to_string())?;
+        let mut command = Self::clean(Command::new(own));
+        command
+            .arg("demo-agent")
+            .arg(std::process::id().to_string())
+            .arg("--")
+            .arg(&self.binary);
+        Ok(command)
     }
 
     /// Has the agent make its identifier, and tells it.
@@ -171,7 +215,7 @@ impl Agent {
         let log = File::create(self.log()).map_err(|e| e.to_string())?;
         let errors = log.try_clone().map_err(|e| e.to_string())?;
         let child = self
-            .command()
+            .bound()?
             .args(self.arguments(url))
             .stdout(log)
             .stderr(errors)

@@ -6,6 +6,7 @@ use crate::cli::client::{Client, segment};
 use crate::cli::{describe, outcome};
 use crate::server::{self, Settings};
 use agent::Agent;
+pub(crate) use agent::Become;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write as _;

@@ -291,6 +291,32 @@ impl Jobs {
         .await;
     }
 
+    /// Stores the end of the output as far as it is missing: what went on its way while there was no connection is
+    /// lost, and the result has the last of it.
+    pub async fn fill(self: &Arc<Self>, live: &Arc<Live>, result: &payload::JobResult) {
+        let asked: Asked = serde_json::from_str(live.job().request.get()).unwrap_or_default();
+        // Otherwise none was to come.
+        if asked.output != payload::OutputMode::Stream {
+            return;
+        }
+        let seen = lock(&live.spool).seen();
+        for (stream, total, tail) in [
+            (Stream::Stdout, result.stdout_bytes, &result.tail.stdout),
+            (Stream::Stderr, result.stderr_bytes, &result.tail.stderr),
+        ] {
+            if seen[stream as usize] >= total {
+                continue;
+            }
+            let bytes = tail.clone().into_bytes().unwrap_or_default();
+            // The tail ends where the stream does.
+            if let Some(offset) = total.checked_sub(bytes.len() as u64)
+                && !bytes.is_empty()
+            {
+                self.output(live, stream, offset, bytes).await;
+            }
+        }
+    }
+
     /// Stores a progress report.
     pub async fn progress(self: &Arc<Self>, live: &Arc<Live>, progress: payload::Progress) {
         let progress = payload::Progress {
@@ -451,6 +477,13 @@ impl Jobs {
 struct Totals {
     stdout_bytes: u64,
     stderr_bytes: u64,
+}
+
+/// What a request says of the output.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Asked {
+    output: payload::OutputMode,
 }
 
 /// A store that failed while something was asked of it.

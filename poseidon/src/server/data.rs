@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub const TOKEN: &str = "admin-token";
 /// File with the address of the server that runs, or ran last.
 pub const URL: &str = "url";
+/// File with the SHA-256 of its certificate, in hex digits; absent where it has none.
+pub const CERTIFICATE: &str = "certificate";
 
 /// An open data folder.
 pub struct DataDir {
@@ -73,9 +75,24 @@ impl DataDir {
         Ok(token)
     }
 
-    /// Tells the commands where the server is.
-    pub fn write_url(&self, url: &str) -> Result<(), String> {
+    /// Tells the commands where the server is, and by which certificate they know it.
+    pub fn write_address(&self, url: &str, certificate: Option<&str>) -> Result<(), String> {
+        // First, so that whoever finds this address finds its certificate.
+        match certificate {
+            Some(fingerprint) => self.write(CERTIFICATE, fingerprint)?,
+            None => self.remove(CERTIFICATE)?,
+        }
         self.write(URL, url)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), String> {
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(format!("cannot remove {}: {e}", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), String> {

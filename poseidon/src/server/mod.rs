@@ -212,7 +212,7 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
     }
     let address = resolve(&settings).await?;
     let tls = match &settings.tls {
-        Some((certificates, key)) => Some(tls::acceptor(certificates, key)?),
+        Some((certificates, key)) => Some(tls::own(certificates, key)?),
         None => None,
     };
     let siem = match &settings.siem {
@@ -232,7 +232,8 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
     } else {
         format!("{scheme}://{address}")
     };
-    if let Err(e) = data.write_url(&url) {
+    let fingerprint = tls.as_ref().map(|own| own.fingerprint.as_str());
+    if let Err(e) = data.write_address(&url, fingerprint) {
         // On a full disk, say: agents and the API do not need the file.
         log::warn!("{e}; commands find this server with --url {url} only");
     }
@@ -299,7 +300,7 @@ pub async fn start(mut settings: Settings) -> Result<Server, String> {
     });
     batches::driver::resume(&app, app.batches.adopt(open_batches));
     let mut tasks = vec![
-        tokio::spawn(accept(app.clone(), listener, tls)),
+        tokio::spawn(accept(app.clone(), listener, tls.map(|own| own.acceptor))),
         tokio::spawn(flush(app.clone())),
         tokio::spawn(expire(app.clone())),
         tokio::spawn(provision::watch(app.clone())),

@@ -1,5 +1,6 @@
 //! TLS of the server, by rustls with ring.
 
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
@@ -8,9 +9,24 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+/// A server's own TLS.
+pub struct Own {
+    /// Takes connections.
+    pub acceptor: TlsAcceptor,
+    /// The fingerprint of its certificate.
+    pub fingerprint: String,
+}
+
+/// The SHA-256 of a certificate, in hex digits.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    triton::message::id::hex(&Sha256::digest(certificate))
+}
+
 /// Reads a certificate chain and its key.
-pub fn acceptor(certificates: &Path, key: &Path) -> Result<TlsAcceptor, String> {
+pub fn own(certificates: &Path, key: &Path) -> Result<Own, String> {
     let chain = certificates_of(certificates)?;
+    // Its own comes first, before those that vouch for it.
+    let fingerprint = chain.first().map(fingerprint).unwrap_or_default();
     let private = PrivateKeyDer::from_pem_file(key)
         .map_err(|e| format!("cannot read the key {}: {e}", key.display()))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -26,7 +42,11 @@ pub fn acceptor(certificates: &Path, key: &Path) -> Result<TlsAcceptor, String> 
             )
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    Ok(Own {
+        acceptor,
+        fingerprint,
+    })
 }
 
 /// All certificates of a PEM file; at least one.

@@ -72,6 +72,8 @@ pub struct RecordFilter {
     pub id: Option<u64>,
     /// Arrived behind this row.
     pub after: Option<u64>,
+    /// Smaller row.
+    pub before: Option<u64>,
     /// Only of these instances; without it, of all.
     pub only: super::Only,
     /// Newest first, or oldest.

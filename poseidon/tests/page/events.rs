@@ -100,6 +100,11 @@ fn shows_events_live_and_finds_them() {
     browser.size(360, 740);
     let width = "document.documentElement.scrollWidth";
     assert_eq!(browser.eval(width), json!(360));
+    // No word of the bar is broken.
+    assert_eq!(
+        browser.eval("document.querySelector('.bar').offsetHeight"),
+        json!(52)
+    );
     world.screenshot("events-phone");
     assert_eq!(browser.eval("window.hacked ?? null"), json!(null));
     // One of the searches was refused.

@@ -163,6 +163,7 @@ fn condition(filter: &RecordFilter) -> (String, Vec<Value>) {
     push("etime >= ?", filter.etime.map(Value::Real));
     push("id > ?", number(filter.id));
     push("row > ?", number(filter.after));
+    push("row < ?", number(filter.before));
     push(
         "(identifier, instance) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
         filter
