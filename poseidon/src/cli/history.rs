@@ -73,11 +73,7 @@ fn parse_code(text: &str) -> Result<u32, String> {
 impl History {
     pub(super) async fn run(self, client: &Client) -> Result<ExitCode, String> {
         let query = self.query();
-        // The newest, but where the place to go on from was named.
-        let (records, more) = match self.id {
-            None => self.newest(client, &query).await?,
-            Some(_) => self.first(client, &query).await?,
-        };
+        let (records, more) = self.gather(client, &query).await?;
         let records: Vec<&Value> = records.iter().collect();
         let mut after = last_row(&records, 0);
         if !self.print(&records)? {
@@ -111,50 +107,33 @@ impl History {
         }
     }
 
-    /// The newest records, oldest first, and whether there are more.
-    async fn newest(&self, client: &Client, query: &str) -> Result<(Vec<Value>, bool), String> {
+    /// The newest records, or the first behind `--id`; oldest first, and whether there are more.
+    async fn gather(&self, client: &Client, query: &str) -> Result<(Vec<Value>, bool), String> {
         let limit = self.limit as usize;
+        let newest = self.id.is_none();
+        let order = if newest { "&order=desc" } else { "" };
         let mut all: Vec<Value> = Vec::new();
-        let mut before = String::new();
+        let mut from = String::new();
         let mut more = true;
         while more && all.len() < limit {
             let page = (limit - all.len()).min(PAGE as usize);
-            let path = format!("/history?order=desc&limit={page}{before}{query}");
+            let path = format!("/history?limit={page}{order}{from}{query}");
             let mut answer: Value = client.get(&path).await?;
             let Value::Array(records) = answer["records"].take() else {
                 break;
             };
-            // A page may end early, and the next one is older whatever the server answers.
-            let Some(oldest) = records.iter().map(row).min() else {
-                break;
+            // A page may end early, and the next one is further on whatever the server answers.
+            let rows = records.iter().map(row);
+            from = match if newest { rows.min() } else { rows.max() } {
+                Some(row) if newest => format!("&before={row}"),
+                Some(row) => format!("&after={row}"),
+                None => break,
             };
-            before = format!("&before={oldest}");
             more = answer["more"] == true;
             all.extend(records);
         }
-        all.reverse();
-        Ok((all, more))
-    }
-
-    /// The first records, and whether there are more.
-    async fn first(&self, client: &Client, query: &str) -> Result<(Vec<Value>, bool), String> {
-        let limit = self.limit as usize;
-        let mut all: Vec<Value> = Vec::new();
-        let mut after = String::new();
-        let mut more = true;
-        while more && all.len() < limit {
-            let page = (limit - all.len()).min(PAGE as usize);
-            let path = format!("/history?limit={page}{after}{query}");
-            let mut answer: Value = client.get(&path).await?;
-            let Value::Array(records) = answer["records"].take() else {
-                break;
-            };
-            let Some(newest) = records.iter().map(row).max() else {
-                break;
-            };
-            after = format!("&after={newest}");
-            more = answer["more"] == true;
-            all.extend(records);
+        if newest {
+            all.reverse();
         }
         Ok((all, more))
     }

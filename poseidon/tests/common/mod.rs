@@ -494,3 +494,16 @@ impl Agent {
         self.send(&command.reply(payload::RESULT, &result)).await;
     }
 }
+
+/// A route's path, where what its placeholders stand for is not there.
+pub fn nowhere(route: &str) -> String {
+    let steps = route.split('/');
+    let steps = steps.map(|step| {
+        if step.starts_with('{') {
+            "nothing"
+        } else {
+            step
+        }
+    });
+    steps.collect::<Vec<_>>().join("/")
+}
