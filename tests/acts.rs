@@ -352,7 +352,7 @@ fn a_reload_that_is_refused_fails_and_says_so_until_a_good_one() {
     // By a job.
     let why = wrong("closed");
     let output = reload();
-    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
     let text = said(&output.stderr);
     assert!(text.contains("router: failed"), "{text}");
     assert!(

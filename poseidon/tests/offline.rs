@@ -222,22 +222,26 @@ async fn history_asks_for_what_was_said_and_goes_on_behind_it() {
     }
     let filter = "&agent=gate%2F01&token=a%20b&code=1&etime=1700000000";
     let asked = stub.asked();
-    for (n, wanted) in ["limit=3", "limit=500&after=3", "limit=500&after=5"]
-        .into_iter()
-        .enumerate()
+    for (n, wanted) in [
+        "limit=3&order=desc",
+        "limit=500&after=3",
+        "limit=500&after=5",
+    ]
+    .into_iter()
+    .enumerate()
     {
         assert_eq!(asked[n].0, format!("GET /api/v1/history?{wanted}{filter}"));
     }
 
     let stub = Stub::new(vec![page(&[2, 1], true)]).await;
-    let output = stub.run(&["history", "--json"]).await;
+    let output = stub.run(&["history", "--json", "--limit", "2"]).await;
     let rows: Vec<Value> = text(&output.stdout)
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(rows, [record(1), record(2)]);
-    assert!(text(&output.stderr).contains("more than --limit 100"));
-    assert_eq!(stub.asked()[0].0, "GET /api/v1/history?limit=100");
+    assert!(text(&output.stderr).contains("more than --limit 2"));
+    assert_eq!(stub.asked()[0].0, "GET /api/v1/history?limit=2&order=desc");
 
     // From a record on they come oldest first.
     let stub = Stub::new(vec![page(&[2, 3], true)]).await;

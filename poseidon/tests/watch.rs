@@ -332,5 +332,5 @@ async fn ctrl_c_cancels_also_what_a_server_that_is_away_runs() {
     let result = json!({"status": "cancelled", "signal": 15});
     agent.send(&job.reply("result", &result)).await;
     let (_, code, _) = watcher.end().await;
-    assert_eq!(code, Some(143));
+    assert_eq!(code, Some(130));
 }

@@ -4,6 +4,8 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// File with the admin token.
 pub const TOKEN: &str = "admin-token";
@@ -11,6 +13,10 @@ pub const TOKEN: &str = "admin-token";
 pub const URL: &str = "url";
 /// File with the SHA-256 of its certificate, in hex digits; absent where it has none.
 pub const CERTIFICATE: &str = "certificate";
+
+/// How long the folder of another Poseidon is waited for, and how often it is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// An open data folder.
 pub struct DataDir {
@@ -36,13 +42,20 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(format!(
-                "the data folder {} belongs to a Poseidon that runs: stop that one, or give another --data",
-                path.display()
-            )),
-            Err(TryLockError::Error(e)) => Err(failed(e)),
+        // One that has just ended may be held for a moment yet, by a child that it was starting.
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path, _lock: lock }),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(format!(
+                        "the data folder {} belongs to a Poseidon that runs: stop that one, or give another --data",
+                        path.display()
+                    ));
+                }
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
+            }
         }
     }
 

@@ -67,7 +67,8 @@ impl Fleet {
                     )
                 });
             let ((at, message), ..) = futures_util::future::select_all(each).await;
-            if message.kind != payload::ACK {
+            // A name that changes comes in a further welcome.
+            if ![payload::ACK, payload::WELCOME].contains(&message.kind.as_str()) {
                 return (at, message);
             }
         }
