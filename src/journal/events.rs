@@ -57,10 +57,9 @@ impl State {
             self.trim_events(bytes);
             return Ok(());
         }
-        let expendable = self.expendable();
         let mut lost = Lost::default();
         let bound = match &mut self.disk {
-            Some(disk) => disk.bound_events(bytes as u64, share, expendable, &mut lost),
+            Some(disk) => disk.bound_events(bytes as u64, share, self.acked, &mut lost),
             None => Ok(()),
         };
         if let Err(fault) = bound {
@@ -76,13 +75,12 @@ impl State {
     /// The same in memory, if that is in use.
     pub fn trim_events(&mut self, bytes: usize) {
         let share = usize::try_from(self.event_share()).unwrap_or(usize::MAX);
-        let expendable = self.expendable();
         let Some(memory) = &mut self.memory else {
             return;
         };
         let disk = &mut self.disk;
         let elsewhere = |id| disk.as_mut().is_some_and(|disk| disk.holds(id));
-        let lost = memory.bound_events(bytes, share, expendable, elsewhere);
+        let lost = memory.bound_events(bytes, share, self.acked, elsewhere);
         self.lose(lost);
     }
 

@@ -184,11 +184,6 @@ impl State {
         }
     }
 
-    /// Up to where records may go when there is no room for others.
-    pub fn expendable(&self) -> u64 {
-        if self.alone { self.last() } else { self.acked }
-    }
-
     /// Makes room for so many bytes and the ends of all open jobs; says whether they fit.
     pub fn room(&mut self, bytes: usize) -> bool {
         let reserved: usize = self
@@ -198,17 +193,23 @@ impl State {
             .map(|wish| self.reserve(wish))
             .sum();
         let needed = bytes + reserved + LOSS_BYTES;
-        let expendable = self.expendable();
+        // Without any Poseidon also what nobody has, in the end.
+        let expendable = [Some(self.acked), self.alone.then(|| self.last())];
         let mut lost = Lost::default();
         let (fits, fault) = match (&mut self.memory, &mut self.disk) {
             (Some(memory), disk) => {
-                let elsewhere = |id| disk.as_mut().is_some_and(|disk| disk.holds(id));
-                lost = memory.make_room(needed, expendable, &self.open, elsewhere);
+                let mut elsewhere = |id| disk.as_mut().is_some_and(|disk| disk.holds(id));
+                for through in expendable.into_iter().flatten() {
+                    lost += memory.make_room(needed, through, &self.open, &mut elsewhere);
+                }
                 (memory.fits(needed), None)
             }
             (None, Some(disk)) => {
                 let needed = needed as u64;
-                let made = disk.make_room(needed, expendable, &self.open, &mut lost);
+                let made = expendable
+                    .into_iter()
+                    .flatten()
+                    .try_for_each(|through| disk.make_room(needed, through, &self.open, &mut lost));
                 (disk.fits(needed), made.err())
             }
             (None, None) => (false, None),

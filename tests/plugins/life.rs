@@ -33,7 +33,8 @@ fn kill_and_start() {
         "{said}"
     );
     let (code, _, err) = rig.module_ask("slow.wait", "{}");
-    assert!(code != 0 && err.contains("does not know"), "{err}");
+    assert!(code != 0 && err.contains("unknown-type"), "{err}");
+    assert!(err.contains("the plugin slow has been stopped"), "{err}");
     // Again is as good as once, and a start comes right behind.
     rig.kill("slow").unwrap();
     let output = rig.agent.run(&["module", "start", "slow"]);

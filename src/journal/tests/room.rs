@@ -73,7 +73,7 @@ fn without_any_poseidon_the_oldest_make_room_and_the_rest_waits_for_one() {
         }
         assert!(journal.find(&token(0)).is_none() && is_ended(journal, &token(999)));
         let report = journal.report();
-        assert_eq!((report.dropped, report.acked), (0, 0), "{report:?}");
+        assert!(report.dropped > 0 && report.acked == 0, "{report:?}");
         // One that is configured later gets what is left, and from then on nothing goes that it has not stored.
         journal.set_alone(false);
         let first = journal.next(journal.connected(0)).unwrap();
