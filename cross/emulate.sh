@@ -33,6 +33,7 @@ a_command_that_fails_is_stored_and_the_device_stays_in_reach: the agent starts i
 a_restart_is_no_end_for_the_service_manager: as above
 a_restart_waits_for_the_acknowledgement_keeps_the_identity_and_runs_once: as above
 poseidon_knows_that_a_restart_was_meant: as above
+the_options_of_run_and_script_reach_the_process: qemu keeps RLIMIT_AS from the programs that it runs
 memory_stays_flat_over_a_large_file: resident memory is that of qemu
 failed_reconnects_cost_nothing: resident memory is that of qemu, which keeps what it has translated
 an_agent_that_cannot_start_its_threads_says_so: qemu has threads of its own and aborts where it gets none

@@ -48,8 +48,11 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     if let Some(file) = &config.tls.ca_file {
         std::fs::File::open(file).map_err(|e| Error::at("read the authorities in", file, e))?;
-        tls::check(&settings::tls(&config)?)
-            .map_err(|why| Error::new(format!("tls.ca_file: {why}")))?;
+        // /dev/null stands for a file that is to come, as on OpenWrt before its certificates are there.
+        if file.is_file() {
+            tls::check(&settings::tls(&config)?)
+                .map_err(|why| Error::new(format!("tls.ca_file: {why}")))?;
+        }
     }
     Socket::group(config.socket_group.as_deref())?;
     // Where something is wrong, that is all that is said.
