@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import unittest
 
 from rootfs import FILES, OPENWRT, Router, wait_for
@@ -142,6 +143,16 @@ def options_of_the_script():
     rows = [line.split() for line in table.splitlines()]
     others = re.search(r"^OTHERS='(.*)'", script, re.M).group(1).split()
     return rows, [other.split(":")[0] for other in others]
+
+
+def remove(folder):
+    """What the last call has left running may put a file there meanwhile."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{folder} does not go")
 
 
 class Init(unittest.TestCase):
@@ -484,7 +495,7 @@ class Init(unittest.TestCase):
     def power_cut(self):
         """What is in memory is gone."""
         self.router.init("stop")
-        shutil.rmtree(self.router.path("tmp/run/triton"))
+        remove(self.router.path("tmp/run/triton"))
 
     def test_a_mistake_from_afar_and_then_a_power_cut(self):
         self.router.configure(url=[URL], identifier=SECRET, heartbeat_seconds="20", workers="2")
@@ -545,17 +556,15 @@ class Init(unittest.TestCase):
             {"ca_file": os.fsdecode(b"/ca\xff.pem")},
             {"ca_file": os.fsdecode(b"/ca\xff.pem"), "pin": [PIN]},
         ):
-            # What the last call left running may put a file there meanwhile.
-        shutil.rmtree(self.router.path("tmp/run/triton"), ignore_errors=True)
-        shutil.rmtree(self.router.path("tmp/run/triton"), ignore_errors=True)
+            remove(self.router.path("tmp/run/triton"))
             self.router.configure(url=[URL], **options)
             self.router.init("restart")
             self.assertNotIn("url", self.router.toml(), options)
-        shutil.rmtree(self.router.path("tmp/run/triton"))
+        remove(self.router.path("tmp/run/triton"))
         self.router.configure(url=[URL], ca_file="/" + "x" * 5000)
         self.router.init("restart")
         self.assertEqual(self.router.toml()["tls"], {"ca_file": "too long"}, "a file that is not there: no connection")
-        shutil.rmtree(self.router.path("tmp/run/triton"))
+        remove(self.router.path("tmp/run/triton"))
         self.router.configure(url=[URL], pin=["sha256//typo", PIN])
         self.router.init("restart")
         self.assertEqual(self.router.toml(), {**BARE_TOML, "tls": {"pins": [PIN]}}, "the right one of two stays")
@@ -590,7 +599,7 @@ class Init(unittest.TestCase):
                 self.assertIn("all settings stay as they were", log)
                 self.assertEqual(self.router.toml(), full)
                 self.router.init("stop")
-                shutil.rmtree(self.router.path("tmp/run/triton"))
+                remove(self.router.path("tmp/run/triton"))
         # Killed once, in the midst of looking for the wrong item: only that one is left out.
         self.router.configure(url=[URL], identifier=SECRET, heartbeat_seconds="0", pin=[PIN])
         for killed in range(3, 10):
@@ -602,7 +611,7 @@ class Init(unittest.TestCase):
                 self.assertEqual((actions, toml), (["start"], {**full, "tls": {"pins": [PIN]}}))
                 self.assertIn("cannot be checked and counts as right", log)
                 self.router.init("stop")
-                shutil.rmtree(self.router.path("tmp/run/triton"))
+                remove(self.router.path("tmp/run/triton"))
 
     def test_an_authority_file_that_comes_later_is_waited_for(self):
         self.router.configure(url=["wss://127.0.0.1:9"], ca_file="/mnt/not-yet.pem")
