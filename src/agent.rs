@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
 use crate::plugin::builtin::{self, Modules};
 use crate::policy::{self, Policy};
+use crate::relay::Relay;
 use crate::schedule::{self, Scheduler};
 use crate::scripts::{Attributes, Repository};
 use crate::service::{self, Service, notify::Notify, watchdog::Part};
@@ -194,6 +195,9 @@ pub fn run(
     });
     let intake = intake.transpose().map_err(io("create a wake-up"))?;
     let intake = intake.flatten().map(Arc::new);
+    let on = cfg!(feature = "relay") && modules.has("relay");
+    let relay = on.then(|| Relay::new(&config.relay, Arc::clone(&control), crew.clone()));
+    let relay = relay.transpose().map_err(io("create a wake-up"))?.flatten();
     let metrics = Arc::new(Metrics::new(config.metrics.max));
     let plugins = builtin::compose(&builtin::Parts {
         config,
@@ -213,6 +217,7 @@ pub fn run(
         scripts: &scripts,
         events: events.as_ref(),
         metrics: &metrics,
+        relay: relay.as_ref(),
         updates,
     });
     let door = policy::Door::new(Arc::clone(&policy), Arc::clone(&pool));
@@ -284,6 +289,11 @@ pub fn run(
         let thread = crew.spawn("events", SMALL_STACK, move || intake.run());
         threads.push(thread.map_err(io("start the thread events"))?);
     }
+    if let Some(relay) = &relay {
+        let relay = Arc::clone(relay);
+        let thread = crew.spawn("relay", SMALL_STACK, move || relay.run());
+        threads.push(thread.map_err(io("start the thread relay"))?);
+    }
     // The socket is there for them, and what they say has somewhere to go.
     if let Some(hub) = &hub {
         hub.begin(&plugins_dispatcher);
@@ -298,6 +308,7 @@ pub fn run(
         watched.push(&**hub);
     }
     watched.extend(intake.as_deref().map(|intake| intake as &dyn Part));
+    watched.extend(relay.as_deref().map(|relay| relay as &dyn Part));
     let mut service = Service::begin(notify, Arc::clone(&status), watched, &variable);
     let mut actor = Actor {
         acts: &acts,
@@ -338,6 +349,9 @@ pub fn run(
     threads.extend(scheduler.as_ref().and_then(|s| s.stop()));
     if let Some(intake) = &intake {
         intake.stop();
+    }
+    if let Some(relay) = &relay {
+        relay.stop();
     }
     pool.stop(JOB_GRACE);
     threads.extend(hub.as_ref().and_then(|hub| hub.stop()));

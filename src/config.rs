@@ -82,6 +82,8 @@ pub struct Config {
     #[allow(missing_docs)]
     pub events: Events,
     #[allow(missing_docs)]
+    pub relay: Relay,
+    #[allow(missing_docs)]
     pub metrics: Metrics,
     #[allow(missing_docs)]
     pub limits: Limits,
@@ -250,6 +252,15 @@ pub struct Events {
     pub files: Vec<PathBuf>,
 }
 
+/// `[relay]`: other agents reach Poseidon through this one.
+#[derive(Clone)]
+pub struct Relay {
+    /// Where they connect; by default nowhere.
+    pub listen: Option<SocketAddr>,
+    /// At once.
+    pub connections: usize,
+}
+
 /// `[metrics]`: numbers that scripts and plugins add to the heartbeats.
 #[derive(Clone)]
 pub struct Metrics {
@@ -303,6 +314,10 @@ impl Default for Config {
             plugins: Plugins::default(),
             files: Files::default(),
             events: Events::default(),
+            relay: Relay {
+                listen: None,
+                connections: 32,
+            },
             metrics: Metrics { max: 64 },
             limits: Limits::default(),
         }

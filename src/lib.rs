@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod outbox;
 pub mod plugin;
 pub mod policy;
+pub mod relay;
 pub mod schedule;
 pub mod scripts;
 pub mod secret;

@@ -71,6 +71,8 @@ FULL = {
     "syslog_udp": "192.168.1.1:514",
     "syslog_unix": "/var/run/cef.sock",
     "event_file": ["/var/log/a.cef", "/var/log/b c.cef"],
+    "relay_listen": "192.168.1.1:8118",
+    "relay_connections": "8",
     "metrics_max": "10",
     "message_bytes": "65536",
     "output_bytes": "65537",
@@ -124,6 +126,7 @@ FULL_TOML = {
         "syslog_unix": "/var/run/cef.sock",
         "files": ["/var/log/a.cef", "/var/log/b c.cef"],
     },
+    "relay": {"listen": "192.168.1.1:8118", "connections": 8},
     "metrics": {"max": 10},
     "limits": {"message_bytes": 65536, "output_bytes": 65537, "control_messages": 128, "local_clients": 3},
 }

@@ -98,6 +98,7 @@ function agentFacts(agent) {
   return known([
     ["Version", plain(version.version) || (agent.plain ? "a plain Triton: it says nothing of itself" : "")],
     ["Address", plain(agent.address)],
+    ["Through", plain(hello.through)],
     ["Instance", plain(agent.instance)],
     ["Identifier", plain(agent.identifier)],
     ["Heartbeat", number(agent.heartbeatSeconds) === null ? "" : `every ${agent.heartbeatSeconds} s`],

@@ -112,6 +112,7 @@ pub fn describe(status: &Value) -> String {
     line("schedule", &schedule(&text, &seconds));
     line("plugins", &plugins(&status["modules"]));
     line("events", &events(status, &text));
+    line("relay", &relay(status, &text));
     line("policy", &policy(status, &text));
     if let Some(rss) = seconds("/rss") {
         line("memory", &format!("{:.1} MB resident", rss / 1e6));
@@ -223,6 +224,23 @@ fn events(status: &Value, text: &dyn Fn(&str) -> String) -> String {
     );
     for source in sources.iter().filter(|source| !source[1].is_null()) {
         let _ = write!(said, "; {}: {}", plain(&source[0]), plain(&source[1]));
+    }
+    said
+}
+
+/// Where other agents connect, how many have, and what became of the others.
+fn relay(status: &Value, text: &dyn Fn(&str) -> String) -> String {
+    let Some(nodes) = status.pointer("/relay/nodes").and_then(Value::as_array) else {
+        return String::new();
+    };
+    if let Some(problem) = status.pointer("/relay/problem").and_then(Value::as_str) {
+        return printable(problem);
+    }
+    let (at, count, limit) = (text("/relay/listen"), nodes.len(), text("/relay/limit"));
+    let mut said = format!("at {at}, {count} of {limit} connections in use");
+    if let Some(reason) = status.pointer("/relay/reason").and_then(Value::as_str) {
+        let (refused, reason) = (text("/relay/refused"), printable(reason));
+        let _ = write!(said, "; {refused} refused, the last: {reason}");
     }
     said
 }

@@ -98,6 +98,15 @@ pub(super) fn datagram_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Where other agents connect.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().ok().filter(|at: &SocketAddr| at.port() != 0);
+    address.ok_or_else(|| {
+        "expected an address of this device and a port, such as 192.168.1.1:8118 or [fd00::1]:8118"
+            .to_owned()
+    })
+}
+
 /// Files that are followed.
 pub(super) fn followed(paths: Vec<String>) -> Result<Vec<PathBuf>, String> {
     if paths.len() > FOLLOWED {

@@ -407,6 +407,17 @@ pub static SETTINGS: &[Setting] = &[
             Ok(())
         }),
     ),
+    only_file(
+        "relay.listen",
+        Text(|config, text| {
+            config.relay.listen = Some(check::listen_address(text)?);
+            Ok(())
+        }),
+    ),
+    only_file(
+        "relay.connections",
+        Number(1, 256, Usize(|c| &mut c.relay.connections)),
+    ),
     only_file("metrics.max", Number(1, 256, Usize(|c| &mut c.metrics.max))),
     only_file(
         "limits.message_bytes",

@@ -72,6 +72,33 @@ pub fn connect(
     Err(verdict(walk.failures))
 }
 
+/// Connects only as far as to the server's own bytes: the phases dns, tcp and proxy. What comes back is patient until
+/// the deadline of the last of them. For who carries somebody else's connection; `stop` and errors as with [`connect`].
+pub fn reach(
+    options: &Options,
+    target: &Target,
+    resolver: &mut Resolver,
+    stop: &Arc<Wake>,
+) -> Result<Socket, ConnectError> {
+    let mut walk = Walk {
+        options,
+        resolver,
+        stop,
+        observer: &mut |_| {},
+        failures: Vec::new(),
+    };
+    let result = walk.each_address(target, &mut |walk, proxy, address| {
+        walk.open(target, proxy, address).map_err(Failure::from)
+    });
+    result.map_err(|error| {
+        if error.kind == Kind::Stopped {
+            return error;
+        }
+        walk.failures.push(error);
+        verdict(std::mem::take(&mut walk.failures))
+    })
+}
+
 /// The failure that came furthest, with the others in its message.
 fn verdict(mut failures: Vec<ConnectError>) -> ConnectError {
     // The first among equals: `max_by_key` would take the last.
@@ -116,6 +143,9 @@ struct Failure {
     answered: bool,
 }
 
+/// What is tried at one address.
+type Attempt<'a, W, T> = dyn FnMut(&mut W, Option<&Proxy>, &SocketAddr) -> Result<T, Failure> + 'a;
+
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         Self {
@@ -126,8 +156,18 @@ impl From<ConnectError> for Failure {
 }
 
 impl Walk<'_> {
-    /// Tries the addresses of one URL. The error is the last one; those before are in `failures`.
     fn target(&mut self, target: &Target) -> Result<Connection, ConnectError> {
+        self.each_address(target, &mut |walk, proxy, address| {
+            walk.address(target, proxy, address)
+        })
+    }
+
+    /// Tries the addresses of one URL. The error is the last one; those before are in `failures`.
+    fn each_address<T>(
+        &mut self,
+        target: &Target,
+        attempt: &mut Attempt<'_, Self, T>,
+    ) -> Result<T, ConnectError> {
         let proxy = self
             .options
             .proxy
@@ -142,7 +182,7 @@ impl Walk<'_> {
         let mut last = None;
         for ip in addresses {
             let address = SocketAddr::new(ip, port);
-            match self.address(target, proxy.as_ref(), &address) {
+            match attempt(self, proxy.as_ref(), &address) {
                 Ok(connection) => return Ok(connection),
                 Err(failure) => {
                     if failure.error.kind == Kind::Stopped || failure.answered {
@@ -190,15 +230,11 @@ impl Walk<'_> {
         proxy: Option<&Proxy>,
         address: &SocketAddr,
     ) -> Result<Connection, Failure> {
-        let socket = self.tcp(address, proxy)?;
+        let socket = self.open(target, proxy, address)?;
         let place = match proxy {
             Some(proxy) => format!("{} through the proxy {proxy}", target.authority()),
             None if target.host().parse::<IpAddr>().is_ok() => target.authority(),
             None => format!("{} ({})", target.authority(), address.ip()),
-        };
-        let socket = match proxy {
-            Some(proxy) => self.tunnel(socket, target, proxy)?,
-            None => socket,
         };
         let mut stream: Box<dyn Stream> = if target.tls() {
             self.tls(socket, target, &place)?
@@ -209,8 +245,27 @@ impl Walk<'_> {
         stream.set_patience(None);
         let limit = self.options.message_limit;
         let mut connection = Connection::from_partially_read(stream, tail, Role::Client, limit);
-        connection.set_peer(format!("{target} at {address}"), challenge);
+        let proxy = proxy.map(ToString::to_string);
+        let peer = match &proxy {
+            Some(proxy) => format!("{target} through {proxy}"),
+            None => format!("{target} at {address}"),
+        };
+        connection.set_peer(peer, challenge, proxy);
         Ok(connection)
+    }
+
+    /// The phases before the server's own bytes.
+    fn open(
+        &mut self,
+        target: &Target,
+        proxy: Option<&Proxy>,
+        address: &SocketAddr,
+    ) -> Result<Socket, ConnectError> {
+        let socket = self.tcp(address, proxy)?;
+        match proxy {
+            Some(proxy) => self.tunnel(socket, target, proxy),
+            None => Ok(socket),
+        }
     }
 
     fn tcp(&mut self, address: &SocketAddr, proxy: Option<&Proxy>) -> Result<Socket, ConnectError> {

@@ -93,6 +93,7 @@ pub struct Connection {
     unsent: bool,
     peer: String,
     challenge: Option<String>,
+    proxy: Option<String>,
 }
 
 impl Connection {
@@ -124,6 +125,7 @@ impl Connection {
             unsent: false,
             peer: String::new(),
             challenge: None,
+            proxy: None,
         }
     }
 
@@ -138,9 +140,20 @@ impl Connection {
         ))
     }
 
-    pub(super) fn set_peer(&mut self, peer: String, challenge: Option<String>) {
+    pub(super) fn set_peer(
+        &mut self,
+        peer: String,
+        challenge: Option<String>,
+        proxy: Option<String>,
+    ) {
         self.peer = peer;
         self.challenge = challenge;
+        self.proxy = proxy;
+    }
+
+    /// The proxy that it goes through, without what is secret in its URL.
+    pub fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
     }
 
     /// What the server asks the device's key to sign.

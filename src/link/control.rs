@@ -114,6 +114,11 @@ impl Control {
         Arc::clone(&state.settings)
     }
 
+    /// The same for who only looks.
+    pub fn current(&self) -> Arc<LinkSettings> {
+        Arc::clone(&self.state().settings)
+    }
+
     /// A connection stands: trying at once is no wish any more.
     pub fn forget_retry(&self) {
         let mut state = self.state();

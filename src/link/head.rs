@@ -30,6 +30,19 @@ pub enum HeadError {
 /// Reads a head. With `chunk` 1 not one byte behind it is taken from `stream`; else up to `chunk - 1` bytes
 /// behind it are returned with it.
 pub fn read(stream: &mut dyn Read, chunk: usize) -> Result<(Head, Vec<u8>), HeadError> {
+    let (bytes, tail) = read_bytes(stream, chunk, b"HTTP/")?;
+    match parse(&bytes) {
+        Some(head) => Ok((head, tail)),
+        None => Err(HeadError::NotHttp(presentable(&bytes, 40))),
+    }
+}
+
+/// Reads up to the blank line and that with it, as [`read`] does; what does not begin with `start` is not read on.
+pub fn read_bytes(
+    stream: &mut dyn Read,
+    chunk: usize,
+    start: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), HeadError> {
     let mut bytes = Vec::with_capacity(512);
     let mut piece = vec![0; chunk.max(1)];
     loop {
@@ -42,17 +55,14 @@ pub fn read(stream: &mut dyn Read, chunk: usize) -> Result<(Head, Vec<u8>), Head
         // The blank line may have begun up to 3 bytes before this piece.
         let from = bytes.len().saturating_sub(3);
         bytes.extend_from_slice(&piece[..n]);
-        let known = bytes.len().min(5);
-        if bytes[..known] != b"HTTP/"[..known] {
+        let known = bytes.len().min(start.len());
+        if bytes[..known] != start[..known] {
             let seen = &bytes[..bytes.len().min(40)];
             return Err(HeadError::NotHttp(presentable(seen, 40)));
         }
         if let Some(end) = end_of_head(&bytes, from) {
             let tail = bytes.split_off(end);
-            return match parse(&bytes) {
-                Some(head) => Ok((head, tail)),
-                None => Err(HeadError::NotHttp(presentable(&bytes, 40))),
-            };
+            return Ok((bytes, tail));
         }
         if bytes.len() >= HEAD_LIMIT {
             return Err(HeadError::TooLong);

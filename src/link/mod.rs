@@ -16,7 +16,7 @@ mod connect;
 mod connection;
 pub mod control;
 pub mod feed;
-mod head;
+pub mod head;
 pub mod keepalive;
 mod proxy;
 mod resolver;
@@ -30,12 +30,13 @@ mod target;
 pub mod tls;
 mod upgrade;
 
-pub use connect::{Outcome, Step, connect};
+pub use connect::{Outcome, Step, connect, reach};
 pub use connection::{Connection, Incoming, LinkError, Role};
 pub use proxy::{Proxy, ProxySettings, ProxySource};
 pub use resolver::Resolver;
 pub use stream::{Patience, Socket, Stream};
 pub use target::{PLACEHOLDER, Target, TargetError};
+pub(crate) use target::{authority, split_authority};
 
 use crate::secret::Secret;
 use std::fmt;

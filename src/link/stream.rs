@@ -77,6 +77,16 @@ impl Socket {
         if let Some(error) = tcp.take_error()? {
             return Err(error);
         }
+        Self::of(tcp, patience)
+    }
+
+    /// One that somebody else made.
+    pub fn accepted(tcp: TcpStream, patience: Patience) -> io::Result<Self> {
+        tcp.set_nonblocking(true)?;
+        Self::of(tcp, patience)
+    }
+
+    fn of(tcp: TcpStream, patience: Patience) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         // Comfort, not needed to work: an old kernel may lack them.
         for (name, result) in [
@@ -97,6 +107,11 @@ impl Socket {
             tcp,
             patience: Some(patience),
         })
+    }
+
+    /// The connection itself.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
     }
 
     fn patiently<T>(

@@ -169,7 +169,11 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
         message_limit: settings.options.message_limit,
         event_bytes: settings.event_bytes,
     };
-    session::run(connection, &hello(parts, settings), &context)
+    let hello = Hello {
+        through: connection.proxy().map(str::to_owned),
+        ..hello(parts, settings)
+    };
+    session::run(connection, &hello, &context)
 }
 
 /// Sleeps until the deadline, or until the control desk or a set clock wants an attempt at once.

@@ -67,7 +67,7 @@ impl Target {
 }
 
 /// `host:port`, with brackets around an IPv6 address.
-pub(super) fn authority(host: &str, port: u16) -> String {
+pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {
@@ -151,7 +151,7 @@ impl FromStr for Target {
 }
 
 /// Splits `host`, `host:port`, `[IPv6]` or `[IPv6]:port`, and checks both.
-pub(super) fn split_authority(
+pub(crate) fn split_authority(
     place: &str,
     default_port: u16,
 ) -> Result<(String, u16), TargetError> {

@@ -13,6 +13,7 @@ use crate::message::payload::AGENT_STATUS;
 use crate::outbox::Outbox;
 use crate::plugin::health::agent_rss;
 use crate::policy::Policy;
+use crate::relay::Relay;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::sys::clock;
@@ -34,6 +35,7 @@ pub struct Status {
     events: Option<Arc<Events>>,
     policy: Arc<Policy>,
     trust: Arc<Trust>,
+    relay: Option<Arc<Relay>>,
     acts: Arc<Acts>,
 }
 
@@ -54,6 +56,7 @@ impl Status {
             events: parts.events.cloned(),
             policy: Arc::clone(parts.policy),
             trust: Arc::clone(parts.trust),
+            relay: parts.relay.cloned(),
             acts: Arc::clone(parts.acts),
         }
     }
@@ -85,6 +88,7 @@ impl Plugin for Status {
             "trust": self.trust.report(),
             "scripts": { "revision": self.scripts.revision().unwrap_or_default() },
             "events": self.events.as_ref().map(|e| e.report()),
+            "relay": self.relay.as_ref().map(|r| r.report()),
             "jobs": {
                 "running": self.pool.running(),
                 "waiting": self.pool.waiting(),

@@ -18,6 +18,7 @@ use crate::message::payload::{self, Error, PluginState};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
+use crate::relay::Relay;
 use crate::schedule::Scheduler;
 use crate::scripts::Repository;
 use crate::thread::Crew;
@@ -113,6 +114,7 @@ pub static BUILTIN: &[Builtin] = &[
     ),
     plugin("health", cfg!(feature = "health"), &[]),
     plugin("metrics", cfg!(feature = "metrics"), &[payload::METRIC]),
+    plugin("relay", cfg!(feature = "relay"), &[]),
     plugin(
         "schedule",
         cfg!(feature = "schedule"),
@@ -269,6 +271,8 @@ pub struct Parts<'a> {
     /// None where they are switched off.
     pub events: Option<&'a Arc<Events>>,
     pub metrics: &'a Arc<Metrics>,
+    /// None where it is switched off or not configured.
+    pub relay: Option<&'a Arc<Relay>>,
     pub updates: update::Settings,
 }
 
@@ -377,7 +381,7 @@ mod tests {
         for (wrong, says) in [
             (
                 &["file"][..],
-                "events, external, files, health, metrics, schedule",
+                "events, external, files, health, metrics, relay, schedule",
             ),
             (&["agent"], "cannot be switched off"),
             (&["jobs"], "cannot be switched off"),

@@ -117,6 +117,21 @@ pub fn set_user_timeout(stream: &TcpStream, timeout: Duration) -> io::Result<()>
     set_tcp(stream, libc::TCP_USER_TIMEOUT, ms)
 }
 
+/// Asks the peer's kernel for a sign of life after `idle` of silence, then every `interval`; after `count` without an
+/// answer the connection ends with an error.
+pub fn set_keepalive(
+    stream: &TcpStream,
+    idle: Duration,
+    interval: Duration,
+    count: u32,
+) -> io::Result<()> {
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    set_tcp(stream, libc::TCP_KEEPIDLE, seconds(idle))?;
+    set_tcp(stream, libc::TCP_KEEPINTVL, seconds(interval))?;
+    set_tcp(stream, libc::TCP_KEEPCNT, count)?;
+    set(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)
+}
+
 /// Bytes that were written and that the other side's kernel has not acknowledged.
 pub fn unacknowledged(stream: &impl AsRawFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
@@ -129,11 +144,15 @@ pub fn unacknowledged(stream: &impl AsRawFd) -> io::Result<usize> {
 }
 
 fn set_tcp(stream: &TcpStream, option: libc::c_int, value: u32) -> io::Result<()> {
+    set(stream, libc::IPPROTO_TCP, option, value)
+}
+
+fn set(stream: &TcpStream, level: libc::c_int, option: libc::c_int, value: u32) -> io::Result<()> {
     // SAFETY: pointer and length describe `value`, which outlives the call.
     let result = unsafe {
         libc::setsockopt(
             stream.as_raw_fd(),
-            libc::IPPROTO_TCP,
+            level,
             option,
             (&raw const value).cast(),
             length_of::<u32>(),
@@ -185,6 +204,7 @@ mod tests {
             assert_eq!(stream.peer_addr().unwrap(), address);
             set_unsent_limit(&stream, 16 * 1024).unwrap();
             set_user_timeout(&stream, Duration::from_secs(30)).unwrap();
+            set_keepalive(&stream, Duration::from_mins(1), Duration::from_secs(10), 6).unwrap();
         }
     }
 }

@@ -399,6 +399,9 @@ pub(crate) fn describe(agent: &Value) -> String {
             "System",
             format!("{}, kernel {}", system(hello), text(&hello["kernel"])),
         );
+        if hello["through"].is_string() {
+            line("Through", text(&hello["through"]));
+        }
     }
     for (key, value) in agent["attributes"].as_object().into_iter().flatten() {
         line("Attribute", format!("{}={}", clean(key), text(value)));

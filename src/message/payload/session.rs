@@ -52,6 +52,9 @@ pub struct Hello {
         deserialize_with = "loose::whole"
     )]
     pub heartbeat_seconds: Option<u32>,
+    /// The HTTP proxy on the way to Poseidon, such as another agent's relay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
     pub labels: BTreeMap<String, String>,
     /// The device's key, by which this message is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
