@@ -24,7 +24,7 @@ EOF
 # What starts the program. tests/connect.rs, jobs and reconnects.rs ask the library, soak.rs measures memory, device is about
 # this machine's kernel, and update.rs and fleet.rs put another program in the place of the one that runs: to start that, the
 # kernel itself would have to know qemu.
-tests=(doctor events files history local poseidon records session tls tls_program trust)
+tests=(doctor events files history local poseidon records relay session tls tls_program trust)
 slow=(acts crash exchange faults inside namespaces plugins policy resources schedule scripts service)
 
 # What cannot mean anything under qemu, and why. "test: reason".
