@@ -39,6 +39,16 @@ impl Crew {
         stack: usize,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
+        self.spawn_boxed(name, stack, Box::new(body))
+    }
+
+    /// Once for all bodies: what `std` does to start a thread is a kilobyte.
+    fn spawn_boxed(
+        &self,
+        name: &str,
+        stack: usize,
+        body: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<JoinHandle<()>> {
         let alarm = Arc::clone(&self.alarm);
         let own_name = name.to_owned();
         std::thread::Builder::new()

@@ -62,14 +62,19 @@ pub fn connect(
             "the identifier is empty or holds blanks or characters outside ASCII",
         ));
     }
+    let mut connection = None;
     for target in &options.urls {
-        match walk.target(target) {
-            Ok(connection) => return Ok(connection),
+        let result = walk.each_address(target, &mut |walk, proxy, address| {
+            connection = Some(walk.address(target, proxy, address)?);
+            Ok(())
+        });
+        match result {
+            Ok(()) => break,
             Err(error) if error.kind == Kind::Stopped => return Err(error),
             Err(error) => walk.failures.push(error),
         }
     }
-    Err(verdict(walk.failures))
+    connection.ok_or_else(|| verdict(walk.failures))
 }
 
 /// Connects only as far as to the server's own bytes: the phases dns, tcp and proxy. What comes back is patient until
@@ -87,16 +92,19 @@ pub fn reach(
         observer: &mut |_| {},
         failures: Vec::new(),
     };
+    let mut socket = None;
     let result = walk.each_address(target, &mut |walk, proxy, address| {
-        walk.open(target, proxy, address).map_err(Failure::from)
+        socket = Some(walk.open(target, proxy, address)?);
+        Ok(())
     });
-    result.map_err(|error| {
-        if error.kind == Kind::Stopped {
-            return error;
+    match (result, socket) {
+        (Ok(()), Some(socket)) => Ok(socket),
+        (Err(error), _) if error.kind == Kind::Stopped => Err(error),
+        (result, _) => {
+            walk.failures.extend(result.err());
+            Err(verdict(walk.failures))
         }
-        walk.failures.push(error);
-        verdict(std::mem::take(&mut walk.failures))
-    })
+    }
 }
 
 /// The failure that came furthest, with the others in its message.
@@ -143,8 +151,8 @@ struct Failure {
     answered: bool,
 }
 
-/// What is tried at one address.
-type Attempt<'a, W, T> = dyn FnMut(&mut W, Option<&Proxy>, &SocketAddr) -> Result<T, Failure> + 'a;
+/// What is tried at one address. It keeps what it has got: the walk is made once for all.
+type Attempt<'a, W> = dyn FnMut(&mut W, Option<&Proxy>, &SocketAddr) -> Result<(), Failure> + 'a;
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
@@ -156,18 +164,12 @@ impl From<ConnectError> for Failure {
 }
 
 impl Walk<'_> {
-    fn target(&mut self, target: &Target) -> Result<Connection, ConnectError> {
-        self.each_address(target, &mut |walk, proxy, address| {
-            walk.address(target, proxy, address)
-        })
-    }
-
     /// Tries the addresses of one URL. The error is the last one; those before are in `failures`.
-    fn each_address<T>(
+    fn each_address(
         &mut self,
         target: &Target,
-        attempt: &mut Attempt<'_, Self, T>,
-    ) -> Result<T, ConnectError> {
+        attempt: &mut Attempt<'_, Self>,
+    ) -> Result<(), ConnectError> {
         let proxy = self
             .options
             .proxy
@@ -183,7 +185,7 @@ impl Walk<'_> {
         for ip in addresses {
             let address = SocketAddr::new(ip, port);
             match attempt(self, proxy.as_ref(), &address) {
-                Ok(connection) => return Ok(connection),
+                Ok(()) => return Ok(()),
                 Err(failure) => {
                     if failure.error.kind == Kind::Stopped || failure.answered {
                         self.failures.extend(last);

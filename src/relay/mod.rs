@@ -18,7 +18,6 @@ use crate::thread::{Crew, SMALL_STACK};
 use carry::Moved;
 use request::Refusal;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
@@ -56,13 +55,14 @@ struct State {
     refused: u64,
     /// Why the last one was.
     reason: Option<String>,
-    nodes: BTreeMap<u64, Node>,
+    nodes: Vec<Node>,
     /// The number of the next one.
     next: u64,
 }
 
 /// One that comes through here.
 struct Node {
+    number: u64,
     address: SocketAddr,
     since: f64,
     moved: Moved,
@@ -102,7 +102,7 @@ impl Relay {
     /// For `agent.status`.
     pub fn report(&self) -> Value {
         let state = self.state();
-        let nodes = state.nodes.values().map(|node| {
+        let nodes = state.nodes.iter().map(|node| {
             json!({
                 "address": node.address.to_string(), "since": node.since,
                 "up": node.moved.up, "down": node.moved.down,
@@ -204,22 +204,26 @@ impl Relay {
         }
         let number = state.next;
         state.next += 1;
-        let node = Node {
+        state.nodes.push(Node {
+            number,
             address,
             since: clock::now(),
             moved: Moved::default(),
-        };
-        state.nodes.insert(number, node);
+        });
         drop(state);
         let relay = Arc::clone(self);
         let thread = self.crew.spawn("relayed", SMALL_STACK, move || {
             relay.serve(stream, number, address, others >= relay.connections);
-            relay.state().nodes.remove(&number);
+            relay.forget(number);
         });
         if let Err(e) = thread {
-            self.state().nodes.remove(&number);
+            self.forget(number);
             self.refuse(&format!("{address}: cannot start a thread: {e}"));
         }
+    }
+
+    fn forget(&self, number: u64) {
+        self.state().nodes.retain(|node| node.number != number);
     }
 
     fn refuse(&self, reason: &str) {
@@ -243,7 +247,9 @@ impl Relay {
             Ok((far, first)) => {
                 log::debug!("relay: {address} is connected");
                 let mut tell = |moved: Moved| {
-                    if let Some(node) = self.state().nodes.get_mut(&number) {
+                    let mut state = self.state();
+                    let node = state.nodes.iter_mut().find(|node| node.number == number);
+                    if let Some(node) = node {
                         node.moved = moved;
                     }
                 };
