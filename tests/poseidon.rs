@@ -7,6 +7,7 @@ use std::process::Stdio;
 use support::agent::Agent;
 use support::eventually;
 use support::poseidon::Poseidon;
+use support::proxy::{Cut, Direction, Fault, Proxy};
 use support::random::setting;
 
 fn text(bytes: &[u8]) -> String {
@@ -212,6 +213,55 @@ fn output_streams_while_the_job_runs_and_ctrl_c_cancels_it() {
         (!std::path::Path::new(&process).exists()).then_some(())
     });
     assert_eq!(agent.status()["jobs"]["running"], 0);
+}
+
+#[test]
+fn a_command_whose_answer_is_lost_runs_once() {
+    let mut poseidon = Poseidon::on_a_held_port(&[]);
+    let mut agent = Agent::new().with(&["--url", &poseidon.url(), "--heartbeat", "1"]);
+    let identifier = text(&agent.run(&["identifier"]).stdout);
+    poseidon.register(identifier.trim(), "router");
+    agent.start();
+    let proxy = Proxy::to(poseidon.address().parse().unwrap());
+    let url = format!("http://{}", proxy.address());
+    let folder = tempfile::tempdir().unwrap();
+    for (n, is_killed) in [false, true].into_iter().enumerate() {
+        for whom in [&["router"][..], &["--on", "router"]] {
+            poseidon.wait_for("router", "up");
+            let file = folder.path().join(format!("{n}-{}", whom.len()));
+            let line = format!("echo ran >> '{}'; echo done", file.display());
+            proxy.set(Fault::Swallow(Direction::ToAgent));
+            let child = poseidon
+                .command(&["--url", &url, "run"])
+                .args(whom)
+                .args(["--shell", "--", &line])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let ran = || std::fs::read_to_string(&file).unwrap_or_default();
+            eventually("it runs", || ran().ends_with('\n').then_some(()));
+            if is_killed {
+                poseidon.kill();
+            }
+            proxy.cut(Cut::Reset);
+            proxy.set(Fault::None);
+            if is_killed {
+                poseidon.launch();
+            }
+            let done = child.wait_with_output().unwrap();
+            let said = text(&done.stderr);
+            assert_eq!(
+                (done.status.code(), text(&done.stdout).as_str()),
+                (Some(0), "done\n"),
+                "{said}"
+            );
+            assert!(said.contains("trying again"), "{said}");
+            assert_eq!(ran(), "ran\n");
+        }
+    }
+    let jobs = poseidon.json(&["jobs", "--json"]);
+    assert_eq!(jobs["jobs"].as_array().unwrap().len(), 4);
 }
 
 #[test]

@@ -150,11 +150,30 @@ async fn run_queue_says_what_waits_and_follows_it() {
         Some(86_400),
         "a day, unless told otherwise"
     );
-    // Whether the server took it is not known: it is not sent again.
+    // Whether the server took it is not known: the very same is sent again.
+    let stub = Stub::new(vec![
+        Value::Null,
+        Value::Null,
+        json!({"jobs": [queued(60.0)]}),
+    ])
+    .await;
+    let output = stub
+        .run(&["run", "gate", "--queue", "--detach", "--", "reboot"])
+        .await;
+    assert_eq!(text(&output.stdout), "0123\n", "{output:?}");
+    assert!(text(&output.stderr).contains("trying again"), "{output:?}");
+    let asked = stub.asked();
+    assert!(asked[0].1["token"].as_str().unwrap().len() == 32);
+    assert!(asked.len() == 3 && asked.iter().all(|each| *each == asked[0]));
     let stub = Stub::new(vec![Value::Null]).await;
-    let output = stub.run(&["run", "gate", "--queue", "--", "reboot"]).await;
-    assert_eq!((output.status.code(), stub.asked().len()), (Some(1), 1));
-    assert!(text(&output.stderr).contains("'poseidon jobs' tells"));
+    let output = stub
+        .run(&["run", "gate", "--patience", "0s", "--", "reboot"])
+        .await;
+    let asked = stub.asked();
+    assert_eq!((output.status.code(), asked.len()), (Some(1), 1));
+    let token = asked[0].1["token"].as_str().unwrap();
+    let tells = format!("whether it was started, 'poseidon job {token}' tells");
+    assert!(text(&output.stderr).contains(&tells), "{output:?}");
     for wrong in [
         &["run", "gate", "--expires", "1h", "--", "true"][..],
         &["run", "gate", "--queue", "--expires", "1y", "--", "true"],

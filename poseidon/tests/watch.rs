@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 
 mod common;
+#[path = "watch/lost.rs"]
+mod lost;
 
 use common::*;
 use poseidon::cli::client::Client;

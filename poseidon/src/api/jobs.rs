@@ -1,15 +1,17 @@
 //! Calls about jobs.
 
+mod repeated;
+
 use super::agents::resolve;
 use super::door::Who;
 use super::extract::{Path, Query};
-use super::{Answer, ApiError, Shared, json, ndjson, object, read, token};
+use super::{Answer, ApiError, Shared, json, ndjson, object, read};
 use crate::agents::order::{self, CancelError, Order, OrderError};
 use crate::agents::registry::Target;
 use crate::jobs::output::Lines;
-use crate::jobs::{JobView, Live, is_same};
+use crate::jobs::{JobView, Live};
 use crate::server::App;
-use crate::store::{Job, JobFilter, JobState, StoreError};
+use crate::store::{Job, JobFilter, JobState};
 use crate::time::now;
 use axum::body::Body;
 use axum::extract::State;
@@ -127,74 +129,10 @@ pub(super) async fn create(State(app): Shared, who: Who, body: Body) -> Answer {
         expires,
     };
     if let Some(token) = token {
-        return create_as(&app, &who, &token, &agents, &order).await;
+        return repeated::create_as(&app, &who, &token, &agents, &order).await;
     }
     let targets = targets(&app, &who, &agents, queue)?;
     Ok(created(&who, &order::give(&app, &order, &targets).await?))
-}
-
-/// Makes one job with the caller's own token. However often that is asked for, there is one such job: the store takes
-/// no token twice.
-async fn create_as(
-    app: &Arc<App>,
-    who: &Who,
-    token: &str,
-    agents: &[String],
-    order: &Order,
-) -> Answer {
-    token::check("token", token)?;
-    let [name] = agents else {
-        return Err(ApiError::invalid(
-            "token is for one job: name one agent, or make a batch, with an id of its own",
-        ));
-    };
-    // First of all: the device may have gone since.
-    if let Some(job) = made(app, who, token, name, order).await? {
-        return Ok(again(who, &job));
-    }
-    let targets = targets(app, who, agents, order.expires.is_some())?;
-    if targets.len() > 1 {
-        return Err(ApiError::invalid(format!(
-            "token is for one job, and {name} has {} instances: name one as NAME/INSTANCE",
-            targets.len()
-        )));
-    }
-    match order::give_as(app, order, &targets, vec![token.to_owned()]).await {
-        Ok(live) => Ok(created(who, &live)),
-        // Somebody was faster by a moment.
-        Err(OrderError::Store(StoreError::TokenTaken)) => {
-            let job = made(app, who, token, name, order).await?;
-            let job = job.ok_or_else(|| token::taken("token", token))?;
-            Ok(again(who, &job))
-        }
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// The job with this token, where it is what is asked for; an error where it is another one.
-async fn made(
-    app: &App,
-    who: &Who,
-    token: &str,
-    name: &str,
-    order: &Order,
-) -> Result<Option<Job>, ApiError> {
-    let Some(job) = app.jobs.get(token).await? else {
-        return Ok(None);
-    };
-    let (name, instance) = name.split_once('/').unwrap_or((name, ""));
-    // By the identifier: after a crash Poseidon may know the job before it knows the instance again.
-    let same = who.sees(&app.registry, &job.key())
-        && app.registry.identifier(name).as_ref() == Some(&job.identifier)
-        && job.instance.starts_with(instance)
-        && job.kind == order.kind
-        && job.queue == order.expires.is_some()
-        && is_same(&job.request, &order.request);
-    if same {
-        Ok(Some(job))
-    } else {
-        Err(token::taken("token", token))
-    }
 }
 
 fn created(who: &Who, live: &[Arc<Live>]) -> Response {
@@ -207,15 +145,6 @@ fn created(who: &Who, live: &[Arc<Live>]) -> Response {
     }
     let views: Vec<JobView<'_>> = jobs.iter().map(JobView::from).collect();
     (StatusCode::CREATED, object("jobs", &views)).into_response()
-}
-
-/// The answer to a request that was made before.
-fn again(who: &Who, job: &Job) -> Response {
-    who.note(&format!(
-        "{}/{}: job {}, as before",
-        job.agent, job.instance, job.token
-    ));
-    object("jobs", &[JobView::from(job)])
 }
 
 /// Until when a job may wait for its agent, if it may.

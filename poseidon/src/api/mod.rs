@@ -19,7 +19,7 @@ mod modules;
 mod repositories;
 mod schedules;
 mod session;
-mod token;
+pub(crate) mod token;
 mod tokens;
 mod trust;
 

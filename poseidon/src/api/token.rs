@@ -1,6 +1,7 @@
 //! Tokens that callers choose, so that a request whose answer was lost can be made again.
 
 use super::ApiError;
+use crate::blobs::sha256;
 
 /// Digits of a token.
 const DIGITS: usize = 32;
@@ -17,6 +18,16 @@ pub(super) fn check(field: &str, token: &str) -> Result<(), ApiError> {
     )))
 }
 
+/// The token of the `n`th of the jobs that one request makes: the first has the caller's own.
+pub(crate) fn nth(token: &str, n: usize) -> String {
+    if n == 0 {
+        return token.to_owned();
+    }
+    let mut digits = sha256(format!("{token}/{n}").as_bytes());
+    digits.truncate(DIGITS);
+    digits
+}
+
 /// It stands for another request. Whose is not said: that may be none of the caller's business.
 pub(super) fn taken(field: &str, token: &str) -> ApiError {
     ApiError::conflict(format!(
@@ -28,6 +39,16 @@ pub(super) fn taken(field: &str, token: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_job_has_a_token_that_anybody_can_tell() {
+        let token = "00112233445566778899aabbccddeeff";
+        assert_eq!(nth(token, 0), token);
+        // printf TOKEN/1 | sha256sum | cut -c 1-32
+        assert_eq!(nth(token, 1), "271afac582fbb671e4145a15ea567822");
+        assert_eq!(nth(token, 12), "cf9b7374cab2b0f63f21413b59981267");
+        assert!(check("token", &nth(token, 9999)).is_ok());
+    }
 
     #[test]
     fn a_token_is_as_the_protocol_writes_it() {

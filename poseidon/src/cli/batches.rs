@@ -5,6 +5,7 @@ mod again;
 use super::batch::{STATES, how, name, shared_names, summary};
 use super::client::{Client, segment};
 use super::commands::{Ended, print, print_json, rows};
+use super::follow::Patience;
 use super::jobs::command;
 use super::tables::{ago, clean, table, text};
 use again::Again;
@@ -87,6 +88,8 @@ pub(super) struct Show {
     /// Print the API's JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Show {
@@ -104,7 +107,7 @@ impl Show {
         }
         let batch: Value = client.get(&path).await?;
         if !self.again.is_empty() {
-            let made = again::ask(client, &batch, &self.again).await?;
+            let made = again::ask(client, &batch, &self.again, self.patience).await?;
             if self.json {
                 return print_json(&made);
             }

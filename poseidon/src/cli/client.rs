@@ -114,6 +114,12 @@ impl Failure {
         Self { message, kind }
     }
 
+    /// The same, with what else is to be said of it.
+    pub(super) fn and(self, more: &str) -> Self {
+        let message = format!("{}; {more}", self.message);
+        Self { message, ..self }
+    }
+
     /// Whether it may work in a moment, as where the server is being restarted and its agents come back.
     pub(super) fn passes(&self) -> bool {
         match &self.kind {
@@ -145,6 +151,15 @@ impl Failure {
     /// Whether an agent is down.
     pub(super) fn is_offline(&self) -> bool {
         matches!(&self.kind, Kind::Answered { code, .. } if code == "offline")
+    }
+
+    /// Whether no answer of the server's own came: one of a proxy has no code of the API.
+    pub(super) fn is_lost(&self) -> bool {
+        match &self.kind {
+            Kind::Broken => true,
+            Kind::Answered { status, code } => code.is_empty() && matches!(status, 502..=504),
+            _ => false,
+        }
     }
 
     /// Whether the call may have been carried out all the same. Proxies answer with 502 and 504 where they do not know.

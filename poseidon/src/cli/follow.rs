@@ -23,9 +23,16 @@ const STEADY: Duration = Duration::from_secs(5);
 /// How long a server may be away.
 #[derive(Args, Clone, Copy)]
 pub(super) struct Patience {
-    /// Once it runs, try again for so long where the server does not answer, as while it is restarted: 90s, 15m, 2h; 0s gives up at once
+    /// Once it was reached, try again for so long where the server does not answer, as while it is restarted: 90s, 15m, 2h; 0s gives up at once
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = length)]
     patience: Duration,
+}
+
+impl Patience {
+    pub(super) fn at_most(self, limit: Duration) -> Self {
+        let patience = self.patience.min(limit);
+        Self { patience }
+    }
 }
 
 /// Several that follow one server say only once that it is away.

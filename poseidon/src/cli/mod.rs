@@ -18,6 +18,7 @@ mod ls;
 mod many;
 mod metrics;
 mod modules;
+mod once;
 mod pinned;
 mod place;
 mod printer;

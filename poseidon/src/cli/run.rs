@@ -5,6 +5,7 @@ use super::client::{Client, Failure, segment};
 use super::follow::{Away, Follower, Outage, Patience};
 use super::how::How;
 use super::many::Many;
+use super::once::Once;
 use super::place::devices;
 use super::printer::{Broken, Printer, exit_code};
 use super::progress;
@@ -23,9 +24,6 @@ use tokio::time::timeout;
 
 /// How long the cancels may take where nobody waits for the jobs any more.
 pub(super) const PARTING: Duration = Duration::from_secs(5);
-
-/// What to say where nobody knows whether the server got the request: it must not be sent twice.
-const WHETHER_STARTED: &str = "whether the job was started, 'poseidon jobs' tells";
 
 /// For the help of `run`.
 pub(super) const EXIT_CODES: &str = "\
@@ -79,19 +77,18 @@ pub(super) async fn start(
     // First of all, so that a signal from now on cancels what it finds started.
     let mut signals = Signals::new()?;
     let one = many.is_one(names);
-    let path = if one { "/jobs" } else { "/batches" };
     let body = many.body(names, what);
-    let answer: Value = tokio::select! {
-        answer = client.try_post(path, &body) => answer.map_err(|e| not_started(&e, many, one))?,
-        _ = signals.next() => {
-            eprintln!("poseidon: interrupted; {}", whether_started(one));
-            return Ok(ExitCode::from(130));
-        }
-    };
-    if one {
-        follow_jobs(client, signals, answer, many).await
+    let request = if one {
+        Once::jobs(body)
     } else {
-        batch::follow(client, signals, &answer["batch"], many).await
+        Once::batch(body)
+    };
+    let stop = async || signals.next().await.code();
+    let answer = request.send_until(client, many.patience, stop).await;
+    match answer.map_err(|e| not_started(&e, one && !many.queue))? {
+        Ok(answer) if one => follow_jobs(client, signals, answer, many).await,
+        Ok(answer) => batch::follow(client, signals, &answer["batch"], many).await,
+        Err(code) => Ok(code),
     }
 }
 
@@ -122,19 +119,10 @@ async fn follow_jobs(
     follow(client, signals, &jobs, &ids, many).await
 }
 
-fn whether_started(one: bool) -> &'static str {
-    if one {
-        WHETHER_STARTED
-    } else {
-        "whether it was started, 'poseidon batches' tells"
-    }
-}
-
-fn not_started(failure: &Failure, many: &Many, one: bool) -> String {
-    if one && failure.is_offline() && !many.queue {
+/// What to say where nothing was started, to whom a job that waits may be of use.
+pub(super) fn not_started(failure: &Failure, may_queue: bool) -> String {
+    if may_queue && failure.is_offline() {
         format!("{failure}; with --queue the job waits for them")
-    } else if failure.is_open() {
-        format!("{failure}; {}", whether_started(one))
     } else {
         failure.to_string()
     }
@@ -261,6 +249,16 @@ pub(super) enum Signal {
     Interrupt,
     /// The terminal or the session ends; the exit code for it.
     End(u8),
+}
+
+impl Signal {
+    /// The exit code for it.
+    fn code(self) -> u8 {
+        match self {
+            Self::Interrupt => 128 + 2,
+            Self::End(code) => code,
+        }
+    }
 }
 
 impl Signals {

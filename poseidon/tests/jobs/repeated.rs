@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use serde_json::{Value, json};
+use sha2::Digest as _;
 use triton::message::payload;
 
 const TOKEN: &str = "00112233445566778899aabbccddeeff";
@@ -75,6 +76,8 @@ async fn a_token_stands_for_one_request() {
         json!({"command": {"argv": ["true"]}}),
         json!({"queue": true}),
         json!({"command": null, "type": "script", "payload": {"argv": ["true"], "nice": 3}}),
+        json!({"agents": ["box", "other"]}),
+        json!({"agents": []}),
     ] {
         let (code, message) = rig.refused("POST", "/jobs", &body(&more), 409).await;
         assert_eq!(code, "conflict", "{more}");
@@ -84,22 +87,64 @@ async fn a_token_stands_for_one_request() {
     for (more, part) in [
         (json!({"token": "../../etc/passwd"}), "32 lower-case hex"),
         (json!({"token": TOKEN.to_uppercase()}), "32 lower-case hex"),
-        (json!({"agents": ["box", "other"]}), "name one agent"),
-        (json!({"agents": []}), "name one agent"),
+        (
+            json!({"agents": [], "token": "f".repeat(32)}),
+            "no agent is named",
+        ),
     ] {
         let (code, message) = rig.refused("POST", "/jobs", &body(&more), 400).await;
         assert!(code == "invalid" && message.contains(part), "{message}");
     }
     let nobody = json!({"agents": ["nobody"], "token": "f".repeat(32)});
     rig.refused("POST", "/jobs", &body(&nobody), 404).await;
-    // A name that several share is no one job's.
-    let _twin = rig.agent("i3").await;
-    let new = json!({"token": "f".repeat(32)});
-    let (_, message) = rig.refused("POST", "/jobs", &body(&new), 400).await;
-    assert!(message.contains("2 instances"), "{message}");
-    assert_eq!(post(&rig, &json!({})).await.0, 200);
+    // What was asked of one stays that of one.
+    let mut twin = rig.agent("i3").await;
+    let (status, again) = post(&rig, &json!({})).await;
+    assert_eq!((status, again["jobs"].as_array().unwrap().len()), (200, 1));
     agent.nothing_came().await;
+    twin.nothing_came().await;
     other.nothing_came().await;
+}
+
+#[tokio::test]
+async fn a_token_stands_for_the_jobs_of_all_instances() {
+    let mut rig = daemon().await;
+    rig.register("box").await;
+    let (mut a, _) = rig.journaled("i1", "j1").await;
+    let (mut b, _) = rig.journaled("i2", "j2").await;
+    let (status, first) = post(&rig, &json!({})).await;
+    assert_eq!(status, 201);
+    let id = |n: usize| first["jobs"][n]["id"].as_str().unwrap();
+    // As docs/api.md tells it.
+    let own = sha2::Sha256::digest(format!("{TOKEN}/1"));
+    let further = triton::message::id::hex(&own)[..32].to_owned();
+    assert_eq!([id(0), id(1)], [TOKEN, &further]);
+    for agent in [&mut a, &mut b] {
+        let command = agent.expect(payload::COMMAND).await;
+        assert!([TOKEN, &further].contains(&&*command.id));
+    }
+    // One who comes later is not meant.
+    let (mut c, _) = rig.journaled("i3", "j3").await;
+    let both = json!({"agents": ["box/i1", "box/i2"]});
+    for more in [&json!({}), &both] {
+        assert_eq!(post(&rig, more).await, (200, first.clone()));
+    }
+    for agents in [&["box/i1"][..], &["box/i3"], &["box", "box/i3"]] {
+        let more = json!({"agents": agents});
+        rig.refused("POST", "/jobs", &body(&more), 409).await;
+    }
+    // The tokens of the further ones are taken as well.
+    let taken = json!({"agents": ["box/i3"], "token": further});
+    rig.refused("POST", "/jobs", &body(&taken), 409).await;
+    for agent in [&mut a, &mut b, &mut c] {
+        agent.nothing_came().await;
+    }
+    rig.kill().await;
+    drop((a, b, c));
+    let (status, again) = post(&rig, &json!({})).await;
+    assert_eq!((status, &again["jobs"][1]["id"]), (200, &json!(further)));
+    let list: Value = rig.client.get("/jobs").await.unwrap();
+    assert_eq!(list["jobs"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use super::super::client::Client;
 use super::super::commands::rows;
+use super::super::follow::Patience;
+use super::super::once::Once;
 use super::super::tables::clean;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -24,7 +26,12 @@ impl Again {
 }
 
 /// Makes a new batch with the request of `batch`, and all that was said of how it is to go.
-pub(super) async fn ask(client: &Client, batch: &Value, again: &[Again]) -> Result<Value, String> {
+pub(super) async fn ask(
+    client: &Client,
+    batch: &Value,
+    again: &[Again],
+    patience: Patience,
+) -> Result<Value, String> {
     let ended = rows(batch, "members").filter(|member| {
         let state = member["state"].as_str().unwrap_or("");
         again.iter().any(|again| again.means(state))
@@ -60,7 +67,7 @@ pub(super) async fn ask(client: &Client, batch: &Value, again: &[Again]) -> Resu
         let span = Duration::try_from_secs_f64(expires - created + 0.5).unwrap_or_default();
         body["expiresSeconds"] = json!(span.as_secs().max(1));
     }
-    client.post("/batches", &body).await
+    Ok(Once::batch(body).send(client, patience).await?)
 }
 
 fn full_name(agent: &Value) -> String {

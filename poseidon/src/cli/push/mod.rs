@@ -8,7 +8,9 @@ use super::follow::{Away, Follower, News, Outage, Patience};
 use super::jobs::outcome;
 use super::length;
 use super::ls::cancel;
+use super::once::Once;
 use super::place::{Place, devices, interrupted};
+use super::run::not_started;
 use super::tables::{bytes, clean, text};
 use super::upload::{Source, Uploads};
 use clap::Args;
@@ -99,13 +101,16 @@ impl Push {
                 [] => &selected,
                 names => names,
             };
-            match self.start(client, names, place, &order).await {
-                Ok(more) => jobs.extend(more),
-                Err(e) => {
-                    cancel(client, &ids(&jobs)).await;
-                    return Err(e);
+            let ended = match self.start(client, names, place, &order).await {
+                Ok(Ok(more)) => {
+                    jobs.extend(more);
+                    continue;
                 }
-            }
+                Ok(Err(code)) => Ok(code),
+                Err(e) => Err(e),
+            };
+            cancel(client, &ids(&jobs)).await;
+            return ended;
         }
         tokio::select! {
             code = self.follow(client, &jobs, &bars) => code,
@@ -207,7 +212,7 @@ impl Push {
         names: &[String],
         place: &Place,
         order: &Order,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<Result<Vec<Value>, ExitCode>, String> {
         let mut payload = order.payload.clone();
         payload.insert("path".to_owned(), place.path_for(&order.name).into());
         let mut body = json!({"agents": names, "type": order.kind, "payload": payload});
@@ -215,16 +220,10 @@ impl Push {
             body["queue"] = json!(true);
             body["expiresSeconds"] = json!(self.expires.as_secs());
         }
-        let answer: Value = client.try_post("/jobs", &body).await.map_err(|failure| {
-            if failure.is_offline() && !self.queue {
-                format!("{failure}; with --queue the job waits for them")
-            } else if failure.is_open() {
-                format!("{failure}; whether the job was started, 'poseidon jobs' tells")
-            } else {
-                failure.to_string()
-            }
-        })?;
-        Ok(answer["jobs"].as_array().cloned().unwrap_or_default())
+        let once = Once::jobs(body);
+        let answer = once.send_until(client, self.patience, interrupted).await;
+        let answer = answer.map_err(|e| not_started(&e, !self.queue))?;
+        Ok(answer.map(|answer| answer["jobs"].as_array().cloned().unwrap_or_default()))
     }
 
     /// A bar for each device, and a line at its end.
