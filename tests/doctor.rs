@@ -53,6 +53,18 @@ fn the_journal_is_looked_at() {
 }
 
 #[test]
+fn a_daemon_that_hangs_is_a_fault() {
+    let agent = Agent::offline();
+    agent.signal(libc::SIGSTOP);
+    let (good, report) = ask(&agent, &[]);
+    agent.signal(libc::SIGCONT);
+    assert!(!good, "{report}");
+    assert!(line(&report, "daemon").starts_with("BAD "), "{report}");
+    let (good, report) = ask(&agent, &[]);
+    assert!(good, "{report}");
+}
+
+#[test]
 fn its_hello_is_a_trial_also_beside_the_daemon() {
     let hellos = Notes::new();
     let seen = hellos.clone();

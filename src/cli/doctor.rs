@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::identity;
 use crate::link::settings::LinkSettings;
 use crate::link::{Connection, Incoming, Kind, Options, Outcome, Resolver, Step, connect, tls};
+use crate::local::client::Client;
 use crate::message::payload::{AgentVersion, Bye, Hello, WELCOME, Welcome};
 use crate::message::{ErrorCode, Message, payload};
 use crate::sys::clock;
@@ -49,7 +50,12 @@ pub fn run(args: &Args) -> Result<u8> {
                 say("", "", &format!("its last error: {error}"));
             }
         }
-        Err(e) => say("info", "daemon", &e.to_string()),
+        Err(e) => {
+            // None that runs is no fault here; one that takes connections and says nothing is.
+            let hangs = Client::connect(&config.socket, config.limits.message_bytes).is_ok();
+            say(if hangs { "BAD" } else { "info" }, "daemon", &e.to_string());
+            good &= !hangs;
+        }
     }
     good &= journal::is_good(&config, daemon.as_ref().ok());
     if config.url.is_empty() {
