@@ -154,8 +154,7 @@ fn what_happened_while_the_relay_was_gone_arrives_later() {
     poseidon.wait_for("far", "up");
     near.kill();
     far.wait_for_link("waiting");
-    let log = far.wait_for_log("(the proxy)");
-    assert!(log.contains("refused"), "{log}");
+    far.wait_for_log("(the proxy)");
     assert!(far.run(&["put", "meanwhile", "42"]).status.success());
     near.start();
     eventually("it arrives", || {
