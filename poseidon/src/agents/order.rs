@@ -131,13 +131,13 @@ pub enum CancelError {
     Busy,
 }
 
-/// Asks the agent to end a job; one that waits in the store ends at once. True where it has.
+/// Asks the agent to end a job; one that waits in the store, or is not sent yet, ends at once. True where it has.
 pub async fn cancel(
     app: &App,
     live: &Arc<Live>,
     grace_seconds: Option<f64>,
 ) -> Result<bool, CancelError> {
-    if app.jobs.cancel_queued(live).await {
+    if app.jobs.cancel_unsent(live).await {
         return Ok(true);
     }
     let job = live.job();

@@ -7,6 +7,8 @@
 pub mod driver;
 mod outcome;
 pub mod output;
+#[cfg(test)]
+mod tests;
 
 use outcome::{end_of, is_failure};
 
@@ -17,7 +19,7 @@ use crate::jobs::{lock, without_input};
 use crate::store::batches::{
     Batch as Row, Counts, Detail, Member, MemberEnd, MemberState, Stopped,
 };
-use crate::store::{Db, Only, Result};
+use crate::store::{Db, LOOKS, Only, Result, Store, StoreError};
 use crate::time::now;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -287,8 +289,8 @@ pub struct Plan {
 
 /// All batches.
 pub struct Batches {
-    /// By id, or by another key while it is being stored: until the store has taken it nobody knows of it.
-    open: Mutex<HashMap<String, Arc<Batch>>>,
+    /// By id from the moment on at which anybody can find it in the store; by another key while it is being stored.
+    open: Arc<Mutex<HashMap<String, Arc<Batch>>>>,
     /// Each driver holds one.
     drivers: Arc<()>,
     db: Db,
@@ -299,7 +301,7 @@ impl Batches {
     /// None is open yet.
     pub fn new(db: Db, events: Events) -> Self {
         Self {
-            open: Mutex::default(),
+            open: Arc::default(),
             drivers: Arc::default(),
             db,
             events,
@@ -337,18 +339,17 @@ impl Batches {
             }
             open.insert(place.clone(), batch.clone());
         }
-        let stored = {
-            let (row, members) = (batch.row.clone(), lock(&batch.standing).members.clone());
-            self.db
-                .call(move |store| store.insert_batch(&row, &members))
-                .await
-        };
-        {
-            let mut open = lock(&self.open);
+        let (row, members) = (batch.row.clone(), lock(&batch.standing).members.clone());
+        let call = move |store: &mut dyn Store| store.insert_batch(&row, &members);
+        let (open, new) = (self.open.clone(), batch.clone());
+        let then = move |stored: &Result<()>| {
+            let mut open = lock(&open);
             open.remove(&place);
-            stored?;
-            open.insert(batch.row.id.clone(), batch.clone());
-        }
+            if stored.is_ok() {
+                open.insert(new.row.id.clone(), new.clone());
+            }
+        };
+        self.db.call_then(call, then).await?;
         self.publish(&batch);
         Ok(Some(batch))
     }
@@ -377,14 +378,20 @@ impl Batches {
         }
     }
 
-    /// Any.
+    /// Any. One that is not over is the one that is driven, and no copy: a cancel would get lost in that, and its
+    /// watchers would wait for ever.
     pub async fn get(&self, id: &str) -> Result<Option<Arc<Batch>>> {
-        if let Some(batch) = self.open(id) {
-            return Ok(Some(batch));
+        for _ in 0..LOOKS {
+            if let Some(batch) = self.open(id) {
+                return Ok(Some(batch));
+            }
+            let stored = id.to_owned();
+            let found = self.db.call(move |store| store.batch(&stored)).await?;
+            if found.as_ref().is_none_or(|(row, _)| row.ended.is_some()) {
+                return Ok(found.map(|(row, members)| Arc::new(Batch::new(row, members))));
+            }
         }
-        let id = id.to_owned();
-        let found = self.db.call(move |store| store.batch(&id)).await?;
-        Ok(found.map(|(row, members)| Arc::new(Batch::new(row, members))))
+        Err(StoreError::astray(&format!("batch {id}")))
     }
 
     /// The newest, as they are stored; those that are open know better where they stand.

@@ -37,6 +37,8 @@ pub(super) struct Standing {
     pub job: Job,
     /// Number of the connection on which it was last sent or asked for; 0 for none.
     connection: u64,
+    /// It is new, and was not handed to that connection yet.
+    unsent: bool,
     /// There it was asked for.
     asked: bool,
     /// It waits in the store, and a task is about to send it: no other one does.
@@ -64,6 +66,7 @@ impl Live {
             named: OnceLock::new(),
             spool: Mutex::new(Spool::new(job.stdout_bytes, job.stderr_bytes)),
             job: Mutex::new(Standing {
+                unsent: connection != 0,
                 job,
                 connection,
                 asked: false,
@@ -140,10 +143,11 @@ impl Live {
         !self.ending.swap(true, Ordering::AcqRel)
     }
 
-    /// The same for a job that waits in the store.
-    pub(super) fn begin_end_queued(&self) -> bool {
+    /// The same for a job that waits in the store, or is about to be sent for the first time.
+    pub(super) fn begin_end_unsent(&self) -> bool {
         let standing = lock(&self.job);
-        standing.job.state == JobState::Queued && !self.ending.swap(true, Ordering::AcqRel)
+        let waits = standing.unsent || standing.job.state == JobState::Queued;
+        waits && !self.ending.swap(true, Ordering::AcqRel)
     }
 
     /// Gives that right back: the end is not stored and will come again.
@@ -164,6 +168,7 @@ impl Live {
             JobState::Sent | JobState::Accepted => {}
         }
         standing.connection = connection;
+        standing.unsent = false;
         let job = standing.job.clone();
         let resume = match (same, job.state) {
             (false, _) => Resume::Ask(job),
@@ -191,6 +196,7 @@ impl Live {
         if standing.connection != connection || self.ending.load(Ordering::Acquire) {
             return Ok(());
         }
+        standing.unsent = false;
         let Err(e) = send(&standing.job) else {
             return Ok(());
         };

@@ -9,12 +9,14 @@ mod open;
 pub mod output;
 mod queue;
 pub mod spool;
+#[cfg(test)]
+mod tests;
 
 pub use live::{Live, Resume, Written};
 pub use queue::expired;
 
 use crate::events::{Change, Events};
-use crate::store::{Db, Job, JobFilter, JobState, Result, StoreError};
+use crate::store::{Db, Job, JobFilter, JobState, LOOKS, Result, Store, StoreError};
 use open::Open;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -154,8 +156,8 @@ impl Jobs {
     }
 
     /// Stores new jobs, each with the number of the connection on which it is about to be sent, or 0. None is made
-    /// where there would be too many.
-    pub async fn create(&self, jobs: Vec<(Job, u64)>) -> Result<Option<Vec<Arc<Live>>>> {
+    /// where there would be too many. They are open as soon as anybody can find them in the store.
+    pub async fn create(self: &Arc<Self>, jobs: Vec<(Job, u64)>) -> Result<Option<Vec<Arc<Live>>>> {
         let rows: Vec<Job> = jobs.iter().map(|(job, _)| job.clone()).collect();
         let limit = if rows.iter().any(|job| job.queue) {
             MAX_WITH_QUEUED
@@ -165,14 +167,24 @@ impl Jobs {
         if lock(&self.open).len() + rows.len() > limit {
             return Ok(None);
         }
-        self.db.call(move |store| store.insert_jobs(&rows)).await?;
-        let mut made = Vec::with_capacity(jobs.len());
-        for (job, connection) in jobs {
-            self.publish(&job);
-            let token = job.token.clone();
-            let live = Arc::new(Live::new(job, connection));
-            lock(&self.open).add(token, &live);
-            made.push(live);
+        let tokens: Vec<String> = rows.iter().map(|job| job.token.clone()).collect();
+        let made: Vec<Arc<Live>> = jobs
+            .into_iter()
+            .map(|(job, connection)| Arc::new(Live::new(job, connection)))
+            .collect();
+        let (all, new) = (self.clone(), made.clone());
+        let open = move |stored: &Result<()>| {
+            if stored.is_ok() {
+                let mut open = lock(&all.open);
+                for (token, live) in tokens.into_iter().zip(&new) {
+                    open.add(token, live);
+                }
+            }
+        };
+        let call = move |store: &mut dyn Store| store.insert_jobs(&rows);
+        self.db.call_then(call, open).await?;
+        for live in &made {
+            self.publish(&lock(&live.job).job);
         }
         self.queued.notify_one();
         Ok(Some(made))
@@ -211,11 +223,18 @@ impl Jobs {
 
     /// A job, open or ended.
     pub async fn get(&self, token: &str) -> Result<Option<Job>> {
-        if let Some(live) = self.open(token) {
-            return Ok(Some(live.job()));
+        for _ in 0..LOOKS {
+            if let Some(live) = self.open(token) {
+                return Ok(Some(live.job()));
+            }
+            let stored = token.to_owned();
+            let found = self.db.call(move |store| store.job(&stored)).await?;
+            let ended = |job: &Job| job.state == JobState::Ended;
+            if found.as_ref().is_none_or(ended) {
+                return Ok(found);
+            }
         }
-        let token = token.to_owned();
-        self.db.call(move |store| store.job(&token)).await
+        Err(StoreError::astray(&format!("job {token}")))
     }
 
     /// Jobs, newest first.

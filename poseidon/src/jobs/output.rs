@@ -66,14 +66,19 @@ impl Lines {
         follow: bool,
         stop: watch::Receiver<bool>,
     ) -> crate::store::Result<Option<Self>> {
-        let live = jobs.open(token).map(|live| {
+        let mut live = jobs.open(token);
+        // A job that is not open must be stored; its path is only made from a token that is known.
+        if live.is_none() {
+            if jobs.get(token).await?.is_none() {
+                return Ok(None);
+            }
+            // It may have been opened meanwhile; if not, it has ended.
+            live = jobs.open(token);
+        }
+        let live = live.map(|live| {
             let written = live.written();
             (live, written)
         });
-        // A job that is not open must be stored; its path is only made from a token that is known.
-        if live.is_none() && jobs.get(token).await?.is_none() {
-            return Ok(None);
-        }
         Ok(Some(Self {
             reader: Some(Reader::new(jobs.path(token))),
             jobs: jobs.clone(),

@@ -88,21 +88,21 @@ impl Jobs {
         self.db.post(move |store| store.queue_job(&token));
     }
 
-    /// Ends a job that waits in the store; false where it does not any more.
-    pub async fn cancel_queued(self: &Arc<Self>, live: &Arc<Live>) -> bool {
+    /// Ends a job that waits in the store, or is about to be sent; false where an agent may have it.
+    pub async fn cancel_unsent(self: &Arc<Self>, live: &Arc<Live>) -> bool {
         let reason = "it was cancelled before it was sent";
         let error = payload::Error::new(ErrorCode::Other("cancelled".to_owned()), reason);
-        self.end_queued(live, error).await
+        self.end_unsent(live, error).await
     }
 
     /// Ends a job whose time in the store is over; false where it is not, or the job waits no more.
     pub async fn expire(self: &Arc<Self>, live: &Arc<Live>) -> bool {
         let due = live.job().expires.is_some_and(|expires| expires <= now());
-        due && self.end_queued(live, expired()).await
+        due && self.end_unsent(live, expired()).await
     }
 
-    async fn end_queued(self: &Arc<Self>, live: &Arc<Live>, error: payload::Error) -> bool {
-        if !live.begin_end_queued() {
+    async fn end_unsent(self: &Arc<Self>, live: &Arc<Live>, error: payload::Error) -> bool {
+        if !live.begin_end_unsent() {
             return false;
         }
         self.finish_whole(live, End::Error(error)).await;

@@ -13,6 +13,8 @@ pub mod records;
 pub mod repositories;
 pub mod schedules;
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod trust;
 
 use records::{Batch, Found, RecordFilter, Stored};
@@ -30,6 +32,9 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 /// …but one, for so long after a failure: a transaction fails as a whole.
 const ALONE: Duration = Duration::from_secs(10);
+/// Looks at what is in memory and then in the store. What is stored as running is in memory as well, see
+/// [`Db::call_then`]; where it has ended between the two, the second look finds its end.
+pub const LOOKS: usize = 2;
 /// The log says so often that the store fails.
 const SAY: Duration = Duration::from_mins(1);
 
@@ -61,6 +66,15 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+impl StoreError {
+    /// It runs as the store has it, and is not in memory, after all [`LOOKS`].
+    pub fn astray(what: &str) -> Self {
+        Self::Failed(format!(
+            "{what} has not ended there, and nobody goes on with it: restart Poseidon, which does"
+        ))
+    }
+}
 
 /// Result of a call to the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -282,6 +296,17 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut dyn Store) -> Result<T> + Send + 'static,
     {
+        self.call_then(call, |_| {}).await
+    }
+
+    /// The same, and calls `then` with the outcome in the store's thread, before anybody is answered whose call came
+    /// later: who finds in the store what `call` did there finds in memory what `then` did. It must not wait.
+    pub async fn call_then<T, F, G>(&self, call: F, then: G) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Store) -> Result<T> + Send + 'static,
+        G: FnOnce(&Result<T>) + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let work: Work = Box::new(move |store| {
             let result = store.mark().and_then(|()| {
@@ -292,8 +317,10 @@ impl Db {
             });
             let failure = result.as_ref().err().cloned();
             let finish: Finish = Box::new(move |committed| {
+                let outcome = committed.and(result);
+                then(&outcome);
                 // Nobody may wait any more: then nobody needs the answer.
-                let _ = reply.send(committed.and(result));
+                let _ = reply.send(outcome);
             });
             (finish, failure)
         });
