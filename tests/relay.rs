@@ -7,7 +7,7 @@ mod support;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use support::agent::Agent;
 use support::eventually;
@@ -171,6 +171,7 @@ fn it_connects_to_its_own_poseidon_and_nowhere_else() {
     let mut agent = relay(&fake.url, &port, "");
     agent.start();
     listens(&port);
+    agent.wait_for_link("connected");
     // The look above said nothing either.
     eventually("that is counted", || {
         (agent.status()["relay"]["refused"] == 1).then_some(())
@@ -218,6 +219,7 @@ fn connections_are_bounded_and_what_is_too_slow_makes_room() {
     let mut agent = relay(&fake.url, &port, limits);
     agent.start();
     listens(&port);
+    agent.wait_for_link("connected");
     eventually("what looked has gone", || {
         (nodes(&agent) == 0).then_some(())
     });
@@ -261,24 +263,105 @@ fn connections_are_bounded_and_what_is_too_slow_makes_room() {
     });
 }
 
+/// A connection through the relay, past the answer.
+fn carried(relay: SocketAddr, to: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(relay).unwrap();
+    stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    stream.write_all(&connect(&to.to_string())).unwrap();
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 200 "));
+    stream
+}
+
+/// Reads to the end, with a pause in which all that is sent piles up on the way.
+fn slowly(stream: &mut TcpStream) -> usize {
+    std::thread::sleep(Duration::from_secs(1));
+    let (mut count, mut piece) = (0, vec![0; 65_536]);
+    loop {
+        match stream.read(&mut piece).unwrap() {
+            0 => return count,
+            n => count += n,
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn what_was_sent_before_an_end_arrives_however_slowly_it_is_taken() {
+    const SIZE: usize = 6_000_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (to, port) = (listener.local_addr().unwrap(), Port::hold());
+    let mut agent = relay(&format!("ws://{to}/"), &port, "");
+    agent.start();
+    // The relay's own connection, without which it carries nothing.
+    let own = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+    agent.wait_for_link("connected");
+    listens(&port);
+
+    let mut near = carried(port.address, to);
+    let (mut far, _) = listener.accept().unwrap();
+    // Its half has ended before all of the answer comes.
+    near.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(far.read(&mut [0]).unwrap(), 0);
+    let writer = std::thread::spawn(move || far.write_all(&vec![b'x'; SIZE]).unwrap());
+    assert_eq!(slowly(&mut near), SIZE);
+    writer.join().unwrap();
+
+    // The same the other way round.
+    let mut near = carried(port.address, to);
+    let (mut far, _) = listener.accept().unwrap();
+    far.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    far.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(near.read(&mut [0]).unwrap(), 0);
+    let writer = std::thread::spawn(move || near.write_all(&vec![b'y'; SIZE]).unwrap());
+    assert_eq!(slowly(&mut far), SIZE);
+    writer.join().unwrap();
+    drop(own);
+}
+
 #[test]
 fn without_poseidon_or_an_address_it_says_so_and_goes_on() {
-    let (port, gone) = (Port::hold(), Port::hold());
-    let mut agent = relay(&format!("ws://{}/", gone.address), &port, "");
+    // No way is tried for others that the relay itself has not gone.
+    let (port, mut poseidon) = (Port::hold(), Poseidon::on_a_held_port(&[]));
+    let mut agent = relay(&poseidon.url(), &port, "");
+    register(&poseidon, &agent, "near");
+    poseidon.kill();
     agent.start();
     listens(&port);
-    let answer = say(port.address, &connect(&gone.address.to_string()));
+    let wanted = connect(poseidon.address());
+    let answer = say(port.address, &wanted);
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && answer.contains("has not been connected"),
+        "{answer}"
+    );
+    poseidon.launch();
+    agent.wait_for_link("connected");
+    poseidon.kill();
+    let answer = say(port.address, &wanted);
     assert!(
         answer.starts_with("HTTP/1.1 502 ") && answer.contains("tcp: "),
         "{answer}"
     );
+    // Who is behind it learns why.
+    let mut far = node(&poseidon.url(), port.address);
+    far.start();
+    let log = far.wait_for_log("502");
+    assert!(
+        log.contains("it says: Poseidon is not reached from here"),
+        "{log}"
+    );
+    far.kill();
     // An orderly end with somebody connected and silent.
     let _silent = TcpStream::connect(port.address).unwrap();
     eventually("it is in", || (nodes(&agent) == 1).then_some(()));
     assert!(agent.stop().success());
 
     // The address is taken: by a test, here; on a router it is not there yet.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let file = agent.folder().join("triton.toml");
     let at = taken.local_addr().unwrap();
     fs::write(&file, format!("[relay]\nlisten = \"{at}\"\n")).unwrap();

@@ -7,6 +7,7 @@ use super::upgrade::{self, explain_head};
 use super::{ConnectError, Connection, Kind, Options, Phase, Resolver, Role, Target, spoken, tls};
 use crate::sys::poll::after;
 use crate::sys::wake::Wake;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub fn connect(
 ) -> Result<Connection, ConnectError> {
     let mut walk = Walk {
         options,
-        resolver,
+        resolver: Some(resolver),
         stop,
         observer,
         failures: Vec::new(),
@@ -62,49 +63,47 @@ pub fn connect(
             "the identifier is empty or holds blanks or characters outside ASCII",
         ));
     }
-    let mut connection = None;
     for target in &options.urls {
-        let result = walk.each_address(target, &mut |walk, proxy, address| {
-            connection = Some(walk.address(target, proxy, address)?);
-            Ok(())
-        });
-        match result {
-            Ok(()) => break,
+        match walk.target(target) {
+            Ok(connection) => return Ok(connection),
             Err(error) if error.kind == Kind::Stopped => return Err(error),
             Err(error) => walk.failures.push(error),
         }
     }
-    connection.ok_or_else(|| verdict(walk.failures))
+    Err(verdict(walk.failures))
 }
 
-/// Connects only as far as to the server's own bytes: the phases dns, tcp and proxy. What comes back is patient until
-/// the deadline of the last of them. For who carries somebody else's connection; `stop` and errors as with [`connect`].
-pub fn reach(
-    options: &Options,
-    target: &Target,
-    resolver: &mut Resolver,
-    stop: &Arc<Wake>,
-) -> Result<Socket, ConnectError> {
+/// The way that a connection took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub target: Target,
+    /// The proxy on it.
+    pub proxy: Option<Proxy>,
+    /// Of the proxy, or else of the target's host.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.proxy {
+            Some(proxy) => write!(f, "{} through {proxy}", self.target),
+            None => write!(f, "{} at {}", self.target, self.address),
+        }
+    }
+}
+
+/// Takes a known way again, only as far as to the server's own bytes: the phases tcp and proxy. For who carries somebody
+/// else's connection. `stop` and errors as with [`connect`].
+pub fn reach(options: &Options, route: &Route, stop: &Arc<Wake>) -> Result<Socket, ConnectError> {
     let mut walk = Walk {
         options,
-        resolver,
+        resolver: None,
         stop,
         observer: &mut |_| {},
         failures: Vec::new(),
     };
-    let mut socket = None;
-    let result = walk.each_address(target, &mut |walk, proxy, address| {
-        socket = Some(walk.open(target, proxy, address)?);
-        Ok(())
-    });
-    match (result, socket) {
-        (Ok(()), Some(socket)) => Ok(socket),
-        (Err(error), _) if error.kind == Kind::Stopped => Err(error),
-        (result, _) => {
-            walk.failures.extend(result.err());
-            Err(verdict(walk.failures))
-        }
-    }
+    walk.open(&route.target, route.proxy.as_ref(), &route.address)
 }
 
 /// The failure that came furthest, with the others in its message.
@@ -137,7 +136,8 @@ fn verdict(mut failures: Vec<ConnectError>) -> ConnectError {
 
 struct Walk<'a> {
     options: &'a Options,
-    resolver: &'a mut Resolver,
+    /// None where no name is looked up.
+    resolver: Option<&'a mut Resolver>,
     stop: &'a Arc<Wake>,
     observer: &'a mut dyn FnMut(Step),
     /// Of the addresses and URLs before this one.
@@ -151,9 +151,6 @@ struct Failure {
     answered: bool,
 }
 
-/// What is tried at one address. It keeps what it has got: the walk is made once for all.
-type Attempt<'a, W> = dyn FnMut(&mut W, Option<&Proxy>, &SocketAddr) -> Result<(), Failure> + 'a;
-
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         Self {
@@ -165,11 +162,7 @@ impl From<ConnectError> for Failure {
 
 impl Walk<'_> {
     /// Tries the addresses of one URL. The error is the last one; those before are in `failures`.
-    fn each_address(
-        &mut self,
-        target: &Target,
-        attempt: &mut Attempt<'_, Self>,
-    ) -> Result<(), ConnectError> {
+    fn target(&mut self, target: &Target) -> Result<Connection, ConnectError> {
         let proxy = self
             .options
             .proxy
@@ -184,8 +177,8 @@ impl Walk<'_> {
         let mut last = None;
         for ip in addresses {
             let address = SocketAddr::new(ip, port);
-            match attempt(self, proxy.as_ref(), &address) {
-                Ok(()) => return Ok(()),
+            match self.address(target, proxy.as_ref(), &address) {
+                Ok(connection) => return Ok(connection),
                 Err(failure) => {
                     if failure.error.kind == Kind::Stopped || failure.answered {
                         self.failures.extend(last);
@@ -204,7 +197,11 @@ impl Walk<'_> {
             return Ok(vec![address]);
         }
         let patience = self.begin(Phase::Dns, || format!("looking up {host}"));
-        let result = self.resolver.resolve(host, &patience).map_err(|error| {
+        let result = match &mut self.resolver {
+            Some(resolver) => resolver.resolve(host, &patience),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let result = result.map_err(|error| {
             self.explain(
                 Phase::Dns,
                 &patience,
@@ -247,12 +244,14 @@ impl Walk<'_> {
         stream.set_patience(None);
         let limit = self.options.message_limit;
         let mut connection = Connection::from_partially_read(stream, tail, Role::Client, limit);
-        let proxy = proxy.map(ToString::to_string);
-        let peer = match &proxy {
-            Some(proxy) => format!("{target} through {proxy}"),
-            None => format!("{target} at {address}"),
-        };
-        connection.set_peer(peer, challenge, proxy);
+        connection.set_route(
+            Route {
+                target: target.clone(),
+                proxy: proxy.cloned(),
+                address: *address,
+            },
+            challenge,
+        );
         Ok(connection)
     }
 
@@ -316,18 +315,22 @@ impl Walk<'_> {
             .and_then(|()| head::read(&mut socket, 1));
         let result = match result {
             Ok((head, _)) if (200..300).contains(&head.status) => Ok(()),
-            Ok((head, _)) => {
+            Ok((head, tail)) => {
+                let body = upgrade::read_body(&mut socket, &head, tail, &patience);
+                let secret = proxy.authorization().map_or("", |value| value.reveal());
                 let hint = match head.status {
                     407 if proxy.authorization().is_some() => {
                         ": it does not accept the user name and password in its URL"
                     }
                     407 => ": it wants a user name and password: http://USER:PASSWORD@HOST:PORT",
                     403 | 405 => ": it does not allow this host or port",
-                    502..=504 => ": it does not reach the server",
+                    502 | 504 => ": it does not reach the server",
+                    503 => ": it is busy",
                     _ => "",
                 };
                 let status = head.status_line();
-                let text = format!("the proxy {proxy} answered {status} for {wanted}{hint}");
+                let said = upgrade::said(&head, &body, secret);
+                let text = format!("the proxy {proxy} answered {status} for {wanted}{hint}{said}");
                 Err(ConnectError::new(Phase::Proxy, text))
             }
             Err(head::HeadError::Io(error)) => {

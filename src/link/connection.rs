@@ -1,5 +1,6 @@
 //! A WebSocket connection, non-blocking: tungstenite with this project's bounds around it.
 
+use super::connect::Route;
 use super::stream::Stream;
 use crate::message::DEFAULT_LIMIT;
 use std::fmt;
@@ -93,7 +94,7 @@ pub struct Connection {
     unsent: bool,
     peer: String,
     challenge: Option<String>,
-    proxy: Option<String>,
+    route: Option<Route>,
 }
 
 impl Connection {
@@ -125,7 +126,7 @@ impl Connection {
             unsent: false,
             peer: String::new(),
             challenge: None,
-            proxy: None,
+            route: None,
         }
     }
 
@@ -140,20 +141,15 @@ impl Connection {
         ))
     }
 
-    pub(super) fn set_peer(
-        &mut self,
-        peer: String,
-        challenge: Option<String>,
-        proxy: Option<String>,
-    ) {
-        self.peer = peer;
+    pub(super) fn set_route(&mut self, route: Route, challenge: Option<String>) {
+        self.peer = route.to_string();
+        self.route = Some(route);
         self.challenge = challenge;
-        self.proxy = proxy;
     }
 
-    /// The proxy that it goes through, without what is secret in its URL.
-    pub fn proxy(&self) -> Option<&str> {
-        self.proxy.as_deref()
+    /// The way that it took; none where it is a test's.
+    pub fn route(&self) -> Option<&Route> {
+        self.route.as_ref()
     }
 
     /// What the server asks the device's key to sign.

@@ -1,5 +1,6 @@
 //! Orders to the thread `link`.
 
+use super::Route;
 use super::settings::LinkSettings;
 use crate::service::watchdog::{Part, Pulse};
 use crate::sys::wake::Wake;
@@ -32,6 +33,8 @@ struct State {
     reload: bool,
     retry: bool,
     settings: Arc<LinkSettings>,
+    /// The last way to each URL that worked.
+    routes: Vec<Route>,
 }
 
 impl Control {
@@ -43,6 +46,7 @@ impl Control {
                 reload: false,
                 retry: false,
                 settings: Arc::new(settings),
+                routes: Vec::new(),
             }),
             wake: Arc::new(Wake::new()?),
             pulse: Pulse::default(),
@@ -81,6 +85,7 @@ impl Control {
         let mut state = self.state();
         if *state.settings != settings {
             state.settings = Arc::new(settings);
+            state.routes.clear();
             state.reload = true;
         }
         state.retry = true;
@@ -114,9 +119,17 @@ impl Control {
         Arc::clone(&state.settings)
     }
 
-    /// The same for who only looks.
-    pub fn current(&self) -> Arc<LinkSettings> {
-        Arc::clone(&self.state().settings)
+    /// A way that has led to Poseidon.
+    pub fn reached(&self, route: Route) {
+        let mut state = self.state();
+        state.routes.retain(|known| known.target != route.target);
+        state.routes.push(route);
+    }
+
+    /// The settings in force and the ways that have worked with them, for who only looks.
+    pub fn current(&self) -> (Arc<LinkSettings>, Vec<Route>) {
+        let state = self.state();
+        (Arc::clone(&state.settings), state.routes.clone())
     }
 
     /// A connection stands: trying at once is no wish any more.

@@ -30,7 +30,7 @@ mod target;
 pub mod tls;
 mod upgrade;
 
-pub use connect::{Outcome, Step, connect, reach};
+pub use connect::{Outcome, Route, Step, connect, reach};
 pub use connection::{Connection, Incoming, LinkError, Role};
 pub use proxy::{Proxy, ProxySettings, ProxySource};
 pub use resolver::Resolver;

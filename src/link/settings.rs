@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::identity::{self, Identifier};
 use crate::message::sign::PublicKey;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Seconds between heartbeats where nobody names any.
@@ -94,10 +95,19 @@ fn proxy(config: &Config) -> Result<ProxySettings> {
     let source = match config.proxy.url.as_deref() {
         None => ProxySource::Environment,
         Some("none") => ProxySource::Direct,
-        Some(url) => ProxySource::Via(
-            url.parse::<Proxy>()
-                .map_err(|e| Error::new(format!("the configured proxy {e}")))?,
-        ),
+        Some(url) => {
+            let proxy = url
+                .parse::<Proxy>()
+                .map_err(|e| Error::new(format!("the configured proxy {e}")))?;
+            let is_own =
+                |at: SocketAddr| proxy.port() == at.port() && proxy.host() == at.ip().to_string();
+            if config.relay.listen.is_some_and(is_own) {
+                return Err(Error::new(
+                    "proxy.url is this agent's own relay.listen: name the next relay on the way to Poseidon, or none",
+                ));
+            }
+            ProxySource::Via(proxy)
+        }
     };
     Ok(ProxySettings {
         source,

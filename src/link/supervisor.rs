@@ -98,6 +98,9 @@ pub fn run(parts: &Parts, mut resolver: Resolver) {
             Ok(connection) => {
                 log::info!("connected to {}", connection.peer());
                 session::connected(&parts.status, connection.peer(), first);
+                if let Some(route) = connection.route() {
+                    parts.control.reached(route.clone());
+                }
                 first = false;
                 let begun = Instant::now();
                 let end = speak(parts, &settings, connection);
@@ -170,7 +173,9 @@ fn speak(parts: &Parts, settings: &LinkSettings, connection: Connection) -> End 
         event_bytes: settings.event_bytes,
     };
     let hello = Hello {
-        through: connection.proxy().map(str::to_owned),
+        through: connection
+            .route()
+            .and_then(|route| Some(route.proxy.as_ref()?.to_string())),
         ..hello(parts, settings)
     };
     session::run(connection, &hello, &context)

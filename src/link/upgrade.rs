@@ -117,7 +117,13 @@ fn wrong_switch(head: &Head, key: &str) -> Option<&'static str> {
     }
 }
 
-fn read_body(stream: &mut dyn Stream, head: &Head, tail: Vec<u8>, patience: &Patience) -> Vec<u8> {
+/// As much of what follows the head as is shown.
+pub(super) fn read_body(
+    stream: &mut dyn Stream,
+    head: &Head,
+    tail: Vec<u8>,
+    patience: &Patience,
+) -> Vec<u8> {
     let mut body = tail;
     let declared = head
         .get("content-length")
@@ -176,24 +182,28 @@ fn refusal(head: &Head, body: &[u8], identifier: &str, now: SystemTime) -> Conne
         _ => "something is wrong on the server".to_owned(),
     };
     let mut message = format!("the server answered {}: {meaning}", head.status_line());
-    // A page made for a browser says nothing here.
-    let is_page = head
-        .get("content-type")
-        .is_some_and(|kind| kind.contains("html"));
-    let body = presentable(
-        masked(&String::from_utf8_lossy(body), identifier).as_bytes(),
-        BODY_SHOWN,
-    );
-    if !is_page && !body.is_empty() {
-        message.push_str(" (it says: ");
-        message.push_str(&body);
-        message.push(')');
-    }
+    message.push_str(&said(head, body, identifier));
     ConnectError {
         phase: Phase::Http,
         kind,
         message,
     }
+}
+
+/// The server's own words, for the end of a message; `secret` is not in them.
+pub(super) fn said(head: &Head, body: &[u8], secret: &str) -> String {
+    // A page made for a browser says nothing here.
+    let is_page = head
+        .get("content-type")
+        .is_some_and(|kind| kind.contains("html"));
+    let body = presentable(
+        masked(&String::from_utf8_lossy(body), secret).as_bytes(),
+        BODY_SHOWN,
+    );
+    if is_page || body.is_empty() {
+        return String::new();
+    }
+    format!(" (it says: {body})")
 }
 
 /// A server may repeat the request, and with it the identifier.

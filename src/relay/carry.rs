@@ -2,7 +2,7 @@
 
 use crate::link::{Socket, Stream as _};
 use crate::sys::poll::{GONE, IN, OUT, PollSet, after};
-use crate::sys::socket::set_keepalive;
+use crate::sys::socket::{set_keepalive, set_user_timeout};
 use crate::sys::wake::Wake;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const BUFFER: usize = 16 * 1024;
 /// Reads and writes of one direction before the other one has its turn.
 const TURNS: usize = 8;
-/// After one side has ended the other has so long to do the same.
+/// After one side has ended, and nothing more moves, the other has so long to do the same.
 const PARTING: Duration = Duration::from_secs(30);
 /// Both sides are asked for a sign of life after this silence: the agent and Poseidon notice a dead connection by
 /// themselves, but where both are cut off at once nobody would end this one.
@@ -37,9 +37,12 @@ pub fn carry(
     stop: &Wake,
     tell: &mut dyn FnMut(Moved),
 ) -> String {
-    for (name, socket) in [("the node's", &mut near), ("Poseidon's", &mut far)] {
-        if let Err(e) = set_keepalive(socket.tcp(), IDLE, PROBE, PROBES) {
-            log::debug!("relay: cannot have {name} connection asked for life: {e}");
+    for socket in [&near, &far] {
+        // The user time-out of the link's sockets is shorter, and would end it at the first probe.
+        let alive = set_keepalive(socket.tcp(), IDLE, PROBE, PROBES)
+            .and_then(|()| set_user_timeout(socket.tcp(), IDLE + PROBE * PROBES));
+        if let Err(e) = alive {
+            log::debug!("relay: cannot have a connection asked for life: {e}");
         }
     }
     let answered = near.write_all(b"HTTP/1.1 200 Connected\r\n\r\n");
@@ -65,7 +68,7 @@ fn both(
     stop: &Wake,
     tell: &mut dyn FnMut(Moved),
 ) -> io::Result<&'static str> {
-    let mut parting: Option<Instant> = None;
+    let (mut parting, mut moved): (Option<Instant>, u64) = (None, 0);
     loop {
         up.turn(near, far)?;
         down.turn(far, near)?;
@@ -77,24 +80,31 @@ fn both(
             return Ok("both sides have ended");
         }
         if up.ended || down.ended {
-            parting.get_or_insert_with(|| after(PARTING));
+            // Whoever still takes what is under way has time.
+            let now = up.moved + down.moved;
+            if parting.is_none() || now != moved {
+                parting = Some(after(PARTING));
+            }
+            moved = now;
         }
         let mut set = PollSet::new();
         let stopped = set.add(stop.as_fd(), IN);
         let wanted = [up.reads() | down.writes(), down.reads() | up.writes()];
-        let places = [
-            set.add(near.as_fd(), wanted[0]),
-            set.add(far.as_fd(), wanted[1]),
-        ];
+        // One that has gone is told for ever, also while what it has said before waits here or in the kernel for the other
+        // side, so until that has gone on it is not asked.
+        let near_place =
+            (wanted[0] != 0 || up.is_empty()).then(|| set.add(near.as_fd(), wanted[0]));
+        let far_place =
+            (wanted[1] != 0 || down.is_empty()).then(|| set.add(far.as_fd(), wanted[1]));
         if !set.wait(parting)? {
             return Ok("one side has ended and the other did not follow");
         }
         if set.ready(stopped) != 0 {
             return Ok("the relay stops");
         }
-        // What is wanted of a side that has gone fails by itself; of one from which nothing is, poll would tell for ever.
-        for (place, wanted) in places.into_iter().zip(wanted) {
-            if wanted == 0 && set.ready(place) & GONE != 0 {
+        // What is wanted of a side that has gone fails by itself.
+        for (place, wanted) in [near_place, far_place].into_iter().zip(wanted) {
+            if wanted == 0 && place.is_some_and(|place| set.ready(place) & GONE != 0) {
                 return Ok("one side has gone");
             }
         }

@@ -1,7 +1,8 @@
 //! Nodes behind this node: an HTTP proxy that connects to this agent's own Poseidon and to nothing else.
 //!
 //! What it carries is theirs (`docs/protocol.md`, section 8): each node keeps its own connection, identifier and key, and
-//! with wss this agent sees only ciphertext. A relay may itself reach Poseidon through another one.
+//! with wss this agent sees only ciphertext. A relay may itself reach Poseidon through another one. It goes only where its
+//! own connection has been, by the address and the proxy that worked: nothing is looked up for strangers.
 
 mod carry;
 mod request;
@@ -9,7 +10,7 @@ mod request;
 use crate::config;
 use crate::link::control::Control;
 use crate::link::settings::LinkSettings;
-use crate::link::{self, Kind, Patience, Phase, Resolver, Socket, Stream as _};
+use crate::link::{self, Kind, Options, Patience, Route, Socket, Stream as _, Target};
 use crate::service::watchdog::{Part, Pulse};
 use crate::sys::clock;
 use crate::sys::poll::{IN, PollSet, after};
@@ -235,12 +236,12 @@ impl Relay {
 
     /// One connection from its request to its end.
     fn serve(&self, stream: TcpStream, number: u64, address: SocketAddr, full: bool) {
-        let settings = self.control.current();
+        let (settings, routes) = self.control.current();
         let near = Socket::accepted(stream, self.patience(settings.options.deadlines.http));
         let Ok(mut near) = near.inspect_err(|e| self.refuse(&format!("{address}: {e}"))) else {
             return;
         };
-        let opened = self.open(&mut near, &settings, full);
+        let opened = self.open(&mut near, &settings, &routes, full);
         // The one before may be over: it was for the request.
         near.set_patience(Some(self.patience(ANSWER)));
         match opened {
@@ -275,28 +276,36 @@ impl Relay {
         &self,
         near: &mut Socket,
         settings: &LinkSettings,
+        routes: &[Route],
         full: bool,
     ) -> Result<(Socket, Vec<u8>), Refusal> {
         let (host, port, first) = request::read(near)?;
         if full {
             return Err(Refusal::full(self.connections));
         }
-        let options = &settings.options;
-        let target = options
-            .urls
-            .iter()
-            .find(|target| target.port() == port && target.host().eq_ignore_ascii_case(&host));
-        let target = target.ok_or_else(|| Refusal::elsewhere(&host, port))?;
-        let resolver = Resolver::new(self.crew.clone());
-        let mut resolver =
-            resolver.map_err(|e| Refusal::unreachable(Phase::Dns, &e.to_string()))?;
-        let far = link::reach(options, target, &mut resolver, &self.stop);
+        let leads =
+            |target: &Target| target.port() == port && target.host().eq_ignore_ascii_case(&host);
+        if !settings.options.urls.iter().any(leads) {
+            return Err(Refusal::elsewhere(&host, port));
+        }
+        let route = routes.iter().find(|route| leads(&route.target));
+        let route = route.ok_or_else(Refusal::unknown)?;
+        let far = link::reach(&hasty(&settings.options), route, &self.stop);
         let far = far.map_err(|e| match e.kind {
             Kind::Stopped => Refusal::stopped(),
             _ => Refusal::unreachable(e.phase, &e.message),
         })?;
         Ok((far, first))
     }
+}
+
+/// A node waits for one deadline, `connect.proxy_seconds`, while its relay has two phases: each takes half as long as
+/// usual, so that the node hears why it failed.
+fn hasty(options: &Options) -> Options {
+    let mut options = options.clone();
+    options.deadlines.tcp /= 2;
+    options.deadlines.proxy /= 2;
+    options
 }
 
 impl Part for Relay {

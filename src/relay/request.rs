@@ -41,6 +41,11 @@ impl Refusal {
         Self::new("403 Forbidden", text)
     }
 
+    pub fn unknown() -> Self {
+        let text = "the relay itself has not been connected to this url: see 'triton status' there";
+        Self::new("502 Bad Gateway", text)
+    }
+
     pub fn unreachable(phase: Phase, message: &str) -> Self {
         let text = format!("Poseidon is not reached from here: {phase}: {message}");
         Self::new("502 Bad Gateway", text)
