@@ -714,6 +714,31 @@ fn what_poseidon_says_of_a_device_reaches_it_at_once() {
     assert_eq!(link()["reconnects"], 0);
 }
 
+/// The most that may be said of a device fits the least that it may take.
+#[test]
+fn a_device_that_takes_short_messages_only_knows_all_its_attributes() {
+    let poseidon = Poseidon::start();
+    let mut agent = Agent::new().with(&["--url", &poseidon.url()]);
+    let config = agent.folder().join("t.toml");
+    std::fs::write(&config, "[limits]\nmessage_bytes = 16384\n").unwrap();
+    agent = agent.with(&["--config", config.to_str().unwrap()]);
+    let identifier = text(&agent.run(&["identifier"]).stdout);
+    poseidon.register(identifier.trim(), "router");
+    let long = "&".repeat(1600);
+    let set = |more: &str| poseidon.run(&["set", "router", "--attribute", more]);
+    let done = set(&format!("long={long}"));
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    agent.start();
+    eventually("the agent knows them", || {
+        (agent.status()["link"]["attributes"]["long"] == *long).then_some(())
+    });
+    let refused = set(&format!("more={long}"));
+    assert!(!refused.status.success());
+    let why = text(&refused.stderr);
+    assert!(why.contains("more than 8192"), "{why}");
+    assert_eq!(agent.status()["link"]["reconnects"], 0);
+}
+
 #[test]
 fn the_heartbeat_is_the_devices_own_unless_poseidon_has_another() {
     let (poseidon, agent) = pair();

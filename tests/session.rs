@@ -197,6 +197,11 @@ fn who_refuses_the_hello_or_garbles_the_welcome_gets_no_records() {
             serde_json::json!({"name": 5}),
             "the server's welcome is refused: the payload cannot be read: name: ",
         ),
+        (
+            payload::WELCOME,
+            serde_json::json!({"name": "x".repeat(1 << 20)}),
+            "the server's welcome is refused: the message has 1048",
+        ),
     ] {
         let notes = Notes::new();
         let seen = notes.clone();

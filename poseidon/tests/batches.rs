@@ -60,6 +60,34 @@ async fn lines(rig: &Rig, id: &str, follow: bool) -> Vec<Value> {
     all
 }
 
+/// Most memory that a process has had, in kB.
+fn most_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.unwrap().trim().trim_end_matches(" kB");
+    number.parse().unwrap()
+}
+
+/// Each of these names stands for all instances: kept once for each name they would be some 300 MB.
+#[tokio::test]
+async fn a_name_that_is_given_many_times_counts_once() {
+    let rig = daemon().await;
+    rig.register("gate").await;
+    let _fleet = Fleet::of(&rig, 40).await;
+    let pid = rig.daemon.as_ref().unwrap().child.id().unwrap();
+    let before = most_memory(pid);
+    let names = vec!["gate"; 30_000];
+    let body = json!({"agents": names, "command": {"argv": ["true"]}, "concurrency": 1});
+    let answer: Value = rig.client.post("/batches", &body).await.unwrap();
+    assert_eq!(answer["batch"]["total"], 40, "{answer}");
+    let grown = most_memory(pid) - before;
+    assert!(grown < 50_000, "{grown} kB");
+    let names: Vec<_> = (0..=10_000).map(|n| format!("gate/{n}")).collect();
+    let body = json!({"agents": names, "command": {"argv": ["true"]}}).to_string();
+    let (_, why) = rig.refused("POST", "/batches", body.as_bytes(), 413).await;
+    assert!(why.contains("10000 names"), "{why}");
+}
+
 #[tokio::test]
 async fn selectors_choose_and_say_where_they_are_wrong() {
     let rig = rig().await;

@@ -9,10 +9,15 @@ use super::setting::Kind::{
 use super::setting::Number::{I32, SomeI32, SomeU32, U32, U64, Usize};
 use super::setting::{Kind, One, Outside, Setting};
 use super::{LogTo, check};
+use crate::message::SMALLEST_LIMIT;
 use crate::policy::Action;
 
 /// Longest deadline of a phase, in seconds.
 const LONGEST: i64 = 600;
+
+/// Least that `limits.message_bytes` may be.
+#[allow(clippy::cast_possible_wrap)]
+const SMALLEST_MESSAGE: i64 = SMALLEST_LIMIT as i64;
 
 /// All settings.
 pub static SETTINGS: &[Setting] = &[
@@ -421,7 +426,11 @@ pub static SETTINGS: &[Setting] = &[
     only_file("metrics.max", Number(1, 256, Usize(|c| &mut c.metrics.max))),
     only_file(
         "limits.message_bytes",
-        Number(16_384, 16_777_216, Usize(|c| &mut c.limits.message_bytes)),
+        Number(
+            SMALLEST_MESSAGE,
+            16_777_216,
+            Usize(|c| &mut c.limits.message_bytes),
+        ),
     ),
     only_file(
         "limits.output_bytes",

@@ -276,10 +276,14 @@ impl Session<'_> {
                 Incoming::Text(text) => self.receive(text.as_bytes())?,
                 Incoming::TooLarge { size } => {
                     let reason = format!(
-                        "the message has {size} bytes, more than the limit of {}",
+                        "the message has {size} bytes, more than the limit of {} (limits.message_bytes)",
                         self.context.message_limit
                     );
                     self.refuse(ErrorCode::TooLarge, &reason)?;
+                    // It may have been the welcome, and then this is no plain server.
+                    if self.welcome_by.is_some() {
+                        self.bad_welcome = Some(reason);
+                    }
                 }
                 Incoming::NotText => self.refuse(ErrorCode::Invalid, "invalid UTF-8")?,
                 Incoming::Binary => {

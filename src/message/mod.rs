@@ -19,6 +19,9 @@ use serde::de::DeserializeOwned;
 /// Default limit for one message, in bytes of XML.
 pub const DEFAULT_LIMIT: usize = 1 << 20;
 
+/// Smallest limit that a device may set. What it has to take whatever its limit is, such as `welcome`, is no larger.
+pub const SMALLEST_LIMIT: usize = 16 << 10;
+
 /// The version that every message type of protocol 1 has.
 pub const VERSION: u32 = 1;
 

@@ -1,8 +1,9 @@
 //! An agent comes up: its place in the registry, and what is known of others under the same instance id.
 
 use super::connection::Connection;
-use super::registry::{Agent, Inner, Registry, agents_of, free_plain_name};
+use super::registry::{Agent, Registry, free_plain_name};
 use super::selector::Hello;
+use super::welcome::Greeting;
 use super::{Key, fingerprint};
 use crate::jobs::lock;
 use crate::store::Instance;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use triton::message::{Message, payload};
+use triton::message::Message;
 
 /// A collision is shown until the other agent has stayed away for so long, in seconds.
 const AWAY: f64 = 900.0;
@@ -158,10 +159,6 @@ impl Registry {
         agent.row.plain = plain;
         agent.row.address.clone_from(&arrival.address);
         agent.row.hello.clone_from(&arrival.hello);
-        agent.hello = arrival.message.as_ref().map(|message| Message {
-            payload: None,
-            ..message.clone()
-        });
         agent.said = said.clone();
         agent.row.last_seen = time;
         agent.urgent = true;
@@ -170,84 +167,12 @@ impl Registry {
         connection.set_interval(interval);
         if let Some(message) = &arrival.message {
             let acked = arrival.journal.is_some().then_some(acked);
-            Self::welcome(&inner, connection, message, acked, interval);
+            connection.greet(Greeting::new(connection, message, said, acked));
         }
         self.publish(&key);
         drop(inner);
         self.changed.notify_one();
         Ok(key)
-    }
-
-    /// Welcomes who only tries whether it would be let in.
-    pub(super) fn welcome_probe(
-        &self,
-        connection: &Connection,
-        message: &Message,
-        instance: &str,
-        said: &Hello,
-    ) {
-        let inner = lock(&self.inner);
-        let key = Key {
-            identifier: connection.identifier.clone(),
-            instance: instance.to_owned(),
-        };
-        let acked = inner.agents.get(&key).map_or(0, |agent| agent.row.acked);
-        let interval = self.interval(inner.identifiers.get(&key.identifier), said);
-        Self::welcome(&inner, connection, message, Some(acked), interval);
-    }
-
-    /// What an operator says of an identifier has changed: its agents that are up hear it by a further welcome, without
-    /// `acked`, so that they send no record again.
-    pub(super) fn welcome_again(&self, inner: &Inner, identifier: &str) {
-        let row = inner.identifiers.get(identifier);
-        for (_, agent) in agents_of(inner, identifier) {
-            let Some(connection) = &agent.connection else {
-                continue;
-            };
-            let interval = self.interval(row, &agent.said);
-            connection.set_interval(interval);
-            let bond = connection.bond();
-            // The welcome to a newer hello, which is being looked at, says it all.
-            let is_last = |hello: &&Message| bond.is_none_or(|bond| bond.session == hello.id);
-            if let Some(hello) = agent.hello.as_ref().filter(is_last) {
-                Self::welcome(inner, connection, hello, None, interval);
-            }
-        }
-    }
-
-    fn welcome(
-        inner: &Inner,
-        connection: &Connection,
-        message: &Message,
-        acked: Option<u64>,
-        interval: u32,
-    ) {
-        let row = inner.identifiers.get(&connection.identifier);
-        let mut welcome = payload::Welcome {
-            name: row.map(|row| row.name.clone()),
-            attributes: row.map(|row| row.attributes.clone()).unwrap_or_default(),
-            heartbeat_seconds: Some(interval),
-            deltas: true,
-            nested_deltas: true,
-            acked,
-            time: Some(now()),
-            ..payload::Welcome::default()
-        };
-        let bond = connection.bond();
-        if let Some(bond) = &bond {
-            bond.own.introduce(&mut welcome, bond);
-        }
-        let mut reply = message.reply(payload::WELCOME, &welcome);
-        if let Some(bond) = &bond {
-            bond.own.key.sign(&mut reply, &bond.session);
-        }
-        let sent = match reply.encode() {
-            Ok(text) => connection.send(text).is_ok(),
-            Err(_) => false,
-        };
-        if !sent {
-            connection.close("it does not read");
-        }
     }
 
     /// A second living agent came under the same instance id and was sent away.

@@ -2,6 +2,7 @@
 
 use super::ask::Asks;
 use super::provision::Brought;
+use super::welcome::Greeting;
 use crate::jobs::lock;
 use crate::keyring::Own;
 use crate::time::now;
@@ -68,6 +69,10 @@ impl Bond {
 pub enum Out {
     /// One message.
     Text(String),
+    /// A `welcome`, as it is when its turn comes.
+    Welcome(Box<Greeting>),
+    /// A further one, since it says something else by now.
+    Again,
     /// A message that holds a piece of content.
     Content(String),
     /// A WebSocket ping.
@@ -91,6 +96,8 @@ pub struct Connection {
     content: mpsc::Sender<String>,
     /// Bytes of messages in the queue.
     pub queued: AtomicUsize,
+    /// A further `welcome` has its place in the queue, or waits for one.
+    telling: AtomicBool,
     /// Seconds between its heartbeats.
     interval: AtomicU32,
     /// Rung when they are others.
@@ -165,6 +172,7 @@ impl Connection {
             queue,
             content,
             queued: AtomicUsize::new(0),
+            telling: AtomicBool::new(false),
             interval: AtomicU32::new(interval),
             retimed: Notify::new(),
             heard: AtomicU64::new(now().to_bits()),
@@ -312,6 +320,30 @@ impl Connection {
                 mpsc::error::TrySendError::Closed(_) => SendError::Offline,
             }
         })
+    }
+
+    /// Welcomes it, before anything else is said to it.
+    pub(super) fn greet(&self, greeting: Box<Greeting>) {
+        if self.queue.try_send(Out::Welcome(greeting)).is_err() {
+            self.close("it does not read");
+        }
+    }
+
+    /// It is to hear what has changed, behind what waits by now. That may be more than there is room for, which is no
+    /// reason to end a connection: one place is waited for, and whatever changes until its turn comes is told with it.
+    pub(super) fn tell_again(&self) {
+        if self.telling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Err(mpsc::error::TrySendError::Full(out)) = self.queue.try_send(Out::Again) {
+            let queue = self.queue.clone();
+            tokio::spawn(async move { queue.send(out).await });
+        }
+    }
+
+    /// It hears now what holds: what changes from here on is another matter.
+    pub(super) fn tells(&self) {
+        self.telling.swap(false, Ordering::AcqRel);
     }
 
     /// Hands on a message; waits while the queue is full.

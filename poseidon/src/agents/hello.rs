@@ -72,7 +72,7 @@ impl Session<'_> {
                 self.phase = Phase::Probe;
             }
             let said = Hello::read(Some(&hello_json));
-            return registry.welcome_probe(self.connection, message, &hello.instance, &said);
+            return registry.welcome_probe(self.connection, message, &hello.instance, said);
         }
         if let Phase::Agent { key, plain, .. } = &self.phase
             && key.instance != hello.instance

@@ -20,6 +20,7 @@ pub mod session;
 pub mod settings;
 pub mod trust;
 pub mod upgrade;
+pub mod welcome;
 
 use serde::Serialize;
 use serde_json::value::RawValue;

@@ -16,7 +16,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::Notify;
-use triton::message::Message;
 
 /// Locks among which the changes of keys are spread, by the first digits of the identifier's hash.
 const TURNS: usize = 256;
@@ -33,8 +32,6 @@ pub(super) struct Agent {
     pub connection: Option<Arc<Connection>>,
     /// When its last connection ended; before the first one since the server's start, that start.
     left: Instant,
-    /// Its last `hello`, without what it held: what Poseidon says of the agent later answers it too.
-    pub hello: Option<Message>,
     /// Id of its journal, of which its `hello` told.
     pub journal: Option<String>,
     /// Its processes, as far as they said who they are.
@@ -56,7 +53,6 @@ impl Agent {
             row,
             connection: None,
             left: Instant::now(),
-            hello: None,
             journal: None,
             runs: Runs::default(),
             collision: None,

@@ -4,6 +4,8 @@ use super::Key;
 use super::connection::{Connection, Out, Outbox};
 use super::data::Provider;
 use super::recorder::Recorder;
+use super::registry::Registry;
+use super::welcome::Greeting;
 use crate::jobs::End;
 use crate::server::App;
 use crate::server::limits::Peer;
@@ -66,7 +68,7 @@ pub async fn run<S>(
     // Reading and writing go on side by side, so that two full sockets cannot wait for each other.
     let ending = tokio::select! {
         ending = session.read(&mut stream) => ending,
-        ending = write(&mut sink, outbox, connection) => ending,
+        ending = write(&mut sink, outbox, connection, &app.registry) => ending,
         reason = connection.closed() => Ending::Close(CloseCode::Normal, reason),
     };
     let name = session.name();
@@ -124,18 +126,33 @@ async fn write(
     sink: &mut (impl Sink<Frame, Error = tungstenite::Error> + Unpin),
     mut outbox: Outbox,
     connection: &Connection,
+    registry: &Registry,
 ) -> Ending {
+    let mut greeted: Option<Box<Greeting>> = None;
     while let Some(out) = outbox.next().await {
+        let mut interval = None;
+        let mut welcome = |greeting: &Greeting, first| {
+            let welcome = registry.welcome(connection, greeting, first)?;
+            interval = Some(welcome.interval);
+            Some(Frame::text(welcome.text))
+        };
         let frame = match out {
             Out::Text(text) => {
                 connection.queued.fetch_sub(text.len(), Ordering::Relaxed);
-                Frame::text(text)
+                Some(Frame::text(text))
             }
-            Out::Content(text) => Frame::text(text),
-            Out::Ping => Frame::Ping(tungstenite::Bytes::new()),
+            Out::Welcome(greeting) => welcome(greeted.insert(greeting), true),
+            Out::Again => {
+                connection.tells();
+                greeted.as_deref().and_then(|known| welcome(known, false))
+            }
+            Out::Content(text) => Some(Frame::text(text)),
+            Out::Ping => Some(Frame::Ping(tungstenite::Bytes::new())),
         };
         let sent = async {
-            sink.feed(frame).await?;
+            if let Some(frame) = frame {
+                sink.feed(frame).await?;
+            }
             if outbox.is_empty() {
                 sink.flush().await?;
                 connection.room.notify_one();
@@ -144,6 +161,10 @@ async fn write(
         };
         if let Err(e) = sent.await {
             return Ending::Gone(e.to_string());
+        }
+        // Its silence is judged by what it was told.
+        if let Some(interval) = interval {
+            connection.set_interval(interval);
         }
     }
     Ending::Gone("its queue has ended".to_owned())

@@ -5,12 +5,17 @@ use super::{fingerprint, hash};
 use crate::store::Identifier;
 use crate::time::now;
 use std::collections::BTreeMap;
-use triton::message::payload::HEARTBEAT_SECONDS;
+use triton::message::Message;
+use triton::message::payload::{self, HEARTBEAT_SECONDS};
 
 /// Longest name, in characters.
 const NAME_LIMIT: usize = 64;
 /// Attributes of one identifier.
 const MAX_ATTRIBUTES: usize = 64;
+/// Bytes of them all, names and texts, as `welcome` carries them. With a name, keys and the longest chain of those beside
+/// them that has to fit `SMALLEST_LIMIT`, since Poseidon does not know what a device takes: one that cannot read its
+/// welcome obeys nobody.
+pub(super) const MAX_ATTRIBUTE_BYTES: usize = 8 << 10;
 
 /// What is to be said of an identifier; what is absent stays.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +69,10 @@ impl Settings {
                 None => row.attributes.remove(&key),
             };
         }
-        check_attributes(&row.attributes)?;
+        // Nor are attributes: one that has too many can be refused all the same, or get another name.
+        if known.is_none_or(|known| known.attributes != row.attributes) {
+            check_attributes(&row.attributes)?;
+        }
         if let Heartbeat::Is(heartbeat) = self.heartbeat {
             check_heartbeat(heartbeat)?;
             row.heartbeat = heartbeat;
@@ -137,11 +145,27 @@ fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<()> {
             .iter()
             .all(|(key, value)| !key.is_empty() && fits(key, 64) && fits(value, 4096))
     {
-        return Ok(());
+        let bytes = encoded(attributes);
+        if bytes <= MAX_ATTRIBUTE_BYTES {
+            return Ok(());
+        }
+        return Err(IdentifierError::Invalid(format!(
+            "the attributes have {bytes} bytes in a message, escapes included, more than {MAX_ATTRIBUTE_BYTES}: every device \
+             has to be able to take them all at once. What is longer goes by 'poseidon data put'"
+        )));
     }
     Err(IdentifierError::Invalid(format!(
         "at most {MAX_ATTRIBUTES} attributes, each a name of 1 to 64 and a text of up to 4096 characters"
     )))
+}
+
+/// Bytes that attributes take in a message.
+fn encoded(attributes: &BTreeMap<String, String>) -> usize {
+    let size = |attributes: &BTreeMap<String, String>| {
+        let message = Message::with(payload::WELCOME, attributes).encode();
+        message.map_or(usize::MAX, |text| text.len())
+    };
+    size(attributes).saturating_sub(size(&BTreeMap::new()))
 }
 
 /// JSON leaves these as they are and XML cannot carry them.

@@ -4,6 +4,7 @@ use super::door::Who;
 use super::extract::{Path, Query};
 use super::jobs::{expiry, grace, what};
 use super::{Answer, ApiError, Shared, json, ndjson, object, read, token};
+use crate::agents::Key;
 use crate::agents::order::{self, Order};
 use crate::agents::registry::Target;
 use crate::agents::selector::Selector;
@@ -186,42 +187,87 @@ pub(super) fn select(
             .map_err(|e| ApiError::invalid(format!("the selector {text:?} is wrong {e}")))
     };
     let selectors = on.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let mut found = Vec::new();
+    let names = each_once(names)?;
+    let mut chosen = Chosen::default();
     for name in names {
         let targets = super::agents::resolve(app, who, name)?;
         if targets.is_empty() {
             let text = format!("{name} has never connected: there is no device of this name");
             return Err(ApiError::offline(text));
         }
-        found.extend(targets);
+        chosen.add(targets)?;
     }
     if !selectors.is_empty() {
-        found.extend(app.registry.select(who.scope(), &selectors));
+        chosen.add(app.registry.select(who.scope(), &selectors))?;
     }
-    let up: HashSet<String> = found
-        .iter()
-        .filter(|target| target.connection.is_some())
-        .map(|target| target.name.clone())
-        .collect();
-    let mut seen = HashSet::new();
-    found.retain(|target| {
-        // Plain Tritons have numbers that come and go: one that is down says nothing where another is up.
-        let passing = target.connection.is_none()
-            && target.key.instance.starts_with("plain")
-            && up.contains(&target.name);
-        !passing && seen.insert(target.key.clone())
-    });
-    if found.is_empty() {
-        return Err(ApiError::not_found("no device is selected"));
+    chosen.all()
+}
+
+/// Names without their repetitions: to look one up again costs as much as the first time.
+fn each_once(names: &[String]) -> Result<Vec<&str>, ApiError> {
+    let most = batches::MAX_MEMBERS;
+    let (mut seen, mut once) = (HashSet::new(), Vec::new());
+    for name in names.iter().map(String::as_str) {
+        if seen.insert(name) {
+            once.push(name);
+        }
+        if once.len() > most {
+            return Err(ApiError::too_large(format!("more than {most} names")));
+        }
     }
-    if found.len() > batches::MAX_MEMBERS {
-        return Err(ApiError::too_large(format!(
-            "{} devices are selected, more than {}",
-            found.len(),
-            batches::MAX_MEMBERS
-        )));
+    Ok(once)
+}
+
+/// Instances that are meant, each once: several names may stand for the same ones.
+#[derive(Default)]
+struct Chosen {
+    found: Vec<Target>,
+    seen: HashSet<Key>,
+    /// Names of those that are up.
+    up: HashSet<String>,
+    /// Those that stay, whatever else is found.
+    sure: usize,
+}
+
+impl Chosen {
+    fn add(&mut self, targets: Vec<Target>) -> Result<(), ApiError> {
+        for target in targets {
+            if !self.seen.insert(target.key.clone()) {
+                continue;
+            }
+            if target.connection.is_some() && !self.up.contains(&target.name) {
+                self.up.insert(target.name.clone());
+            }
+            self.sure += usize::from(!passes(&target));
+            if self.sure > batches::MAX_MEMBERS {
+                return Err(too_many());
+            }
+            self.found.push(target);
+        }
+        Ok(())
     }
-    Ok(found)
+
+    fn all(self) -> Result<Vec<Target>, ApiError> {
+        let Self { mut found, up, .. } = self;
+        found.retain(|target| !passes(target) || !up.contains(&target.name));
+        if found.is_empty() {
+            return Err(ApiError::not_found("no device is selected"));
+        }
+        if found.len() > batches::MAX_MEMBERS {
+            return Err(too_many());
+        }
+        Ok(found)
+    }
+}
+
+/// Plain Tritons have numbers that come and go: one that is down says nothing where another is up.
+fn passes(target: &Target) -> bool {
+    target.connection.is_none() && target.key.instance.starts_with("plain")
+}
+
+fn too_many() -> ApiError {
+    let most = batches::MAX_MEMBERS;
+    ApiError::too_large(format!("more than {most} devices are selected"))
 }
 
 pub(super) async fn list(State(app): Shared, who: Who, Query(query): Query<ListQuery>) -> Answer {
@@ -289,4 +335,43 @@ pub(super) async fn output(
     let batch = find(&app, &who, &id).await?;
     let lines = output::lines(&app, batch, query.follow, who.is_viewer());
     Ok(ndjson(output::stream(lines)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(instance: &str, number: usize) -> Vec<Target> {
+        let target = |n| Target {
+            key: Key {
+                identifier: "hash".to_owned(),
+                instance: format!("{instance}{n}"),
+            },
+            name: "box".to_owned(),
+            connection: None,
+            journal: None,
+        };
+        (0..number).map(target).collect()
+    }
+
+    #[test]
+    fn no_more_is_gathered_than_a_batch_may_have() {
+        let most = batches::MAX_MEMBERS;
+        let mut chosen = Chosen::default();
+        for _ in 0..3 {
+            assert!(chosen.add(targets("i", most)).is_ok());
+            assert_eq!(chosen.found.len(), most);
+        }
+        assert!(chosen.add(targets("j", most)).is_err());
+        assert_eq!(chosen.found.len(), most, "it stops there");
+        // Those that another one's connection may rule out are counted when all is known.
+        let mut chosen = Chosen::default();
+        assert!(chosen.add(targets("plain-", most + 1)).is_ok());
+        assert!(chosen.all().is_err());
+        let mut chosen = Chosen::default();
+        assert!(chosen.add(targets("plain-", most + 1)).is_ok());
+        chosen.up.insert("box".to_owned());
+        assert!(chosen.add(targets("i", 1)).is_ok());
+        assert_eq!(chosen.all().map(|found| found.len()).ok(), Some(1));
+    }
 }

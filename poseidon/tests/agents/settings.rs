@@ -213,3 +213,107 @@ async fn each_connection_has_the_interval_that_its_device_asks_for() {
     rig.is_down("box%2Fslow").await;
     assert_eq!(rig.show("box%2Fslow").await["heartbeatSeconds"], 1);
 }
+
+/// Every device reads its welcome, whatever its limit is: one that cannot would be out of reach.
+#[tokio::test]
+async fn attributes_have_a_bound_together() {
+    let rig = rig().await;
+    let _ = Agent::connect(rig.url(), Some(IDENTIFIER), "/").await;
+    let many: serde_json::Map<String, Value> = (0..60)
+        .map(|n| (format!("k{n}"), "&".repeat(4096).into()))
+        .collect();
+    let refused = async |method: &str, path: &str, mut body: Value| {
+        body["attributes"] = json!(many);
+        let body = body.to_string();
+        let (code, why) = rig.refused(method, path, body.as_bytes(), 400).await;
+        assert_eq!(code, "invalid");
+        for part in ["more than 8192", "poseidon data put"] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
+    };
+    let approve = format!("/pending/{IDENTIFIER}/approve");
+    refused("POST", &approve, json!({})).await;
+    refused("POST", "/identifiers", json!({"identifier": IDENTIFIER})).await;
+    rig.register("box").await;
+    let path = format!("/identifiers/{}", id(&rig).await);
+    refused("PATCH", &path, json!({})).await;
+    // Bit by bit it is no more.
+    let some = json!({"attributes": {"a": "&".repeat(800), "b": "<".repeat(900)}});
+    set(&rig, some).await;
+    refused("PATCH", &path, json!({})).await;
+    let (_agent, welcome) = greet(&rig, "i1", json!({})).await;
+    assert_eq!(welcome.attributes.len(), 3);
+}
+
+#[tokio::test]
+async fn what_was_stored_without_that_bound_is_not_said_and_is_logged() {
+    let mut rig = daemon().await;
+    rig.register("box").await;
+    let many: serde_json::Map<String, Value> = (0..64)
+        .map(|n| (format!("k{n}"), "&".repeat(4096).into()))
+        .collect();
+    let db = rusqlite::Connection::open(rig.dir.path().join("data/poseidon.db")).unwrap();
+    let text = json!(many).to_string();
+    db.execute("UPDATE identifiers SET attributes = ?1", [text])
+        .unwrap();
+    drop(db);
+    rig.kill().await;
+    let (mut agent, welcome) = greet(&rig, "i1", json!({})).await;
+    assert_eq!(welcome.name.as_deref(), Some("box"));
+    assert!(welcome.attributes.is_empty());
+    let log = rig.log();
+    for part in [
+        "ERROR",
+        "without its attributes",
+        "'poseidon set box --unset KEY'",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    set(&rig, json!({"heartbeatSeconds": 60})).await;
+    let told: payload::Welcome = agent.expect(payload::WELCOME).await.read().unwrap();
+    assert_eq!(told.heartbeat_seconds, Some(60));
+    assert_eq!(rig.log().matches("without its attributes").count(), 1);
+    let most: serde_json::Map<String, Value> =
+        (1..64).map(|n| (format!("k{n}"), Value::Null)).collect();
+    let one = json!({"k0": "short"});
+    let mut less = json!(most);
+    less["k0"] = one["k0"].clone();
+    set(&rig, json!({"attributes": less})).await;
+    let told: payload::Welcome = agent.expect(payload::WELCOME).await.read().unwrap();
+    assert_eq!(json!(told.attributes), one);
+}
+
+/// A device that is slow to take its jobs is none that does not read.
+#[tokio::test]
+async fn who_has_no_room_for_a_further_welcome_gets_it_later() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let (mut agent, _) = greet(&rig, "i1", journal("j1")).await;
+    // More than its socket and the queue hold.
+    let job =
+        json!({"agents": ["box"], "command": {"argv": ["cat"], "stdin": "A".repeat(400_000)}});
+    let mut sent = 0;
+    loop {
+        let answer: Value = rig.client.post("/jobs", &job).await.unwrap();
+        if answer["jobs"][0]["error"]["code"] == "busy" {
+            break;
+        }
+        sent += 1;
+        assert!(sent < 200, "it has room for everything");
+    }
+    for name in ["shed", "hut", "loft"] {
+        set(&rig, json!({"name": name})).await;
+    }
+    let mut names = Vec::new();
+    let mut jobs = 0;
+    while jobs < sent || names.is_empty() {
+        let message = agent.next().await.expect("a connection");
+        match message.kind.as_str() {
+            payload::WELCOME => names.push(message.read::<payload::Welcome>().unwrap().name),
+            payload::COMMAND => jobs += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(names, [Some("loft".to_owned())]);
+    agent.nothing_came().await;
+}
