@@ -9,6 +9,7 @@ use poseidon::store::named::Content;
 use serde_json::{Value, json};
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt as _;
+use triton::message::{Message, payload};
 
 const SECRET: &str = "hunter2-is-no-password";
 
@@ -282,4 +283,81 @@ async fn the_command_gives_lists_shows_and_takes() {
     );
     let (code, _, said) = run(&["put", "box", "key"]).await;
     assert!(code == 1 && said.contains("which device?"), "{said}");
+}
+
+#[tokio::test]
+async fn a_selector_that_means_one_instance_gives_nothing_to_the_others() {
+    let rig = rig().await;
+    rig.register("box").await;
+    let folder = rig.dir.path().join("data");
+    let run = async |arguments: &[&str]| {
+        let mut command = poseidon(&[&["data"], arguments].concat());
+        let output = command.env("POSEIDON_DATA", &folder).output();
+        let output = within(output).await.unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let mut agents = Vec::new();
+    for (instance, site) in [("i1", "lyon"), ("i2", "turin"), ("i3", "turin")] {
+        let mut agent = Agent::connect(rig.url(), Some(IDENTIFIER), "/triton")
+            .await
+            .unwrap();
+        let labels = json!({"labels": {"site": site}});
+        agent.hello_with(instance, labels).await;
+        agents.push(agent);
+    }
+    let lyon = "label.site=lyon";
+    for arguments in [
+        &["put", "--on", lyon, "key", "--value", "x"][..],
+        &["rm", "--on", lyon, "key"],
+    ] {
+        let (code, out, said) = run(arguments).await;
+        assert_eq!((code, out.as_str()), (1, ""), "{said}");
+        assert!(
+            said.contains("does not mean box/i2, box/i3.") && said.trim_end().ends_with(": box"),
+            "{said}"
+        );
+    }
+    let list = rig.told("GET", "/data/box", b"", 200).await;
+    assert_eq!(list["data"], json!([]));
+    // All of them, by the selectors or by name.
+    for arguments in [
+        &["--on", lyon, "--on", "label.site=turin"][..],
+        &["box", "--on", lyon],
+    ] {
+        let arguments = [&["put"], arguments, &["key", "--value", "x"]].concat();
+        let (code, out, said) = run(&arguments).await;
+        assert_eq!(
+            (code, out.as_str()),
+            (0, "gave key (1 B) to box\n"),
+            "{said}"
+        );
+    }
+    // A plain Triton that has gone may never come back under its number.
+    let plain = Agent::connect(rig.url(), Some(IDENTIFIER), "/triton").await;
+    let mut plain = plain.unwrap();
+    plain
+        .send(&Message::with(payload::HEARTBEAT, &json!({})))
+        .await;
+    eventually("it is known", async || {
+        let agents: Value = rig.client.get("/agents?brief=true").await.unwrap();
+        (agents["agents"].as_array()?.len() == 4).then_some(())
+    })
+    .await;
+    let (code, _, said) = run(&["put", "--on", "os=Linux", "key", "--value", "x"]).await;
+    assert!(
+        code == 1 && said.contains("does not mean box/plain."),
+        "{said}"
+    );
+    drop(plain);
+    eventually("it is down", async || {
+        let agents: Value = rig.client.get("/agents?on=state%3Ddown").await.unwrap();
+        (agents["agents"].as_array()?.len() == 1).then_some(())
+    })
+    .await;
+    let (code, _, said) = run(&["put", "--on", "os=Linux", "key", "--value", "x"]).await;
+    assert_eq!(code, 0, "{said}");
 }

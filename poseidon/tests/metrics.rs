@@ -281,3 +281,48 @@ async fn who_makes_new_names_all_the_time_is_bounded() {
         app.metrics.flush(app, at).await;
     }
 }
+
+#[tokio::test]
+async fn what_is_gone_takes_its_readings_along() {
+    let mut rig = rig().await;
+    rig.register("box").await;
+    let beats = async |rig: &Rig, instance: &str| {
+        let mut agent = rig.agent(instance).await;
+        let beat = json!({"systemLoad": 0.5});
+        agent.send(&Message::with(payload::HEARTBEAT, &beat)).await;
+        agent.nothing_came().await;
+        drop(agent);
+        rig.is_down(&format!("box%2F{instance}")).await;
+    };
+    let gathered = |rig: &Rig| rig.server.as_ref().unwrap().app().metrics.gathered();
+    for instance in ["i1", "i2"] {
+        beats(&rig, instance).await;
+    }
+    assert_eq!(gathered(&rig), 2);
+    rig.told("DELETE", "/agents/box%2Fi1", b"", 200).await;
+    assert_eq!(gathered(&rig), 1);
+    let id = &poseidon::agents::hash(IDENTIFIER)[..16];
+    rig.told("DELETE", &format!("/identifiers/{id}"), b"", 200)
+        .await;
+    assert_eq!(gathered(&rig), 0);
+
+    // As many as an identifier may have, so that each further one makes room of that which was silent longest.
+    rig.register("box").await;
+    Connection::open(rig.dir.path().join("data/poseidon.db"))
+        .unwrap()
+        .execute(
+            "INSERT INTO instances (identifier, instance, plain, address, since, last_seen)
+             WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 9999)
+             SELECT ?1, 'old' || n, 0, '192.0.2.1:1', 1.0, 1e10 FROM n",
+            [poseidon::agents::hash(IDENTIFIER)],
+        )
+        .unwrap();
+    rig.restart().await;
+    for n in 0..5 {
+        beats(&rig, &format!("new{n}")).await;
+    }
+    eventually("only the last is left", async || {
+        (gathered(&rig) == 1).then_some(())
+    })
+    .await;
+}

@@ -6,7 +6,11 @@ mod common;
 use common::*;
 use serde_json::{Value, json};
 use std::process::Output;
-use tokio::io::AsyncWriteExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use triton::message::payload::{ERROR, RESULT, SCHEDULE_LIST, SCHEDULE_SET, SCRIPTS_SYNC};
 use triton::message::{Message, payload};
 
@@ -434,4 +438,65 @@ async fn a_schedule_that_is_damaged_is_set_anew() {
     let shown = rig.told("GET", BASE, b"", 200).await;
     assert_eq!(shown["revision"], second);
     assert_eq!(shown["entries"], json!([daily("two")]));
+}
+
+/// Answers one request as a Poseidon whose devices never say whether they take a schedule; a look at one takes a while.
+async fn answer_slowly(stream: TcpStream, looks: &AtomicUsize) {
+    let mut stream = BufReader::new(stream);
+    let mut first = String::new();
+    stream.read_line(&mut first).await.unwrap();
+    let (mut line, mut length) = (String::new(), 0);
+    while stream.read_line(&mut line).await.unwrap() > 2 {
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    let path = first.split(' ').nth(1).unwrap();
+    let schedule = json!({
+        "name": path.rsplit('/').next(), "revision": "new", "entries": [],
+        "devices": [{"instance": "i1", "state": "up", "revision": "old", "problem": null}],
+    });
+    let answer = if first.starts_with("PUT ") {
+        json!({"changed": true, "schedule": schedule})
+    } else {
+        looks.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        schedule
+    };
+    let answer = answer.to_string();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        answer.len()
+    );
+    // The command may have given up.
+    let _ = stream.write_all((head + &answer).as_bytes()).await;
+}
+
+#[tokio::test]
+async fn devices_that_say_nothing_are_waited_for_together() {
+    let rig = rig().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = looks.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let looks = counted.clone();
+            tokio::spawn(async move { answer_slowly(stream, &looks).await });
+        }
+    });
+    let arguments = [
+        "--url", &url, "schedule", "set", "a", "b", "c", "d", "e", "f", "g", "h", "-",
+    ];
+    let done = command(&rig, &arguments, Some("[]")).await;
+    let (out, err) = said(&done);
+    assert!(done.status.success(), "{err}");
+    assert_eq!(out.matches("is not known yet").count(), 8, "{out}");
+    // Within 2 s there is time for three looks, and none behind that.
+    let looks = looks.load(Ordering::Relaxed);
+    assert!((1..=4).contains(&looks), "{looks} looks");
 }

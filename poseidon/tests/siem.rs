@@ -239,6 +239,46 @@ async fn a_siem_that_dies_gets_everything_when_it_is_back() {
     assert_eq!(state["sent"], 650, "each is counted once");
 }
 
+/// Reports an event, and ends each connection with `end` when it has come; returns how often it came, at most `most` times,
+/// before a second one.
+async fn times(rig: &Rig, listener: &TcpListener, end: impl Fn(TcpStream), most: usize) -> usize {
+    let (mut agent, _) = rig.journaled("i1", "j1").await;
+    report(&mut agent, 1, 1, 0).await;
+    for times in 0..most {
+        let (mut stream, _) = within(listener.accept()).await.unwrap();
+        if times == 2 {
+            // What comes now stands behind what goes again.
+            report(&mut agent, 2, 2, 0).await;
+        }
+        let text = within(message(&mut stream)).await.unwrap();
+        if number(&text) == 2 {
+            return times;
+        }
+        end(stream);
+    }
+    most
+}
+
+#[tokio::test]
+async fn what_a_siem_has_read_does_not_come_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    let rig = rig_with(|s| s.siem = Some(siem(&target, None, 0))).await;
+    rig.register("box").await;
+    // One that closes in order has read everything: it comes only once more, for something may stand before the SIEM.
+    assert_eq!(times(&rig, &listener, drop, 3).await, 2);
+}
+
+#[tokio::test]
+async fn what_a_siem_may_not_have_read_comes_several_times() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    let rig = rig_with(|s| s.siem = Some(siem(&target, None, 0))).await;
+    rig.register("box").await;
+    let reset = |stream: TcpStream| stream.set_zero_linger().unwrap();
+    assert_eq!(times(&rig, &listener, reset, 3).await, 3);
+}
+
 #[tokio::test]
 async fn a_slow_siem_holds_nobody_up() {
     let socket = TcpSocket::new_v4().unwrap();

@@ -87,6 +87,7 @@ impl Session<'_> {
             self.leave().await;
             if plain {
                 self.app.registry.remove(&key);
+                self.app.metrics.forget(&key);
             }
         }
         let short = |id: &String| !id.is_empty() && id.chars().count() <= ID_LIMIT;

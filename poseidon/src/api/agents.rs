@@ -117,6 +117,7 @@ pub(super) async fn forget(State(app): Shared, who: Who, Path(name): Path<String
                 target.name
             )));
         }
+        app.metrics.forget(&target.key);
         abandon(&app, &target.key.identifier, Some(&target.key.instance)).await?;
         let key = target.key;
         app.db

@@ -137,6 +137,7 @@ pub(super) async fn set(
 
 pub(super) async fn forget(State(app): Shared, Path(id): Path<String>) -> Answer {
     let hash = app.registry.forget(&app.db, &id).await?;
+    app.metrics.forget_all(&hash);
     super::agents::abandon(&app, &hash, None).await?;
     Ok(json(&serde_json::json!({})))
 }

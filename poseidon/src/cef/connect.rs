@@ -86,6 +86,24 @@ impl Target {
     }
 }
 
+/// How the other side ended a connection.
+pub(super) struct End {
+    /// For people.
+    pub reason: String,
+    /// It was closed as who has read everything does it: Linux resets a connection that ends with unread data. What stands
+    /// before a SIEM may have read what it cannot hand on.
+    pub in_order: bool,
+}
+
+impl From<String> for End {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            in_order: false,
+        }
+    }
+}
+
 /// An open connection.
 pub(super) enum Connection {
     Plain(TcpStream),
@@ -135,7 +153,7 @@ impl Connection {
         self.drained().await?;
         // A connection that was reset has nothing to send, either.
         match self.ended().now_or_never() {
-            Some(reason) => Err(reason),
+            Some(end) => Err(end.reason),
             None => Ok(()),
         }
     }
@@ -166,8 +184,8 @@ impl Connection {
         }
     }
 
-    /// Returns when the other side ends the connection, with the reason. What it says is read and left: it has nothing to say.
-    pub async fn ended(&mut self) -> String {
+    /// Returns when the other side ends the connection. What it says is read and left: it has nothing to say.
+    pub async fn ended(&mut self) -> End {
         match self {
             Self::Plain(stream) => end_of(stream).await,
             Self::Secure(stream) => end_of(stream).await,
@@ -186,13 +204,18 @@ impl Connection {
     }
 }
 
-async fn end_of(stream: &mut (impl AsyncRead + Unpin)) -> String {
+async fn end_of(stream: &mut (impl AsyncRead + Unpin)) -> End {
     let mut said = [0; 512];
     loop {
         match stream.read(&mut said).await {
-            Ok(0) => return "the SIEM closed the connection".to_owned(),
+            Ok(0) => {
+                return End {
+                    reason: "the SIEM closed the connection".to_owned(),
+                    in_order: true,
+                };
+            }
             Ok(_) => {}
-            Err(e) => return format!("the connection broke: {e}"),
+            Err(e) => return format!("the connection broke: {e}").into(),
         }
     }
 }

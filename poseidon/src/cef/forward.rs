@@ -1,18 +1,17 @@
 //! Handing events on to a SIEM: in the order of their arrival, at least once, from a cursor that survives restarts.
 //!
 //! The cursor moves when the other side's kernel has acknowledged everything. What its program has not read when it dies is
-//! lost with it, so what was sent within the last half minute before a break is sent again, up to a bound. A start is a break
-//! as well: both may have gone down together.
+//! lost with it, so what was sent a short time before a break is sent again: `position` knows what.
 
-use super::connect::Connection;
 pub use super::connect::Target;
+use super::connect::{Connection, End};
+use super::position::{Cursor, Position};
 use super::syslog;
 use crate::jobs::lock;
 use crate::server::{App, stopped};
 use crate::store::events::{EventFilter, Found, Seen, Window};
 use crate::time::now;
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,10 +22,6 @@ use tokio_rustls::TlsConnector;
 /// Events that are sent at a time, and rows that are looked through for them.
 const GROUP: usize = 256;
 const ROWS: u64 = 2000;
-/// What was sent so long before a break is sent again…
-const OVERLAP: Duration = Duration::from_secs(30);
-/// …but no more than so many times [`GROUP`] events.
-const OVERLAP_GROUPS: usize = 20;
 /// Pauses between attempts, in seconds. A connection that stood for a minute begins anew with the first.
 const PAUSES: [u64; 7] = [1, 2, 5, 10, 20, 40, 60];
 const STOOD: Duration = Duration::from_mins(1);
@@ -94,14 +89,7 @@ struct Forwarder {
     settings: Settings,
     tls: Option<TlsConnector>,
     newest: watch::Receiver<u64>,
-    /// All up to here was delivered; behind the stored cursor where something is sent again.
-    at: u64,
-    /// The stored cursor.
-    confirmed: u64,
-    /// What is stored with it: behind this row the next start sends again.
-    resend_after: u64,
-    /// Where groups began that were delivered a short time ago.
-    recent: VecDeque<(Instant, u64)>,
+    position: Position,
 }
 
 /// Sends until the server stops.
@@ -112,10 +100,7 @@ pub async fn run(app: Arc<App>, settings: Settings, tls: Option<TlsConnector>) {
         app,
         settings,
         tls,
-        at: 0,
-        confirmed: 0,
-        resend_after: 0,
-        recent: VecDeque::new(),
+        position: Position::default(),
     };
     tokio::select! {
         () = forwarder.run() => {}
@@ -134,9 +119,7 @@ impl Forwarder {
                 }
             }
         };
-        self.confirmed = state.sent_through.min(state.newest);
-        self.resend_after = state.resend_after.min(self.confirmed);
-        self.at = self.resend_after;
+        self.position = Position::of(&state, Instant::now());
         let mut failures = 0;
         let mut warned: Option<Instant> = None;
         let mut error = None;
@@ -152,13 +135,13 @@ impl Forwarder {
                     self.app.cef.forwarding.set("connected", None, None);
                     log::info!("events go to {}", self.settings.target);
                     warned = None;
-                    let reason = self.serve(&mut connection).await;
+                    let end = self.serve(&mut connection).await;
+                    self.position.broke(end.in_order, Instant::now());
                     connection.close().await;
-                    self.rewind();
                     if began.elapsed() >= STOOD {
                         failures = 0;
                     }
-                    reason
+                    end.reason
                 }
                 Err(reason) => reason,
             };
@@ -182,21 +165,21 @@ impl Forwarder {
         }
     }
 
-    /// Sends what there is and what comes, until the connection ends; returns why it did.
-    async fn serve(&mut self, connection: &mut Connection) -> String {
+    /// Sends what there is and what comes, until the connection ends; returns how it did.
+    async fn serve(&mut self, connection: &mut Connection) -> End {
         loop {
             let newest = *self.newest.borrow_and_update();
-            if self.at >= newest {
-                let read = self
-                    .recent
-                    .back()
-                    .map_or_else(Instant::now, |last| last.0 + OVERLAP);
+            if self.position.at() >= newest {
+                let settles = self.position.settles();
                 tokio::select! {
                     changed = self.newest.changed() => if changed.is_err() {
-                        return "the server stops".to_owned();
+                        return "the server stops".to_owned().into();
                     },
-                    reason = connection.ended() => return reason,
-                    () = sleep_until(read), if self.resend_after < self.at => self.store(0, self.at).await,
+                    end = connection.ended() => return end,
+                    () = sleep_until(settles.unwrap_or_else(Instant::now)), if settles.is_some() => {
+                        let cursor = self.position.settled();
+                        self.store(cursor).await;
+                    }
                 }
                 continue;
             }
@@ -214,16 +197,20 @@ impl Forwarder {
                     syslog::frame(found, &mut bytes);
                 }
                 if let Err(reason) = connection.deliver(&bytes).await {
-                    return reason;
+                    return reason.into();
                 }
             }
-            self.delivered(last, &seen).await;
+            let rows = seen.iter().map(|one| one.row);
+            // A cursor that cannot be stored is stored with the next.
+            if let Some(cursor) = self.position.delivered(last, rows, Instant::now()) {
+                self.store(cursor).await;
+            }
         }
     }
 
     /// The next events to send, and up to which row that is.
     async fn next(&self, newest: u64) -> crate::store::Result<(Vec<Found>, u64)> {
-        let at = self.at;
+        let at = self.position.at();
         let from_severity = self.settings.severity;
         self.app
             .db
@@ -251,50 +238,16 @@ impl Forwarder {
             .await
     }
 
-    /// Everything up to `row` is there. A cursor that cannot be stored is stored with the next.
-    async fn delivered(&mut self, row: u64, sent: &[Found]) {
-        if !sent.is_empty() {
-            self.recent.push_back((Instant::now(), self.at));
-            if self.recent.len() > OVERLAP_GROUPS {
-                self.recent.pop_front();
-            }
-        }
-        self.recent.retain(|(when, _)| when.elapsed() <= OVERLAP);
-        self.at = row;
-        // What was sent again is not counted again.
-        let more = sent.iter().filter(|one| one.row > self.confirmed).count() as u64;
-        if row <= self.confirmed {
-            return;
-        }
-        self.confirmed = row;
-        let resend_after = self.recent.front().map_or(row, |(_, at)| *at);
-        self.store(more, resend_after).await;
-    }
-
-    /// Stores the cursor.
-    async fn store(&mut self, more: u64, resend_after: u64) {
-        self.resend_after = resend_after;
-        let through = self.confirmed;
+    async fn store(&self, cursor: Cursor) {
         let stored = self
             .app
             .db
-            .call(move |store| store.events_sent(through, more, resend_after));
+            .call(move |store| store.events_sent(cursor.through, cursor.more, cursor.resend_after));
         if let Err(e) = stored.await {
             log::error!(
                 "how far the SIEM has the events is not stored, so some may go to it again: {e}"
             );
         }
-    }
-
-    /// Goes back to what may have been lost with a connection.
-    fn rewind(&mut self) {
-        let from = self
-            .recent
-            .iter()
-            .find(|(when, _)| when.elapsed() <= OVERLAP)
-            .map(|(_, at)| *at);
-        self.at = from.unwrap_or(self.at);
-        self.recent.clear();
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod forward;
+mod position;
 pub mod search;
 pub mod syslog;
 

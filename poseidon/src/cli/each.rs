@@ -2,16 +2,18 @@
 
 use super::client::Client;
 use super::commands::{Ended, print, rows};
-use super::many::agents_path;
+use super::many::{NAMED, agents_path};
 use super::tables::clean;
 use clap::Args;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::process::ExitCode;
 
 /// Whom it is for, besides those that are named.
 #[derive(Args)]
 pub(super) struct On {
-    /// Devices that a selector means, as for `run`; can be repeated
+    /// Devices that a selector means, as for `run`; can be repeated. What a name gets all its instances get: where it means
+    /// only some of them, nothing is done
     #[arg(long, value_name = "SELECTOR")]
     on: Vec<String>,
 }
@@ -56,7 +58,8 @@ impl On {
         Ok((words, rest))
     }
 
-    /// The names of all that are meant, each once.
+    /// The names of all that are meant, each once. What is done for a name is done for all its instances, so a selector
+    /// that means only some of them is refused.
     pub(super) async fn names(
         &self,
         client: &Client,
@@ -64,8 +67,13 @@ impl On {
     ) -> Result<Vec<String>, String> {
         if !self.on.is_empty() {
             let path = format!("{}&brief=true", agents_path(&self.on, &[]));
-            let answer: Value = client.get(&path).await?;
-            names.extend(rows(&answer, "agents").filter_map(|a| Some(a["name"].as_str()?.into())));
+            let meant: Value = client.get(&path).await?;
+            let all: Value = client.get("/agents?brief=true").await?;
+            let others = others(&meant, &all, &names);
+            if !others.is_empty() {
+                return Err(refusal(&others));
+            }
+            names.extend(rows(&meant, "agents").map(|agent| instance_of(agent).0.to_owned()));
         }
         names.sort();
         names.dedup();
@@ -74,6 +82,47 @@ impl On {
         }
         Ok(names)
     }
+}
+
+/// Name and instance of an agent.
+fn instance_of(agent: &Value) -> (&str, &str) {
+    let field = |name: &str| agent[name].as_str().unwrap_or_default();
+    (field("name"), field("instance"))
+}
+
+/// Of all agents those that are not meant and share the name of one that is, unless it is among the given names.
+fn others<'a>(meant: &Value, all: &'a Value, names: &[String]) -> Vec<(&'a str, &'a str)> {
+    let meant: HashSet<_> = rows(meant, "agents").map(instance_of).collect();
+    let shared: HashSet<_> = meant.iter().map(|(name, _)| *name).collect();
+    rows(all, "agents")
+        .map(|agent| (instance_of(agent), &agent["state"]))
+        // As where jobs are made: numbers of plain Tritons come and go.
+        .filter(|((_, instance), state)| *state != "down" || !instance.starts_with("plain"))
+        .map(|(agent, _)| agent)
+        .filter(|agent| shared.contains(agent.0) && !meant.contains(agent))
+        .filter(|(name, _)| names.iter().all(|given| given != name))
+        .collect()
+}
+
+fn refusal(others: &[(&str, &str)]) -> String {
+    let mut names: Vec<String> = others.iter().map(|(name, _)| clean(name)).collect();
+    names.dedup();
+    let shown: Vec<String> = others
+        .iter()
+        .take(NAMED)
+        .map(|(name, instance)| clean(&format!("{name}/{instance}")))
+        .collect();
+    let more = match others.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    names.truncate(NAMED);
+    format!(
+        "nothing was done: all instances of a name get the same, and --on does not mean {}{more}. If these shall get it \
+         too, give the name, which means all of them: {}",
+        shown.join(", "),
+        names.join(" ")
+    )
 }
 
 /// Does something for each name, whatever becomes of the others; says in a line what became of it, and fails where

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Devices that a question names.
-const NAMED: usize = 10;
+/// Devices that a question or a refusal names.
+pub(super) const NAMED: usize = 10;
 
 /// Which devices, and how many at a time.
 #[derive(Args)]

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use triton::dates;
 
 /// Longest file: what a device takes, with comments.
@@ -112,10 +112,9 @@ async fn told(client: &Client, mut answers: Vec<Value>) -> Ended {
         sleep(LOOK).await;
         for answer in open {
             let name = answer["schedule"]["name"].as_str().unwrap_or_default();
-            let now: Value = match client.get(&path(name)).await {
-                Ok(now) => now,
-                // What was set is set: only what the device says to it stays unknown.
-                Err(_) => break,
+            // What was set is set: only what the device says to it stays unknown.
+            let Ok(Ok(now)) = timeout_at(until, client.get::<Value>(&path(name))).await else {
+                break;
             };
             // Another change has overtaken this one: what is said from now on is said to that.
             if now["revision"] == answer["schedule"]["revision"] {

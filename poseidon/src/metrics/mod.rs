@@ -95,6 +95,21 @@ impl Metrics {
         chunks
     }
 
+    /// An instance is gone, and what is in memory of it: who says a new one on each connection would fill it otherwise.
+    pub fn forget(&self, key: &Key) {
+        lock(&self.live).remove(key);
+    }
+
+    /// All instances of an identifier are gone.
+    pub fn forget_all(&self, identifier: &str) {
+        lock(&self.live).retain(|key, _| key.identifier != identifier);
+    }
+
+    /// Instances whose readings are in memory, for tests.
+    pub fn gathered(&self) -> usize {
+        lock(&self.live).len()
+    }
+
     /// Chunks that were written since the start, for tests and the log.
     pub fn written(&self) -> usize {
         self.written.load(Ordering::Relaxed)

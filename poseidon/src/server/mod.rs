@@ -546,6 +546,7 @@ async fn store_changed(app: &App, all: bool) {
         app.jobs.store_again().await;
     }
     for key in app.registry.take_evicted() {
+        app.metrics.forget(&key);
         app.db
             .post(move |store| store.delete_instance(&key.identifier, &key.instance));
     }

@@ -190,3 +190,45 @@ async fn a_killed_server_knows_the_token_before_it_knows_the_device_again() {
     assert_eq!(post(&rig, &json!({})).await.0, 200);
     agent.nothing_came().await;
 }
+
+#[tokio::test]
+async fn a_name_means_what_it_meant() {
+    let mut rig = rig().await;
+    rig.register("box").await;
+    let (mut agent, _) = rig.journaled("i1", "j").await;
+    let (status, first) = post(&rig, &json!({})).await;
+    assert_eq!(status, 201);
+    let command = agent.expect(payload::COMMAND).await;
+    let known = rig.told("GET", "/identifiers", b"", 200).await;
+    let id = known["identifiers"][0]["id"].as_str().unwrap().to_owned();
+    let renamed = json!({"name": "shed"}).to_string();
+    rig.told(
+        "PATCH",
+        &format!("/identifiers/{id}"),
+        renamed.as_bytes(),
+        200,
+    )
+    .await;
+    assert_eq!(post(&rig, &json!({})).await, (200, first));
+    // By its new name it is the same, and another device of the old one changes nothing.
+    let other = json!({"identifier": "another-identifier-of-some-length", "name": "box"});
+    rig.client
+        .post::<Value>("/identifiers", &other)
+        .await
+        .unwrap();
+    for name in ["shed", "box", "box/i1"] {
+        assert_eq!(post(&rig, &json!({"agents": [name]})).await.0, 200);
+    }
+    agent.succeed(&command, 0).await;
+    rig.ended(TOKEN).await;
+    rig.restart().await;
+    let (status, ended) = post(&rig, &json!({})).await;
+    assert_eq!((status, &ended["jobs"][0]), (200, &rig.job(TOKEN).await));
+    for agents in [
+        json!(["box/i2"]),
+        json!(["nobody"]),
+        json!(["box", "nobody"]),
+    ] {
+        assert_eq!(post(&rig, &json!({"agents": agents})).await.0, 409);
+    }
+}

@@ -69,13 +69,19 @@ async fn made(
 }
 
 /// Whether each job is for one of the names, and each name has one. By the identifiers: after a crash Poseidon may know
-/// a job before it knows the instance again.
+/// a job before it knows the instance again. A name means what it meant when the jobs were made: who repeats a request
+/// does not know of a new one.
 fn are_of(app: &App, jobs: &[Job], names: &[String]) -> bool {
+    let then: HashMap<&str, &str> = jobs
+        .iter()
+        .map(|job| (job.agent.as_str(), job.identifier.as_str()))
+        .collect();
     // Of each identifier how instances begin that are named, and whether there was one.
     let mut meant: HashMap<String, Vec<(&str, bool)>> = HashMap::new();
     for name in names {
         let (name, instance) = name.split_once('/').unwrap_or((name, ""));
-        let Some(identifier) = app.registry.identifier(name) else {
+        let identifier = then.get(name).map(|&identifier| identifier.to_owned());
+        let Some(identifier) = identifier.or_else(|| app.registry.identifier(name)) else {
             return false;
         };
         meant.entry(identifier).or_default().push((instance, false));
