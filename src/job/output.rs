@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const CHUNK: usize = 32 * 1024;
 /// ...or when its first byte has waited so long.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
+/// What JSON adds to a piece.
+const ENVELOPE: usize = 128;
 /// Buffer of a stream that has said little so far.
 const FIRST_BUFFER: usize = 4 * 1024;
 
@@ -104,7 +106,7 @@ impl Source {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// When [`Source::take`] will have something though the buffer is not full.
+    /// When [`Source::ready`] will have something though the buffer is not full.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -149,29 +151,33 @@ impl Source {
         }
     }
 
-    /// The next piece, if it is time for one.
-    pub fn take(&mut self, now: Instant) -> Option<payload::Output> {
+    /// Bytes of the next piece, if it is time for one.
+    fn ready(&mut self, now: Instant) -> Option<usize> {
         let ended = self.pipe.is_none();
         let is_due = self.due.is_some_and(|due| due <= now);
         if self.filled == 0 || !(ended || is_due || self.filled >= CHUNK) {
             return None;
         }
-        let bytes = &self.buffer[..self.filled];
         let whole = if ended {
             self.filled
         } else {
-            text::whole_characters(bytes)
+            text::whole_characters(&self.buffer[..self.filled])
         };
         // The beginning of a character waits for its rest, however long that takes.
         self.due = None;
-        if whole == 0 {
-            return None;
-        }
-        let piece = payload::Output::new(self.stream, self.offset, &bytes[..whole]);
-        self.buffer.copy_within(whole..self.filled, 0);
-        self.filled -= whole;
-        self.offset += whole as u64;
-        Some(piece)
+        (whole > 0).then_some(whole)
+    }
+
+    /// The next `count` bytes.
+    fn piece(&self, count: usize) -> payload::Output<'_> {
+        payload::Output::new(self.stream, self.offset, &self.buffer[..count])
+    }
+
+    /// They are handed over.
+    fn pass(&mut self, count: usize) {
+        self.buffer.copy_within(count..self.filled, 0);
+        self.filled -= count;
+        self.offset += count as u64;
     }
 
     /// Bytes read in all, and the last of them.
@@ -215,15 +221,18 @@ impl<'a> Delivery<'a> {
     /// Hands over what `source` has to give now.
     pub fn pump(&mut self, source: &mut Source, now: Instant) {
         while !self.is_stalled()
-            && let Some(piece) = source.take(now)
+            && let Some(count) = source.ready(now)
         {
-            let bytes = source.offset - piece.offset;
             if self.sink.is_online() {
-                let message = Message::within(self.conversation, payload::OUTPUT, &piece);
-                self.offer(message, bytes);
+                let piece = source.piece(count);
+                // What is escaped in ordinary text takes less than an eighth.
+                let size = ENVELOPE + piece.data.len() + piece.data.len() / 8;
+                let message = Message::bulk(self.conversation, payload::OUTPUT, &piece, size);
+                self.offer(message, count as u64);
             } else {
-                self.dropped += bytes;
+                self.dropped += count as u64;
             }
+            source.pass(count);
         }
     }
 
@@ -267,25 +276,33 @@ mod tests {
         (source, writer)
     }
 
+    fn take(source: &mut Source, now: Instant) -> Option<payload::Output<'static>> {
+        let count = source.ready(now)?;
+        let message = Message::bulk("c", payload::OUTPUT, &source.piece(count), count);
+        source.pass(count);
+        Some(message.read().unwrap())
+    }
+
     #[test]
     fn a_character_is_not_cut_and_a_torn_one_comes_at_the_end() {
         let (mut source, mut writer) = source(OutputMode::Stream, 100);
         let start = Instant::now();
         writer.write_all(b"ab\xe2\x82").unwrap();
         source.read(start);
-        assert_eq!(source.take(start), None);
+        assert_eq!(take(&mut source, start), None);
         let due = source.due().unwrap();
-        let piece = source.take(due).unwrap();
-        assert_eq!((piece.offset, piece.data.as_str()), (0, "ab"));
+        let piece = take(&mut source, due).unwrap();
+        assert_eq!((piece.offset, &*piece.data), (0, "ab"));
         // No timer for what cannot be sent yet.
-        assert_eq!((source.due(), source.take(due)), (None, None));
+        assert_eq!((source.due(), take(&mut source, due)), (None, None));
         writer.write_all(b"\xac\xe2").unwrap();
         source.read(due);
-        let piece = source.take(source.due().unwrap()).unwrap();
-        assert_eq!((piece.offset, piece.data.as_str()), (2, "€"));
+        let due = source.due().unwrap();
+        let piece = take(&mut source, due).unwrap();
+        assert_eq!((piece.offset, &*piece.data), (2, "€"));
         drop(writer);
         source.read(due);
-        let piece = source.take(due).unwrap();
+        let piece = take(&mut source, due).unwrap();
         assert_eq!(
             (piece.offset, piece.into_bytes().unwrap()),
             (5, b"\xe2".to_vec())
@@ -303,7 +320,7 @@ mod tests {
         let mut pieces = Vec::new();
         for _ in 0..10 {
             source.read(now);
-            pieces.extend(source.take(now));
+            pieces.extend(take(&mut source, now));
         }
         assert_eq!(pieces.len(), 1);
         assert_eq!(pieces[0].data.len(), CHUNK);

@@ -72,6 +72,15 @@ impl Message {
         }
     }
 
+    /// The same with a payload of about `size` bytes.
+    pub fn bulk<T: Serialize>(conversation_id: &str, kind: &str, payload: &T, size: usize) -> Self {
+        Self {
+            conversation_id: conversation_id.to_owned(),
+            payload: Some(payload::to_json_of(payload, size)),
+            ..Self::new(kind)
+        }
+    }
+
     /// A reply to `self`.
     pub fn reply<T: Serialize>(&self, kind: &str, payload: &T) -> Self {
         Self::within(&self.conversation_id, kind, payload)

@@ -129,12 +129,22 @@ impl fmt::Display for PayloadError {
 
 impl std::error::Error for PayloadError {}
 
+/// Room that a payload gets where nobody says more.
+const SMALL: usize = 128;
+
 /// JSON of a payload.
 ///
 /// # Panics
 /// Never for the types of this module: they hold no maps with keys other than text and no failing serializer.
 pub(crate) fn to_json<T: Serialize>(payload: &T) -> String {
-    carriable(serde_json::to_string(payload).expect("payload types are plain data"))
+    to_json_of(payload, SMALL)
+}
+
+/// The same with room for `size` bytes from the start: what grows to that by itself is copied several times over.
+pub(crate) fn to_json_of<T: Serialize>(payload: &T, size: usize) -> String {
+    let mut json = Vec::with_capacity(size);
+    serde_json::to_writer(&mut json, payload).expect("payload types are plain data");
+    carriable(String::from_utf8(json).expect("JSON is UTF-8"))
 }
 
 /// JSON with references in place of the two characters that JSON may hold as they are and XML cannot carry.

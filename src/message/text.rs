@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// How `data` holds its bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,15 +29,10 @@ pub struct Data {
 impl Data {
     /// Text where the bytes are clean UTF-8, base64 where not.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) if is_clean(text) => Self {
-                data: text.to_owned(),
-                encoding: Encoding::Utf8,
-            },
-            _ => Self {
-                data: encode(bytes),
-                encoding: Encoding::Base64,
-            },
+        let (data, encoding) = carried(bytes);
+        Self {
+            data: data.into_owned(),
+            encoding,
         }
     }
 
@@ -46,6 +42,14 @@ impl Data {
             Encoding::Utf8 => Some(self.data.into_bytes()),
             Encoding::Base64 => decode(&self.data),
         }
+    }
+}
+
+/// The bytes as they travel: themselves where they are clean UTF-8, base64 where not.
+pub fn carried(bytes: &[u8]) -> (Cow<'_, str>, Encoding) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if is_clean(text) => (text.into(), Encoding::Utf8),
+        _ => (encode(bytes).into(), Encoding::Base64),
     }
 }
 

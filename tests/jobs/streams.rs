@@ -63,7 +63,7 @@ fn output_arrives_byte_for_byte() {
     );
     assert!(pieces.iter().all(|p| p.encoding == text::Encoding::Utf8));
     assert_eq!(
-        pieces.iter().map(|p| p.data.as_str()).collect::<String>(),
+        pieces.iter().map(|p| &*p.data).collect::<String>(),
         "a€b"
     );
 }

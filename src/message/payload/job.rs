@@ -1,8 +1,9 @@
 //! The payloads of jobs.
 
 use super::loose;
-use crate::message::text::{Data, Encoding};
+use crate::message::text::{self, Data, Encoding};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What happens to a job's output.
@@ -128,20 +129,20 @@ pub enum Stream {
 /// `output`: a piece of a job's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Output {
+pub struct Output<'a> {
     pub stream: Stream,
     /// Position of the first byte in that stream, so that a gap is visible.
     pub offset: u64,
     // Not flattened from `Data`: serde's XML reader cannot see through that.
-    pub data: String,
+    pub data: Cow<'a, str>,
     #[serde(default)]
     pub encoding: Encoding,
 }
 
-impl Output {
-    /// A piece that begins at `offset`.
-    pub fn new(stream: Stream, offset: u64, bytes: &[u8]) -> Self {
-        let Data { data, encoding } = Data::from_bytes(bytes);
+impl<'a> Output<'a> {
+    /// A piece that begins at `offset`. Text stays where it is.
+    pub fn new(stream: Stream, offset: u64, bytes: &'a [u8]) -> Self {
+        let (data, encoding) = text::carried(bytes);
         Self {
             stream,
             offset,
@@ -153,7 +154,7 @@ impl Output {
     /// The bytes; `None` where the base64 is wrong.
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         Data {
-            data: self.data,
+            data: self.data.into_owned(),
             encoding: self.encoding,
         }
         .into_bytes()
