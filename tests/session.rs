@@ -548,14 +548,15 @@ fn a_further_welcome_changes_what_it_says_and_nothing_else() {
             "path": target.path().join("file"), "ref": format!("sha256:{hash}"), "size": content.len(), "sha256": hash,
         });
         peer.send(&Message::with(payload::FILE_PUT, &put));
-        // `accepted` is on its way and not acknowledged, the content is asked for and not given, and the heartbeat of
-        // the first welcome is here.
-        let (mut request, mut beats) = (None, 0);
-        while request.is_none() || beats == 0 {
+        // `accepted` is here and not acknowledged, the content is asked for and not given, and the heartbeat of the first
+        // welcome is here, in whatever order.
+        let (mut request, mut beats, mut accepted) = (None, 0, 0);
+        while request.is_none() || beats == 0 || accepted == 0 {
             let message = peer.next().unwrap();
             match message.kind.as_str() {
                 payload::DATA_REQUEST => request = Some(message),
                 payload::HEARTBEAT => beats += 1,
+                payload::ACCEPTED => accepted += 1,
                 _ => {}
             }
         }

@@ -62,10 +62,7 @@ fn output_arrives_byte_for_byte() {
         (text::Encoding::Base64, vec![0xe2])
     );
     assert!(pieces.iter().all(|p| p.encoding == text::Encoding::Utf8));
-    assert_eq!(
-        pieces.iter().map(|p| &*p.data).collect::<String>(),
-        "a€b"
-    );
+    assert_eq!(pieces.iter().map(|p| &*p.data).collect::<String>(), "a€b");
 }
 
 #[test]

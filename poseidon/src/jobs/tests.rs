@@ -1,5 +1,6 @@
 use super::output::{Lines, Now};
 use super::*;
+use crate::store;
 use crate::store::tests::{begin, db, hold};
 use std::pin::pin;
 use tokio::sync::watch;
@@ -14,23 +15,7 @@ fn jobs(dir: &std::path::Path) -> Arc<Jobs> {
 }
 
 fn job() -> Job {
-    Job {
-        token: TOKEN.to_owned(),
-        identifier: "hash".to_owned(),
-        instance: "i1".to_owned(),
-        agent: "box".to_owned(),
-        state: JobState::Sent,
-        created: 1.0,
-        kind: payload::COMMAND.to_owned(),
-        request: RawValue::NULL.to_owned().into(),
-        result: None,
-        error: None,
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        queue: false,
-        expires: None,
-        journal: None,
-    }
+    store::tests::job(TOKEN, 0)
 }
 
 /// Who finds a job in the store finds it among the open ones, also before the one who made it has heard that it is stored.

@@ -466,27 +466,7 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
 mod tests {
     use super::*;
     use crate::store::Db;
-
-    fn job(token: &str, bytes: usize) -> Job {
-        let request = format!("\"{}\"", "x".repeat(bytes));
-        Job {
-            token: token.to_owned(),
-            identifier: "hash".to_owned(),
-            instance: "i1".to_owned(),
-            agent: "box".to_owned(),
-            state: JobState::Sent,
-            created: 1.0,
-            request: RawValue::from_string(request).unwrap().into(),
-            result: None,
-            error: None,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            queue: false,
-            expires: None,
-            journal: None,
-            kind: "command".to_owned(),
-        }
-    }
+    use crate::store::tests::job;
 
     /// Where one of several calls in a transaction finds the disk full, each is told the truth.
     #[tokio::test]
