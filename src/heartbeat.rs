@@ -149,8 +149,6 @@ impl Part for Heartbeat {
     }
 
     fn silent(&self, now: Instant) -> Option<String> {
-        self.pulse
-            .is_silent(now)
-            .then(|| "the thread heartbeat".to_owned())
+        self.pulse.silent(now, "heartbeat")
     }
 }

@@ -167,8 +167,6 @@ impl Part for Intake {
     }
 
     fn silent(&self, now: Instant) -> Option<String> {
-        self.pulse
-            .is_silent(now)
-            .then(|| "the thread events".to_owned())
+        self.pulse.silent(now, "events")
     }
 }

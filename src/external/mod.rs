@@ -341,7 +341,7 @@ impl Part for Hub {
     }
 
     fn silent(&self, now: Instant) -> Option<String> {
-        let silent = self.running.load(Ordering::Acquire) && self.pulse.is_silent(now);
-        silent.then(|| "the thread plugins".to_owned())
+        let running = self.running.load(Ordering::Acquire);
+        self.pulse.silent(now, "plugins").filter(|_| running)
     }
 }

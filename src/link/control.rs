@@ -161,8 +161,6 @@ impl Part for Control {
     }
 
     fn silent(&self, now: Instant) -> Option<String> {
-        self.pulse
-            .is_silent(now)
-            .then(|| "the thread link".to_owned())
+        self.pulse.silent(now, "link")
     }
 }

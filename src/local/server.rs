@@ -177,8 +177,8 @@ impl Part for Handle {
     }
 
     fn silent(&self, now: Instant) -> Option<String> {
-        let silent = self.serving.load(Ordering::Acquire) && self.pulse.is_silent(now);
-        silent.then(|| "the thread local".to_owned())
+        let serving = self.serving.load(Ordering::Acquire);
+        self.pulse.silent(now, "local").filter(|_| serving)
     }
 }
 

@@ -66,10 +66,7 @@ impl Message {
 
     /// A message in the conversation `conversation_id`.
     pub fn within<T: Serialize>(conversation_id: &str, kind: &str, payload: &T) -> Self {
-        Self {
-            conversation_id: conversation_id.to_owned(),
-            ..Self::with(kind, payload)
-        }
+        Self::bulk(conversation_id, kind, payload, payload::SMALL)
     }
 
     /// The same with a payload of about `size` bytes.

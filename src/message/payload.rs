@@ -130,7 +130,7 @@ impl fmt::Display for PayloadError {
 impl std::error::Error for PayloadError {}
 
 /// Room that a payload gets where nobody says more.
-const SMALL: usize = 128;
+pub(super) const SMALL: usize = 128;
 
 /// JSON of a payload.
 ///

@@ -315,8 +315,6 @@ impl Part for Relay {
     }
 
     fn silent(&self, now: Instant) -> Option<String> {
-        self.pulse
-            .is_silent(now)
-            .then(|| "the thread relay".to_owned())
+        self.pulse.silent(now, "relay")
     }
 }

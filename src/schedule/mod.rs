@@ -303,7 +303,7 @@ impl Part for Scheduler {
 
     fn silent(&self, now: Instant) -> Option<String> {
         let runs = self.desk().runs;
-        (runs && self.pulse.is_silent(now)).then(|| "the thread schedule".to_owned())
+        self.pulse.silent(now, "schedule").filter(|_| runs)
     }
 }
 

@@ -42,6 +42,11 @@ impl Pulse {
         let busy = *self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         self.awaited.load(Ordering::Acquire) && busy.is_none_or(|until| until <= now)
     }
+
+    /// What [`Part::silent`] says of a part that is one thread.
+    pub fn silent(&self, now: Instant, thread: &str) -> Option<String> {
+        self.is_silent(now).then(|| format!("the thread {thread}"))
+    }
 }
 
 /// A part of the agent that has to live. Neither function may wait for long.
